@@ -1,0 +1,131 @@
+"""What a checkpoint is: dimensions read from its tensors' shapes, behaviour from its metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .errors import AvatarError
+
+METADATA_KEY = "joyavatar"
+
+# The public student's trained noise levels as (label, sigma): its script rounds the labels to bfloat16
+# (937.5 -> 936), its training used the rounded ones, and the update uses the exact sigma.
+PUBLIC_LEVELS = ((1000.0, 1.0), (936.0, 0.9375), (832.0, 5 / 6), (624.0, 0.625))
+
+
+@dataclass(frozen=True)
+class AvatarConfig:
+    """Everything that differs between two avatar checkpoints.
+
+    The first group is a fact of the state dict (`from_shapes`). The second is behaviour the tensors cannot tell;
+    its defaults are the public 1.3B student's, and a checkpoint overrides them with one JSON object under the
+    safetensors metadata key ``joyavatar`` (`with_metadata`, `metadata`).
+    """
+
+    dim: int = 1536
+    ffn_dim: int = 8960
+    num_heads: int = 12
+    num_layers: int = 30
+    in_channels: int = 33  # 16 noisy + 16 reference + 1 mask; 16 = text to video only
+    out_channels: int = 16
+    text_dim: int = 4096
+    freq_dim: int = 256
+    audio_dim: int = 10752  # features of one video frame; 0 = no audio branch
+    audio_hidden: int = 32
+
+    fps: int = 16
+    block_frames: int = 3  # latent frames a block (K)
+    levels: tuple[tuple[float, float], ...] = PUBLIC_LEVELS
+    shift: float = 5.0  # of the flow schedule, for levels that are computed
+    trained_positions: int = 21  # latent frames seen in training (P)
+    text_tokens: int = 512
+    audio_features: str = "wav2vec2"  # or "log-mel"
+    audio_offset: int = 0  # video frames the features run ahead (+) or behind (-)
+    width: int = 512  # pixels
+    height: int = 512
+    latent_mean: tuple[float, ...] | None = None  # None: Wan2.1's
+    latent_std: tuple[float, ...] | None = None
+    preset: Mapping[str, object] = field(default_factory=dict)  # {"psb": {...}, "mci": {...}, "urcr": {...}}
+    trained: bool = True  # False: seeded stand-in weights
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @property
+    def audio_blocks(self) -> range:
+        """Indices of the transformer blocks that receive the audio bias: 2 ... layers // 2."""
+        return range(2, self.num_layers // 2 + 1) if self.audio_dim else range(0)
+
+    @property
+    def has_reference(self) -> bool:
+        return self.in_channels == 2 * self.out_channels + 1
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], num_heads: int | None = None) -> AvatarConfig:
+        """Dimensions of a canonical state dict given as name -> shape.
+
+        `num_heads` is needed only where a head is not 128 wide. Raises AvatarError for a model this is not.
+        """
+        try:
+            patch = shapes["patch_embedding.weight"]
+            dim = shapes["head.modulation"][-1]
+            ffn_dim = shapes["blocks.0.ffn.0.weight"][0]
+            text_dim = shapes["text_embedding.0.weight"][1]
+            freq_dim = shapes["time_embedding.0.weight"][1]
+            out_channels = shapes["head.head.weight"][0] // (patch[-1] * patch[-2])
+        except (KeyError, IndexError) as missing:
+            raise AvatarError(
+                f"The state dict has no usable {missing}, so this is not a Wan2.1-style diffusion transformer; "
+                "expected the keys of Wan2.1, LiveTalk, OmniAvatar, Self-Forcing or a checkpoint of this project."
+            ) from None
+        layers = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks."))
+        audio = shapes.get("audio_proj.proj.weight", (32, 0))
+        heads = num_heads or dim // 128
+        if heads < 1 or dim % heads or (dim // heads) % 2:
+            raise AvatarError(
+                f"The model is {dim} wide and cannot be split into {heads} heads of even size; "
+                "give num_heads in the checkpoint's metadata."
+            )
+        if tuple(patch[2:]) != (1, 2, 2):
+            raise AvatarError(f"patch_embedding has a kernel of {tuple(patch[2:])}, expected (1, 2, 2).")
+        return cls(
+            dim=dim, ffn_dim=ffn_dim, num_heads=heads, num_layers=layers, in_channels=patch[1],
+            out_channels=out_channels, text_dim=text_dim, freq_dim=freq_dim,
+            audio_dim=audio[1] // 4, audio_hidden=audio[0],
+        )  # fmt: skip
+
+    def with_metadata(self, metadata: Mapping[str, str] | None) -> AvatarConfig:
+        """This config with the behaviour named in safetensors metadata; unknown names are an error, dims are not set."""
+        text = (metadata or {}).get(METADATA_KEY)
+        if text is None:
+            return self
+        try:
+            values = json.loads(text)
+            unknown = set(values) - set(BEHAVIOUR)
+        except (ValueError, TypeError) as problem:
+            raise AvatarError(f"The checkpoint's '{METADATA_KEY}' metadata is not a JSON object: {problem}.") from None
+        if unknown:
+            raise AvatarError(
+                f"The checkpoint's metadata names {sorted(unknown)}, which this version does not know; update the pack."
+            )
+        for name in ("latent_mean", "latent_std"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
+        if "levels" in values:
+            values["levels"] = tuple((float(label), float(sigma)) for label, sigma in values["levels"])
+        return dataclasses.replace(self, **values)
+
+    def metadata(self) -> dict[str, str]:
+        """The safetensors metadata that `with_metadata` reads back: every behaviour field."""
+        values = {name: getattr(self, name) for name in BEHAVIOUR}
+        return {METADATA_KEY: json.dumps(values, sort_keys=True)}
+
+
+BEHAVIOUR = (
+    "num_heads", "fps", "block_frames", "levels", "shift", "trained_positions", "text_tokens", "audio_features",
+    "audio_offset", "width", "height", "latent_mean", "latent_std", "preset", "trained",
+)  # fmt: skip
