@@ -1,0 +1,28 @@
+"""Flow matching in the form the few-step students use: x_sigma = (1 - sigma) x0 + sigma noise, model output = noise - x0."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+Level = tuple[float, float]  # (label told to the model, sigma used in the update)
+
+
+def shifted_sigma(u: float, shift: float) -> float:
+    """The noise level at u in 0 ... 1 of a schedule that lingers at high noise (SD3's timestep shift)."""
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def dense_levels(count: int, shift: float) -> tuple[Level, ...]:
+    """`count` levels at u = 1 - k / count, for models trained on every level."""
+    sigmas = (shifted_sigma(1 - k / count, shift) for k in range(count))
+    return tuple((1000 * sigma, sigma) for sigma in sigmas)
+
+
+def predict_x0(x: Tensor, flow: Tensor, sigma: float) -> Tensor:
+    """The clean latents that the flow points at; computed in float64, returned in x's dtype."""
+    return (x.double() - sigma * flow.double()).to(x.dtype)
+
+
+def add_noise(x0: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """(1 - sigma) x0 + sigma noise, mixed in float32 and rounded once to x0's dtype."""
+    return ((1 - sigma) * x0.float() + sigma * noise.to(x0).float()).to(x0.dtype)

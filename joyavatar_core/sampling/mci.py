@@ -1,0 +1,46 @@
+"""Motion Condition Injection: the newest generated frames are shown to the next block as noisy conditions.
+
+The name is the JoyAvatar paper's (arXiv 2512.11423); where and how the noise enters is this project's definition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import AvatarError
+
+MODES = ("inject", "context", "off")
+
+
+@dataclass(frozen=True)
+class MciSettings:
+    """How the recent past is noised: x = (1 - noise) x + noise * eps, told to the model as label 1000 * noise.
+
+    `inject`: noisy copies of the newest `frames` latent frames are extra keys beside the clean ones. `context`: every
+    block is remembered noisy. `off`, or 0 frames or 0 noise: nothing is added at all.
+    """
+
+    mode: str = "inject"
+    frames: int = 3
+    noise: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise AvatarError(f"MCI mode is '{self.mode}'; choose one of {', '.join(MODES)}.")
+        if not (isinstance(self.frames, int) and 0 <= self.frames <= 1000):
+            raise AvatarError(f"MCI frames is {self.frames}; give a whole number of latent frames from 0 (off) to 1000.")
+        if not 0 <= self.noise < 1:
+            raise AvatarError(f"MCI noise is {self.noise}; give a number from 0 (off) to below 1.")
+
+    @property
+    def injected(self) -> int:
+        """Latent frames shown as noisy copies."""
+        return self.frames if self.mode == "inject" and self.noise > 0 else 0
+
+    @property
+    def context_noise(self) -> float:
+        """Noise level at which a finished block is remembered."""
+        return self.noise if self.mode == "context" and self.frames > 0 else 0.0
+
+
+MCI_OFF = MciSettings(mode="off")

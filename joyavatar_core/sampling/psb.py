@@ -1,0 +1,83 @@
+"""Progressive Step Bootstrapping: more denoising steps for the first blocks, fewer once the stream has settled.
+
+The name is the JoyAvatar paper's (arXiv 2512.11423); the schedule and the choice of levels below are this project's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..errors import AvatarError
+from .flow import Level, dense_levels
+
+MAX_STEPS = 1000
+MODES = ("restart", "dense")
+
+
+@dataclass(frozen=True)
+class PsbSettings:
+    """Steps of block b: base + floor((first - base) * max(0, 1 - b / blocks) ** curve + 1/2).
+
+    `base` None means the number of levels the checkpoint was trained on. `blocks` 0 or `first` None switches it off.
+    `steps`, an explicit list, replaces the formula; its last entry holds for every later block.
+    """
+
+    first: int | None = 8
+    base: int | None = None
+    blocks: int = 4
+    curve: float = 1.0
+    mode: str = "restart"
+    steps: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in (("first", self.first), ("base", self.base), *(("steps", n) for n in self.steps)):
+            if value is not None and not (isinstance(value, int) and 1 <= value <= MAX_STEPS):
+                raise AvatarError(f"PSB {name} is {value}; give a whole number of steps from 1 to {MAX_STEPS}.")
+        if not (isinstance(self.blocks, int) and 0 <= self.blocks <= 10**6):
+            raise AvatarError(f"PSB blocks is {self.blocks}; give a whole number from 0 (off) to 1000000.")
+        if not (math.isfinite(self.curve) and self.curve > 0):
+            raise AvatarError(f"PSB curve is {self.curve}; give a number above 0 (1 falls in a straight line).")
+        if self.mode not in MODES:
+            raise AvatarError(f"PSB mode is '{self.mode}'; choose one of {', '.join(MODES)}.")
+
+    def check(self, trained: int) -> None:
+        """Raise AvatarError where the settings do not suit a checkpoint with this many trained levels."""
+        base = self.base or trained
+        if self.first is not None and not self.steps and self.first < base:
+            raise AvatarError(
+                f"PSB starts with {self.first} steps and goes to {base}; the first blocks need at least as many as the rest."
+            )
+
+    def steps_for(self, block: int, trained: int) -> int:
+        """Number of denoising steps of block 0, 1, ... for a checkpoint with this many trained levels."""
+        if self.steps:
+            return self.steps[min(block, len(self.steps) - 1)]
+        base = self.base or trained
+        if self.first is None or not self.blocks:
+            return base
+        ramp = max(0.0, 1 - block / self.blocks) ** self.curve
+        return base + math.floor((self.first - base) * ramp + 0.5)
+
+
+PSB_OFF = PsbSettings(first=None)
+
+
+def levels_for(steps: int, trained: tuple[Level, ...], mode: str, shift: float) -> tuple[Level, ...]:
+    """The noise levels of one block.
+
+    As many steps as trained levels: those. More, `restart`: those, then the last two again in turn, ending on the last,
+    so that only trained levels occur. More, `dense`: the shifted schedule. Fewer: evenly spaced trained ones.
+    """
+    count = len(trained)
+    if steps == count:
+        return trained
+    if steps > count:
+        if mode == "dense":
+            return dense_levels(steps, shift)
+        pair = trained[-2:]
+        again = [pair[-1 - k % len(pair)] for k in range(steps - count)]
+        return (*trained, *reversed(again))
+    if steps == 1:
+        return trained[:1]
+    return tuple(trained[math.floor(k * (count - 1) / (steps - 1) + 0.5)] for k in range(steps))

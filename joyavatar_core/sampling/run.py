@@ -1,0 +1,346 @@
+"""StreamRun: the one place with state. It makes one block after another from a recipe.
+
+Order inside a block: URCR reset, PSB step count, MCI overlay, denoising, refresh, emit. Nothing changes until the refresh
+is stored, so a run stopped inside a block makes the same block again when it is pulled once more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..audio.clock import block_frame_range
+from ..errors import AvatarError
+from ..kv_cache import KVCache
+from ..model.transformer import SelfContext
+from .flow import Level, add_noise, predict_x0
+from .noise import CONTEXT, INITIAL, INJECT, RENOISE, NoiseSource
+from .psb import levels_for
+from .stream import AvatarStream, LatentBlock
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PastBlock:
+    """A finished block as far as it may be shown to the model again."""
+
+    index: int
+    latents: Tensor  # [1, 16, K, h, w]
+    hidden: Tensor | None  # its voice, [1, K, audio_hidden]
+    context_noise: float  # level at which it was remembered
+
+
+class StreamRun:
+    """Iterator over the blocks of an `AvatarStream`; memory and time a block do not depend on how many came before.
+
+    Life cycle: made by ``iter(stream)``; each ``next`` is one block; `state_dict` / `load_state_dict` between blocks;
+    `update` changes the recipe from the next block on; `close` frees the cache.
+    """
+
+    def __init__(self, stream: AvatarStream) -> None:
+        config = stream.model.config
+        self.stream = stream
+        self.block = 0  # index of the next block
+        self.cursor = 0  # position of its first frame
+        self.past: list[PastBlock] = []
+        height, width = stream.latent_size
+        self.device = next(stream.model.parameters()).device
+        self.dtype = stream.compute_dtype
+        self.noise = stream.noise or NoiseSource(stream.seed)
+        self.cache: KVCache | None = self._new_cache()
+        self.reference = None
+        if stream.reference is not None:
+            self.reference = stream.reference.to(self.device, self.dtype)
+        self.shape = (1, config.out_channels, config.block_frames, height, width)
+        self._encode_text()
+
+    def __iter__(self) -> StreamRun:
+        return self
+
+    @torch.no_grad()
+    def __next__(self) -> LatentBlock:
+        if self.cache is None:
+            raise AvatarError("This run is closed; iterate the stream again for a new one.")
+        started = time.perf_counter()
+        config = self.stream.model.config
+        first, stop = block_frame_range(self.block, config.block_frames)
+        if self.stream.audio is not None and not self.stream.audio.wait(self.block):
+            raise StopIteration
+        total = self.stream.num_frames
+        if total is not None and first >= total:
+            raise StopIteration
+
+        reset = self._make_room()
+        hidden = self._hear()
+        trained = config.levels
+        levels = levels_for(
+            self.stream.psb.steps_for(self.block, len(trained)), trained, self.stream.psb.mode, config.shift
+        )
+        overlay = self._overlay_motion()
+        latents = self._denoise(levels, hidden, behind=overlay)
+        self._remember(latents, hidden)
+
+        last = stop if total is None else min(stop, total)
+        return LatentBlock(
+            index=self.block - 1, latents=latents, first_frame=first, last_frame=last - 1, steps=len(levels),
+            reset=reset, max_position=self.cursor - 1, seconds=time.perf_counter() - started,
+        )  # fmt: skip
+
+    def update(self, **changes: object) -> None:
+        """Change fields of the recipe (text, audio, psb, mci, frames, on_step) from the next block on.
+
+        The past stays as it is; only the text's keys are made anew. Raises AvatarError for a field that cannot change
+        inside a run, and for values the recipe refuses.
+        """
+        fixed = sorted(set(changes) - {"text", "audio", "psb", "mci", "frames", "on_step"})
+        if fixed:
+            raise AvatarError(f"A running stream cannot change its {fixed[0]}; start a new one.")
+        updated = dataclasses.replace(self.stream, **changes)
+        if updated.mci.injected > self.stream.mci.injected:
+            raise AvatarError(
+                f"MCI cannot grow from {self.stream.mci.injected} to {updated.mci.injected} frames inside a run; start a new one."
+            )
+        self.stream = updated
+        if "text" in changes:
+            self._encode_text()
+
+    def close(self) -> None:
+        """Free the cache; the run is over."""
+        self.cache = None
+        self.past = []
+
+    # --- one block -------------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> bool:
+        """URCR: reset where the positions run out, or let the window slide; True if it was a reset."""
+        config, urcr = self.stream.model.config, self.stream.urcr
+        if urcr.mode == "off":
+            dropped = set(urcr.oldest_to_drop(self.cache.frames, config))
+            if dropped:
+                self.cache.keep([slot for slot in range(self.cache.length) if slot not in dropped])
+            return False
+        if not urcr.reset_due(self.cursor, config):
+            return False
+        first_recent = self.block * config.block_frames - urcr.recent
+        sinks = [slot for slot, frame in enumerate(self.cache.frames) if frame < urcr.sinks]
+        recent = [slot for slot, frame in enumerate(self.cache.frames) if frame >= first_recent]
+        back = self.cursor - urcr.recent - urcr.sinks  # how far the recent frames move
+        if urcr.mode == "rotate":
+            self.cache.keep(sinks + recent)
+            self.cache.shift(range(len(sinks), self.cache.length), -back)
+        else:
+            self.cache.keep(sinks)
+            for past in self.past[len(self.past) - urcr.recent // config.block_frames :]:
+                self._store(past, position=self.cache.length)
+        self.cursor = urcr.sinks + urcr.recent
+        return True
+
+    def _hear(self) -> Tensor | None:
+        """The voice of the next block, [1, K, audio_hidden]; None for checkpoints without audio."""
+        config, audio = self.stream.model.config, self.stream.audio
+        if not config.audio_dim:
+            return None
+        frames = config.block_frames
+        if audio is None:
+            features = torch.zeros(frames, 4, config.audio_dim)
+        else:
+            features = audio.latent_features(self.block * frames, frames)
+        return self.stream.model.encode_audio(features.unsqueeze(0).to(self.device, self.dtype))
+
+    def _overlay_motion(self) -> int:
+        """MCI: write noisy copies of the newest generated frames behind the past; returns how many."""
+        mci, frames = self.stream.mci, self.stream.model.config.block_frames
+        given = 1 if self.reference is not None else 0
+        now = self.block * frames
+        count = min(mci.injected, now - given)
+        if count <= 0:
+            return 0
+        latents = torch.cat([past.latents for past in self.past], dim=2)[:, :, -count:]
+        hidden = None
+        if self.past[-1].hidden is not None:
+            hidden = torch.cat([past.hidden for past in self.past], dim=1)[:, -count:]
+        noisy = add_noise(latents, self._draw(INJECT, latents.shape), mci.noise)
+        self._forward(
+            noisy, [1000 * mci.noise] * count, hidden, range(now - count, now),
+            range(self.cursor - count, self.cursor), cache_only=True,
+        )  # fmt: skip
+        return count
+
+    def _denoise(self, levels: Sequence[Level], hidden: Tensor | None, behind: int) -> Tensor:
+        """Noise -> clean latents [1, 16, K, h, w], seeing the past and the overlay of `behind` frames."""
+        frames, positions = self._block_frames(), self._block_positions()
+        run = self._prepare(hidden, frames, positions, slot=self.cache.length + behind)
+        x = self._draw(INITIAL, self.shape).to(self.device, self.dtype)
+        for step, (label, sigma) in enumerate(levels):
+            x = self._pin_given(x)
+            x0 = predict_x0(x, run(x, [label] * len(frames)), sigma)
+            if self.stream.on_step is not None:
+                self.stream.on_step(self.block, step + 1, len(levels))
+            if step + 1 < len(levels):
+                x = add_noise(x0, self._draw(RENOISE, self.shape, step + 1), levels[step + 1][1])
+        return self._pin_given(x0)
+
+    def _remember(self, latents: Tensor, hidden: Tensor | None) -> None:
+        """Refresh: store the finished block's keys and values, and move on."""
+        config = self.stream.model.config
+        past = PastBlock(self.block, latents, hidden, self.stream.mci.context_noise)
+        portrait = self.block == 0 and self.stream.urcr.sinks and self.stream.urcr.sink_source == "portrait"
+        if portrait:
+            still = dataclasses.replace(past, latents=self._references(config.block_frames), context_noise=0.0)
+            self._store(still, self.cursor)
+        else:
+            self._store(past, self.cursor)
+        needed = max(self.stream.urcr.recent, self.stream.mci.injected)
+        self.past = [*self.past, past][-max(1, -(-needed // config.block_frames)) :]
+        self.block += 1
+        self.cursor += config.block_frames
+
+    def _store(self, past: PastBlock, position: int) -> None:
+        """One pass that leaves a past block in the cache, at `position`, as noisy as it was first remembered."""
+        count = past.latents.shape[2]
+        frames = range(past.index * count, (past.index + 1) * count)
+        positions = range(position, position + count)
+        levels = [0.0 if self._is_given(frame) else past.context_noise for frame in frames]
+        latents = past.latents
+        if past.context_noise:
+            noisy = add_noise(latents, self._draw(CONTEXT, latents.shape, block=past.index), past.context_noise)
+            given = torch.tensor([self._is_given(frame) for frame in frames], device=self.device)
+            latents = torch.where(given.view(1, 1, -1, 1, 1), latents, noisy)
+        self._forward(
+            latents, [1000 * level for level in levels], past.hidden, frames, positions, cache_only=True
+        )
+        self.cache.commit(frames, positions)
+
+    # --- passes through the model ----------------------------------------------------------------------------------
+
+    def _forward(self, latents, labels, hidden, frames, positions, cache_only=False) -> Tensor | None:
+        return self._prepare(hidden, frames, positions, self.cache.length)(latents, labels, cache_only)
+
+    def _prepare(self, hidden: Tensor | None, frames: Sequence[int], positions: Sequence[int], slot: int):
+        """What stays the same over a block's passes, made once; returns run(latents, labels, cache_only=False)."""
+        model = self.stream.model
+        height, width = self.stream.latent_size
+        rope = model.rope(positions, height, width, self.device)
+        context = SelfContext(rope, self.cache, slot, attention=model.attention)
+        audio = model.project_audio(hidden) if hidden is not None else None
+        conditions = self._conditions(frames)
+
+        def run(latents: Tensor, labels: Sequence[float], cache_only: bool = False) -> Tensor | None:
+            if conditions is not None:
+                latents = torch.cat([latents, conditions], dim=1)
+            timesteps = torch.tensor([labels], dtype=torch.float32, device=self.device)  # as the public loops do
+            return model(latents, timesteps, self.text, audio, context, cache_only)
+
+        return run
+
+    def _conditions(self, frames: Sequence[int]) -> Tensor | None:
+        """Reference and mask channels [1, 17, F, h, w]; mask 0 says that a frame is given."""
+        if self.reference is None:
+            return None
+        mask = torch.ones(1, 1, len(frames), *self.stream.latent_size, dtype=self.dtype, device=self.device)
+        mask[:, :, [self._is_given(frame) for frame in frames]] = 0
+        return torch.cat([self._references(len(frames)), mask], dim=1)
+
+    def _references(self, count: int) -> Tensor:
+        return self.reference.expand(-1, -1, count, -1, -1)
+
+    def _is_given(self, frame: int) -> bool:
+        return frame == 0 and self.reference is not None
+
+    def _pin_given(self, x: Tensor) -> Tensor:
+        """The stream's first frame is the portrait itself, at every step."""
+        if self.block or self.reference is None:
+            return x
+        return torch.cat([self.reference, x[:, :, 1:]], dim=2)
+
+    def _block_frames(self) -> range:
+        count = self.stream.model.config.block_frames
+        return range(self.block * count, (self.block + 1) * count)
+
+    def _block_positions(self) -> range:
+        return range(self.cursor, self.cursor + self.stream.model.config.block_frames)
+
+    def _draw(self, role: str, shape: Sequence[int], step: int = 0, block: int | None = None) -> Tensor:
+        noise = self.noise.draw(role, self.block if block is None else block, step, shape)
+        return noise.to(self.device, self.dtype)
+
+    def _encode_text(self) -> None:
+        config = self.stream.model.config
+        text = self.stream.text if self.stream.text is not None else torch.zeros(1, 0, config.text_dim)
+        text = F.pad(text.to(self.device, self.dtype), (0, 0, 0, config.text_tokens - text.shape[1]))
+        with torch.no_grad():
+            self.text = self.stream.model.encode_text(text)
+
+    def _new_cache(self) -> KVCache:
+        stream, config = self.stream, self.stream.model.config
+        height, width = stream.latent_size
+        return KVCache(
+            layers=config.num_layers, batch=1, slots=stream.urcr.capacity(config) + stream.mci.injected,
+            tokens=(height // 2) * (width // 2), heads=config.num_heads, head_dim=config.head_dim,
+            dtype=self.dtype, device=self.device,
+        )  # fmt: skip
+
+    # --- resuming --------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, object]:
+        """All that the next block depends on besides the recipe: tensors, numbers and lists of them."""
+        return {
+            "block": self.block,
+            "cursor": self.cursor,
+            "cache": self.cache.state_dict(),
+            "past": [dataclasses.asdict(past) for past in self.past],
+            "recipe": self._recipe(),
+            "environment": self._environment(),
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go on after the block at which `state` was taken.
+
+        Raises AvatarError where the recipe differs; another torch, device or thread count is only a warning, since it
+        costs nothing but bit-for-bit identity.
+        """
+        for name, mine in self._recipe().items():
+            if state["recipe"].get(name) != mine:
+                raise AvatarError(
+                    f"The saved state was made with {name} {state['recipe'].get(name)} and this stream has {mine}; "
+                    "resume with the settings it was made with, or start anew."
+                )
+        for name, mine in self._environment().items():
+            if state["environment"].get(name) != mine:
+                log.warning(
+                    "resuming with %s %s where the state was made with %s: the video goes on, but not bit for bit",
+                    name, mine, state["environment"].get(name),
+                )  # fmt: skip
+        self.block = state["block"]
+        self.cursor = state["cursor"]
+        self.cache.load_state_dict(state["cache"])
+        self.past = [PastBlock(**past) for past in state["past"]]
+
+    def _recipe(self) -> dict[str, object]:
+        stream = self.stream
+        return {
+            "seed": stream.seed, "size": list(stream.latent_size), "dtype": str(self.dtype), "layers": len(self.text),
+            "psb": _plain(stream.psb), "mci": _plain(stream.mci), "urcr": _plain(stream.urcr),
+        }  # fmt: skip
+
+    def _environment(self) -> dict[str, object]:
+        attention = self.stream.model.attention
+        return {
+            "torch": torch.__version__,
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "attention": f"{attention.__module__}.{attention.__name__}",
+        }
+
+
+def _plain(settings: object) -> dict[str, object]:
+    """Settings as JSON would give them back."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(settings).items()}

@@ -1,0 +1,157 @@
+"""AvatarStream, the frozen recipe of a talking stream, and LatentBlock, what it yields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import AvatarError
+from ..model.transformer import AvatarTransformer
+from .mci import MCI_OFF, MciSettings
+from .noise import NoiseSource
+from .psb import PSB_OFF, PsbSettings
+from .urcr import URCR_OFF, UrcrSettings
+
+if TYPE_CHECKING:
+    from ..audio.features import AudioFeatures
+    from .run import StreamRun
+
+OnStep = Callable[[int, int, int], None]  # (block, steps done, steps of this block); raise in it to stop
+
+
+@dataclass(frozen=True)
+class LatentBlock:
+    """One generated block.
+
+    `latents` [1, 16, K, h, w] are normalised (zero mean, unit variance by the checkpoint's statistics). It shows the video
+    frames first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped.
+    """
+
+    index: int
+    latents: Tensor
+    first_frame: int
+    last_frame: int
+    steps: int
+    reset: bool
+    max_position: int  # highest temporal position in any of the block's passes
+    seconds: float
+
+    @property
+    def num_frames(self) -> int:
+        """Video frames to keep of this block."""
+        return self.last_frame - self.first_frame + 1
+
+
+@dataclass(frozen=True, eq=False)
+class AvatarStream:
+    """Everything that determines a stream; iterate it, as often as you like, for its blocks.
+
+    model: the transformer, on its device, in its dtype.
+    reference: the portrait's normalised latent [1, 16, 1, h, w]; None for checkpoints without reference channels.
+    audio: the voice as lazy features; None for silence (all-zero features) or checkpoints without audio.
+    text: the prompt's embeddings [1, n, text_dim], zero-padded to the checkpoint's token count; None for an empty prompt.
+    frames: video frames at most; None for as long as the audio lasts (for ever without audio).
+    size: (h, w) of the latents where there is no reference.
+    noise: where noise comes from; None for a NoiseSource of `seed`.
+    dtype: of latents and cache; None for the weights' own.
+    Raises AvatarError at once for whatever cannot work.
+    """
+
+    model: AvatarTransformer
+    reference: Tensor | None = None
+    audio: AudioFeatures | None = None
+    text: Tensor | None = None
+    psb: PsbSettings = PSB_OFF
+    mci: MciSettings = MCI_OFF
+    urcr: UrcrSettings = URCR_OFF
+    seed: int = 0
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+    noise: NoiseSource | None = None
+    dtype: torch.dtype | None = None
+    on_step: OnStep | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        config = self.model.config
+        if config.has_reference:
+            if self.reference is None:
+                raise AvatarError("This checkpoint animates a portrait and no reference latent was given; encode one first.")
+            expected = (1, config.out_channels, 1)
+            if self.reference.ndim != 5 or tuple(self.reference.shape[:3]) != expected:
+                raise AvatarError(
+                    f"The reference latent is {list(self.reference.shape)}, expected [1, {config.out_channels}, 1, h, w]."
+                )
+            if not torch.isfinite(self.reference).all():
+                raise AvatarError("The reference latent holds NaN or infinite numbers; check the portrait and the VAE.")
+        elif self.size is None:
+            raise AvatarError("This checkpoint takes no portrait, so give the latents' size (h, w).")
+        height, width = self.latent_size
+        if height < 2 or width < 2 or height % 2 or width % 2:
+            raise AvatarError(f"The latents are {height} x {width}; both must be even (pictures in multiples of 16 pixels).")
+        if self.audio is not None:
+            self._check_audio()
+        if self.text is not None and (self.text.ndim != 3 or self.text.shape[-1] != config.text_dim):
+            raise AvatarError(
+                f"The prompt's embeddings are {list(self.text.shape)}, expected [1, tokens, {config.text_dim}]; "
+                "use the text encoder that belongs to this checkpoint."
+            )
+        if self.text is not None and self.text.shape[1] > config.text_tokens:
+            raise AvatarError(
+                f"The prompt has {self.text.shape[1]} tokens and this checkpoint takes {config.text_tokens}; shorten it."
+            )
+        if self.frames is not None and self.frames < 1:
+            raise AvatarError(f"The stream is to show {self.frames} video frames; give at least 1.")
+        self.psb.check(len(config.levels))
+        self.urcr.check(config, self.mci)
+
+    def _check_audio(self) -> None:
+        config = self.model.config
+        if not config.audio_dim:
+            raise AvatarError("This checkpoint has no audio branch; give no audio, or use an avatar checkpoint.")
+        if self.audio.feature_dim != config.audio_dim:
+            raise AvatarError(
+                f"The audio features have {self.audio.feature_dim} numbers a frame and this checkpoint wants "
+                f"{config.audio_dim} ({config.audio_features}); use the audio encoder that belongs to it."
+            )
+        if self.audio.block_frames != config.block_frames:
+            raise AvatarError(
+                f"The audio was cut for blocks of {self.audio.block_frames} latent frames, this checkpoint makes {config.block_frames}."
+            )
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(h, w) of the latents."""
+        return tuple(self.reference.shape[-2:]) if self.reference is not None else self.size
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.dtype or next(self.model.parameters()).dtype
+
+    @property
+    def num_frames(self) -> int | None:
+        """Video frames in all; None while the voice is still growing or for ever."""
+        limits = [self.frames, self.audio.num_video_frames if self.audio is not None else None]
+        known = [limit for limit in limits if limit is not None]
+        return min(known, default=None)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values that a run allocates."""
+        config = self.model.config
+        height, width = self.latent_size
+        slots = self.urcr.capacity(config) + self.mci.injected
+        numbers = 2 * config.num_layers * slots * (height // 2) * (width // 2) * config.dim
+        return numbers * self.compute_dtype.itemsize
+
+    def __iter__(self) -> StreamRun:
+        from .run import StreamRun
+
+        return StreamRun(self)
+
+    def blocks(self) -> Iterator[LatentBlock]:
+        """Alias of iterating, for callers who like a method."""
+        return iter(self)

@@ -1,0 +1,99 @@
+"""Unbounded RoPE via Cache-Resetting: positions never leave the trained range, however long the stream.
+
+The name is the JoyAvatar paper's (arXiv 2512.11423); what is kept at a reset, and how, is this project's definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..config import AvatarConfig
+from ..errors import AvatarError
+from .mci import MciSettings
+
+MODES = ("rotate", "prefill", "off")
+SINK_SOURCES = ("first", "portrait")
+
+
+@dataclass(frozen=True)
+class UrcrSettings:
+    """What is remembered when the positions run out (all in latent frames).
+
+    `rotate`: the first `sinks` and the newest `recent` frames stay, the latter rotated to their new positions.
+    `prefill`: the newest are run through the model again instead. `off`: no reset; positions grow without bound and a
+    `window` (None: the trained length) slides over the newest frames behind the sinks.
+    `sink_source`: the first block as it was generated, or the portrait itself in its place.
+    """
+
+    mode: str = "rotate"
+    sinks: int = 3
+    recent: int = 6
+    sink_source: str = "portrait"
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise AvatarError(f"URCR mode is '{self.mode}'; choose one of {', '.join(MODES)}.")
+        if self.sink_source not in SINK_SOURCES:
+            raise AvatarError(f"URCR sink_source is '{self.sink_source}'; choose one of {', '.join(SINK_SOURCES)}.")
+        for name, value in (("sinks", self.sinks), ("recent", self.recent), ("window", self.window)):
+            if value is not None and not (isinstance(value, int) and 0 <= value <= 10**6):
+                raise AvatarError(f"URCR {name} is {value}; give a whole number of latent frames from 0 to 1000000.")
+
+    def check(self, config: AvatarConfig, mci: MciSettings) -> None:
+        """Raise AvatarError where the settings do not suit a checkpoint's block and trained length."""
+        block, trained = config.block_frames, config.trained_positions
+        if self.sink_source == "portrait" and self.sinks:
+            if not config.has_reference:
+                raise AvatarError("URCR sinks come from the portrait, but this checkpoint takes none; use 'first'.")
+            if self.sinks < block:
+                raise AvatarError(
+                    f"URCR keeps {self.sinks} sink frames of the portrait; give 0 or at least one block ({block})."
+                )
+        if self.mode == "off":
+            window = trained if self.window is None else self.window
+            if window < self.sinks + block:
+                raise AvatarError(
+                    f"A window of {window} frames has no room for {self.sinks} sinks and a block of {block}; widen it."
+                )
+            return
+        if trained < block:
+            raise AvatarError(f"A block of {block} frames does not fit the {trained} trained positions.")
+        if self.sinks % block or self.recent % block:
+            raise AvatarError(
+                f"URCR keeps {self.sinks} sinks and {self.recent} recent frames; both must be multiples of the block, {block}."
+            )
+        if self.sinks + self.recent > trained - block:
+            raise AvatarError(
+                f"URCR keeps {self.sinks} + {self.recent} frames, which leaves no room for a block of {block} within the "
+                f"{trained} trained positions; keep at most {trained - block}."
+            )
+        if self.mode == "rotate" and self.recent > trained - self.sinks - self.recent:
+            raise AvatarError(
+                f"URCR 'rotate' with {self.sinks} sinks and {self.recent} recent frames would rotate keys twice within "
+                f"{trained} positions; keep at most {(trained - self.sinks) // 2 // block * block} recent frames or use 'prefill'."
+            )
+        if mci.injected > self.recent:
+            raise AvatarError(
+                f"MCI shows the newest {mci.injected} frames but URCR keeps only {self.recent}; raise recent or lower MCI's frames."
+            )
+
+    def reset_due(self, cursor: int, config: AvatarConfig) -> bool:
+        """Whether a block whose first frame would sit at position `cursor` needs a reset before it."""
+        return self.mode != "off" and cursor + config.block_frames > config.trained_positions
+
+    def capacity(self, config: AvatarConfig) -> int:
+        """Most latent frames remembered or being denoised at once."""
+        if self.mode == "off" and self.window is not None:
+            return self.window
+        return config.trained_positions
+
+    def oldest_to_drop(self, frames: Sequence[int], config: AvatarConfig) -> list[int]:
+        """`off`: slots of the frames that leave the window so that the next block fits; the sinks stay."""
+        surplus = len(frames) + config.block_frames - self.capacity(config)
+        unpinned = sorted((frame, slot) for slot, frame in enumerate(frames) if frame >= self.sinks)
+        return [slot for _, slot in unpinned[: max(0, surplus)]]
+
+
+URCR_OFF = UrcrSettings(mode="off", sinks=0, recent=0, sink_source="first")
