@@ -1,0 +1,210 @@
+"""A recognised checkpoint: its config and its tensors under canonical names, still unread."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import torch
+
+from ..config import METADATA_KEY, AvatarConfig
+from ..errors import AvatarError
+from .kinds import kind_of
+from .layouts import FLAT, canonical_names, layout_name
+from .lora import LoraScale, merge_lora, scale_beside, split_lora
+from .reader import LazyTensor, TensorFile, from_state_dict, read_file
+from .shapes import canonical_shapes, key_fingerprint, mismatch
+
+EXPECTED = "expected a Wan2.1-style transformer (Wan2.1 T2V, Self-Forcing, LiveTalk, OmniAvatar or one of this project)"
+HEAD_DIM = 128  # of every public Wan2.1 model
+LATENT_CHANNELS = 16  # of the Wan2.1 VAE
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".scale_input", ".comfy_quant", ".absmax")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A transformer's complete state dict, canonical and lazy, and what is known about it.
+
+    It lives as long as something needs its tensors; a safetensors file stays mapped for as long as that.
+    """
+
+    config: AvatarConfig
+    layout: str  # what was recognised, for people
+    metadata: Mapping[str, str]
+    lazy: Mapping[str, LazyTensor] = field(repr=False)
+    merges: bool = False  # a LoRA is added to a base while reading
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tensor.shape for name, tensor in self.lazy.items()}
+
+    @property
+    def parameters(self) -> int:
+        return sum(prod(tensor.shape) for tensor in self.lazy.values())
+
+    @property
+    def dtypes(self) -> Counter[torch.dtype]:
+        """How many parameters there are of each dtype."""
+        counts: Counter[torch.dtype] = Counter()
+        for tensor in self.lazy.values():
+            counts[tensor.dtype] += prod(tensor.shape)
+        return counts
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of most parameters."""
+        return self.dtypes.most_common(1)[0][0]
+
+    def fingerprint(self) -> str:
+        """The md5 by which DiffSynth-style loaders know a key set (`key_fingerprint`)."""
+        return key_fingerprint(self.shapes)
+
+    def tensors(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """Canonical (name, tensor) pairs, one at a time, in the file's dtypes or in `dtype`.
+
+        In the file's own dtype a tensor is the mapped file itself: its pages come in when first used, are shared with
+        other processes and can be dropped by the system, so the weights cost at most the file's size once. A
+        conversion or a LoRA merge makes a copy and lets go of the pages it read, so that it too costs only its result.
+        """
+        for name, tensor in self.lazy.items():
+            wanted = dtype or tensor.dtype
+            yield name, tensor.copy(wanted) if self.merges or wanted != tensor.dtype else tensor.view()
+
+
+def open_checkpoint(
+    path: str | Path,
+    *,
+    base: str | Path | Checkpoint | None = None,
+    lora_alpha: float | None = None,
+    lora_rank: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Checkpoint:
+    """Recognise a transformer file of any public layout; no tensor is read yet.
+
+    `base` is the model a LoRA was trained on, `lora_alpha` and `lora_rank` its scale where no config.json beside the
+    file tells it; `metadata` replaces the file's own. Raises AvatarError, saying what was found and what was expected.
+    """
+    path = Path(path)
+    scale = LoraScale(lora_alpha, lora_rank)
+    file = read_file(path)
+    if lora_alpha is None and any(".lora_" in name for name in file.tensors):
+        beside = scale_beside(path)
+        scale = LoraScale(beside.alpha, lora_rank or beside.rank)
+    return recognise(file, path.name, base, scale, metadata)
+
+
+def checkpoint_from_state_dict(
+    state_dict: Mapping[str, object],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    base: str | Path | Checkpoint | None = None,
+    lora_alpha: float | None = None,
+    lora_rank: int | None = None,
+) -> Checkpoint:
+    """The same for a state dict that a host has already loaded; its tensors are shared, not copied."""
+    file = from_state_dict(state_dict, "state dict", metadata)
+    return recognise(file, "state dict", base, LoraScale(lora_alpha, lora_rank), None)
+
+
+def recognise(
+    file: TensorFile,
+    label: str,
+    base: str | Path | Checkpoint | None,
+    scale: LoraScale,
+    metadata: Mapping[str, str] | None,
+) -> Checkpoint:
+    """Canonical names, LoRA merged onto its base, config from shapes and metadata, everything checked."""
+    kind = kind_of(file.tensors)
+    if kind == "unknown" and base is None:
+        first = next(iter(file.tensors), "none")
+        raise AvatarError(f"'{label}' is no model that is known here (first tensor: '{first}'), {EXPECTED}.")
+    if kind not in ("transformer", "LoRA", "unknown"):
+        raise AvatarError(f"'{label}' is a {kind}, {EXPECTED}.")
+    names = canonical_names(file.tensors)
+    layout = layout_name(file.tensors, file.containers, names)
+    refuse_quantised(file.tensors, label)
+    full, pairs = split_lora({name: file.tensors[own] for name, own in names.items()})
+    metadata = dict(file.metadata if metadata is None else metadata)
+    if base is not None:
+        base = base if isinstance(base, Checkpoint) else open_checkpoint(base)
+        full = on_base(base, full)
+        metadata = {**base.metadata, **metadata}
+        layout = f"{layout} on {base.layout}"
+    elif pairs and not all(name in full for name in pairs):
+        raise AvatarError(
+            f"'{label}' is a LoRA ({len(pairs)} pairs) and not a whole model, expected the model it was made for "
+            "as well; give it with --base (for OmniAvatar-1.3B: Wan2.1-T2V-1.3B)."
+        )
+    tensors = merge_lora(full, pairs, scale)
+    if METADATA_KEY in file.metadata and layout in FLAT:
+        layout = "JoyAvatar"
+    config = read_config(tensors, metadata, label)
+    return Checkpoint(config, layout, metadata, tensors, merges=bool(pairs))
+
+
+def on_base(base: Checkpoint, full: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
+    """The release's own tensors over the base's.
+
+    An avatar release without a patch embedding gets the base's in the channels of the noisy latent and zeros in those
+    of reference and mask, as OmniAvatar initialises it.
+    """
+    tensors = {**base.lazy, **full}
+    name = "patch_embedding.weight"
+    if "audio_proj.proj.weight" in full and name not in full and not base.config.has_reference:
+        tensors[name] = widened(base.lazy[name], 2 * base.config.out_channels + 1)
+    return tensors
+
+
+def widened(weight: LazyTensor, channels: int) -> LazyTensor:
+    def copy(dtype: torch.dtype) -> torch.Tensor:
+        narrow = weight.copy(dtype)  # [dim, 16, 1, 2, 2]
+        wide = narrow.new_zeros(narrow.shape[0], channels, *narrow.shape[2:])
+        wide[:, : narrow.shape[1]] = narrow
+        return wide
+
+    shape = (weight.shape[0], channels, *weight.shape[2:])
+    return LazyTensor(shape, weight.dtype, lambda: copy(weight.dtype), copy)
+
+
+def refuse_quantised(tensors: Mapping[str, LazyTensor], label: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS or any(mark in name for mark in QUANTISED):
+            raise AvatarError(
+                f"'{label}' is quantised ('{name}' is {str(tensor.dtype).removeprefix('torch.')}), "
+                "expected float32, float16 or bfloat16 weights; choose the unquantised file."
+            )
+
+
+def read_config(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str], label: str) -> AvatarConfig:
+    """Dimensions from the shapes, behaviour from the metadata; the tensors must be all of that model's and no more."""
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    try:
+        heads = AvatarConfig(num_heads=0).with_metadata(metadata).num_heads  # 0: not stated
+        config = AvatarConfig.from_shapes(shapes, heads or None).with_metadata(metadata)
+        if not heads and config.head_dim != HEAD_DIM:
+            raise AvatarError(
+                f"The model is {config.dim} wide, which is no multiple of the usual head of {HEAD_DIM}; "
+                "give num_heads in the checkpoint's metadata."
+            )
+    except AvatarError as problem:
+        raise AvatarError(f"'{label}': {problem}") from None
+    except (TypeError, ValueError, IndexError) as problem:
+        raise AvatarError(f"'{label}' has malformed names, shapes or metadata ({problem}), {EXPECTED}.") from None
+    if config.out_channels != LATENT_CHANNELS:
+        raise AvatarError(
+            f"'{label}' makes latents of {config.out_channels} channels, expected {LATENT_CHANNELS} (Wan2.1's VAE); "
+            "Wan2.2 5B is not supported."
+        )
+    if config.in_channels != LATENT_CHANNELS and not config.has_reference:
+        raise AvatarError(
+            f"'{label}' takes {config.in_channels} input channels (36 is Wan image-to-video), "
+            "expected 16 (text to video) or 33 (noisy latent, reference and mask)."
+        )
+    problem = mismatch(shapes, canonical_shapes(config))
+    if problem:
+        raise AvatarError(f"'{label}' does not fit: {problem}; {EXPECTED}.")
+    return config

@@ -1,0 +1,51 @@
+"""Weights into a module and onto disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from ..config import AvatarConfig
+from ..errors import AvatarError
+from .checkpoint import Checkpoint
+from .shapes import canonical_shapes, mismatch
+
+
+def load_into(module: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> None:
+    """Give a module (best built on the meta device) the checkpoint's tensors as its parameters, strictly.
+
+    With `dtype` None the parameters keep the file's dtypes and are the mapped file itself (see `Checkpoint.tensors`;
+    writing to one copies its page), so the file must not be overwritten in place while the module lives.
+    Raises AvatarError naming up to three missing, unexpected or misshapen tensors.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    problem = mismatch(checkpoint.shapes, expected)
+    if problem:
+        raise AvatarError(f"The checkpoint ({checkpoint.layout}) does not fit the model: {problem}.")
+    module.load_state_dict(dict(checkpoint.tensors(dtype)), strict=True, assign=True)
+
+
+def save_checkpoint(path: str | Path, state_dict: Mapping[str, torch.Tensor], config: AvatarConfig) -> None:
+    """Write a canonical state dict and its config as safetensors; the file appears whole or not at all.
+
+    Raises AvatarError where the tensors are not those of the config or the file cannot be written.
+    """
+    path = Path(path)
+    problem = mismatch({name: tuple(tensor.shape) for name, tensor in state_dict.items()}, canonical_shapes(config))
+    if problem:
+        raise AvatarError(f"'{path.name}' was not written because the state dict does not fit its config: {problem}.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+        save_file(tensors, partial, metadata=config.metadata())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as problem:
+        raise AvatarError(f"Cannot write '{path}' ({problem}); expected a folder that exists and has room.") from None
+    finally:
+        partial.unlink(missing_ok=True)
