@@ -31,7 +31,8 @@ def rope_table(positions: Sequence[int], height: int, width: int, head_dim: int,
     """
     grid = (torch.as_tensor(positions, dtype=torch.float64), torch.arange(height), torch.arange(width))
     angles = [
-        torch.outer(axis.double(), section_frequencies(n)) for axis, n in zip(grid, section_pairs(head_dim), strict=True)
+        torch.outer(axis.double(), section_frequencies(n))
+        for axis, n in zip(grid, section_pairs(head_dim), strict=True)
     ]
     frames = len(grid[0])
     time = angles[0].view(frames, 1, 1, -1).expand(-1, height, width, -1)

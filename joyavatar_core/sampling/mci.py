@@ -28,7 +28,9 @@ class MciSettings:
         if self.mode not in MODES:
             raise AvatarError(f"MCI mode is '{self.mode}'; choose one of {', '.join(MODES)}.")
         if not (isinstance(self.frames, int) and 0 <= self.frames <= 1000):
-            raise AvatarError(f"MCI frames is {self.frames}; give a whole number of latent frames from 0 (off) to 1000.")
+            raise AvatarError(
+                f"MCI frames is {self.frames}; give a whole number of latent frames from 0 (off) to 1000."
+            )
         if not 0 <= self.noise < 1:
             raise AvatarError(f"MCI noise is {self.noise}; give a number from 0 (off) to below 1.")
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..audio.clock import block_frame_range
+from ..audio.clock import block_to_frames
 from ..errors import AvatarError
 from ..kv_cache import KVCache
 from ..model.transformer import SelfContext
@@ -71,11 +71,11 @@ class StreamRun:
             raise AvatarError("This run is closed; iterate the stream again for a new one.")
         started = time.perf_counter()
         config = self.stream.model.config
-        first, stop = block_frame_range(self.block, config.block_frames)
+        shown = block_to_frames(self.block, config.block_frames)
         if self.stream.audio is not None and not self.stream.audio.wait(self.block):
             raise StopIteration
         total = self.stream.num_frames
-        if total is not None and first >= total:
+        if total is not None and shown.start >= total:
             raise StopIteration
 
         reset = self._make_room()
@@ -88,9 +88,9 @@ class StreamRun:
         latents = self._denoise(levels, hidden, behind=overlay)
         self._remember(latents, hidden)
 
-        last = stop if total is None else min(stop, total)
+        stop = shown.stop if total is None else min(shown.stop, total)
         return LatentBlock(
-            index=self.block - 1, latents=latents, first_frame=first, last_frame=last - 1, steps=len(levels),
+            index=self.block - 1, latents=latents, first_frame=shown.start, last_frame=stop - 1, steps=len(levels),
             reset=reset, max_position=self.cursor - 1, seconds=time.perf_counter() - started,
         )  # fmt: skip
 
@@ -214,9 +214,7 @@ class StreamRun:
             noisy = add_noise(latents, self._draw(CONTEXT, latents.shape, block=past.index), past.context_noise)
             given = torch.tensor([self._is_given(frame) for frame in frames], device=self.device)
             latents = torch.where(given.view(1, 1, -1, 1, 1), latents, noisy)
-        self._forward(
-            latents, [1000 * level for level in levels], past.hidden, frames, positions, cache_only=True
-        )
+        self._forward(latents, [1000 * level for level in levels], past.hidden, frames, positions, cache_only=True)
         self.cache.commit(frames, positions)
 
     # --- passes through the model ----------------------------------------------------------------------------------

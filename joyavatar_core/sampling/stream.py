@@ -79,7 +79,9 @@ class AvatarStream:
         config = self.model.config
         if config.has_reference:
             if self.reference is None:
-                raise AvatarError("This checkpoint animates a portrait and no reference latent was given; encode one first.")
+                raise AvatarError(
+                    "This checkpoint animates a portrait and no reference latent was given; encode one first."
+                )
             expected = (1, config.out_channels, 1)
             if self.reference.ndim != 5 or tuple(self.reference.shape[:3]) != expected:
                 raise AvatarError(
@@ -91,7 +93,9 @@ class AvatarStream:
             raise AvatarError("This checkpoint takes no portrait, so give the latents' size (h, w).")
         height, width = self.latent_size
         if height < 2 or width < 2 or height % 2 or width % 2:
-            raise AvatarError(f"The latents are {height} x {width}; both must be even (pictures in multiples of 16 pixels).")
+            raise AvatarError(
+                f"The latents are {height} x {width}; both must be even (pictures in multiples of 16 pixels)."
+            )
         if self.audio is not None:
             self._check_audio()
         if self.text is not None and (self.text.ndim != 3 or self.text.shape[-1] != config.text_dim):

@@ -1,0 +1,61 @@
+"""Shared miniature: a seeded transformer small enough for hundreds of blocks, and a voice as recorded features."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from joyavatar_core.config import AvatarConfig
+from joyavatar_core.model.transformer import AvatarTransformer
+from joyavatar_core.sampling.stream import AvatarStream
+
+MINIATURE = AvatarConfig(
+    dim=24, ffn_dim=32, num_heads=2, num_layers=4, text_dim=8, freq_dim=16, audio_dim=6, audio_hidden=4,
+    text_tokens=4, trained_positions=15,
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedFeatures:
+    """Features of a voice that is `num_video_frames` long; a frame's numbers depend on its index alone."""
+
+    feature_dim: int = 6
+    block_frames: int = 3
+    num_video_frames: int | None = None
+
+    def wait(self, block: int) -> bool:
+        return True
+
+    def latent_features(self, first: int, count: int) -> torch.Tensor:
+        frames = torch.arange(first * 4, (first + count) * 4, dtype=torch.float32)
+        angles = frames[:, None] * torch.arange(1, self.feature_dim + 1) * 0.37
+        return angles.sin().unflatten(0, (count, 4))
+
+
+def build_model(config: AvatarConfig = MINIATURE, seed: int = 0) -> AvatarTransformer:
+    """A transformer whose weights are lively enough that every input matters."""
+    model = AvatarTransformer(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
+            parameter += torch.randn(parameter.shape, generator=generator) / fan_in**0.5
+    return model
+
+
+@pytest.fixture(scope="session")
+def model() -> AvatarTransformer:
+    return build_model()
+
+
+@pytest.fixture(scope="session")
+def make_stream(model):
+    """make_stream(**fields) -> AvatarStream over the miniature with a seeded portrait of 4 x 4 latents."""
+
+    def make(**fields: object) -> AvatarStream:
+        reference = torch.randn(1, 16, 1, 4, 4, generator=torch.Generator().manual_seed(5))
+        return AvatarStream(**{"model": model, "reference": reference, "audio": RecordedFeatures(), **fields})
+
+    return make

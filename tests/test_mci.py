@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from joyavatar_core.errors import AvatarError
+from joyavatar_core.model.transformer import SelfContext
+from joyavatar_core.sampling.flow import add_noise
+from joyavatar_core.sampling.mci import MCI_OFF, MciSettings
+from joyavatar_core.sampling.noise import INITIAL, INJECT, NoiseSource
+from joyavatar_core.sampling.urcr import UrcrSettings
+
+ROTATE = UrcrSettings(sink_source="first", recent=3)
+
+
+def take(stream, count):
+    run = iter(stream)
+    return run, [block.latents for block in itertools.islice(run, count)]
+
+
+@pytest.mark.parametrize("mode", ["inject", "context"])
+@pytest.mark.parametrize("nothing", [{"frames": 0}, {"noise": 0.0}])
+def test_no_frames_or_no_noise_is_off_exactly(make_stream, mode, nothing):
+    off, on = make_stream(mci=MCI_OFF, urcr=ROTATE), make_stream(mci=MciSettings(mode=mode, **nothing), urcr=ROTATE)
+    assert all(torch.equal(a, b) for a, b in zip(take(off, 7)[1], take(on, 7)[1], strict=True))
+    assert on.cache_bytes == off.cache_bytes
+
+
+@pytest.mark.parametrize("mci", [MciSettings("inject", 3, 0.25), MciSettings("context", 3, 0.25)])
+def test_block_0_is_untouched_and_later_blocks_are_not(make_stream, mci):
+    plain, noisy = take(make_stream(urcr=ROTATE), 2)[1], take(make_stream(mci=mci, urcr=ROTATE), 2)[1]
+    assert torch.equal(plain[0], noisy[0])
+    assert not torch.allclose(plain[1], noisy[1], atol=1e-3)
+
+
+def test_injecting_leaves_no_trace_in_the_cache(make_stream):
+    """Given the same finished block, the cache is the same bit for bit with and without the overlay."""
+    with_overlay, _ = take(make_stream(mci=MciSettings(), urcr=ROTATE), 3)
+    without, _ = take(make_stream(mci=MCI_OFF, urcr=ROTATE), 2)
+    last = with_overlay.past[-1]
+    without.cache.load_state_dict(with_overlay.cache.state_dict())
+    without.cache.keep(range(6))
+    without._remember(last.latents, last.hidden)
+    used = without.cache.length * without.cache.tokens
+    assert torch.equal(without.cache.keys[:, :, :used], with_overlay.cache.keys[:, :, :used])
+    assert torch.equal(without.cache.values[:, :, :used], with_overlay.cache.values[:, :, :used])
+
+
+def test_noise_has_the_stated_variance():
+    x = 3 * torch.randn(1, 16, 3, 64, 64, generator=torch.Generator().manual_seed(0)) + 1
+    c = 0.3
+    noisy = add_noise(x, NoiseSource(7).draw(INJECT, 0, 0, x.shape), c)
+    assert noisy.var().item() == pytest.approx((1 - c) ** 2 * x.var().item() + c**2, rel=0.02)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_the_overlay_equals_the_copies_recomputed_in_one_masked_pass(make_stream, model, frames):
+    """History, copies and block in one pass: copies see history and themselves, the block sees everything."""
+    noise = 0.25
+    mci = MciSettings("inject", frames, noise)
+    run, latents = take(make_stream(mci=mci, urcr=UrcrSettings(sink_source="first", sinks=0)), 2)
+    expected = next(run)
+
+    stream, block = run.stream, 2
+    past = torch.cat(latents, dim=2)
+    history = past.shape[2]
+    copies = add_noise(past[:, :, -frames:], run.noise.draw(INJECT, block, 0, (1, 16, frames, 4, 4)), noise)
+    shown = [*range(history), *range(history - frames, history), *range(history, history + 3)]
+    group = torch.tensor([*(f // 3 for f in range(history)), *([10] * frames), *([11] * 3)])
+    sees = (group[None] < 10) & (group[None] <= group[:, None])
+    sees |= (group[:, None] >= 10) & (group[None] <= group[:, None])
+    mask = sees.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    features = stream.audio.latent_features(0, history + 3)[shown]
+    audio = model.project_audio(model.encode_audio(features.unsqueeze(0)))
+    context = SelfContext(model.rope(shown, 4, 4), mask=mask)
+    conditions = run._conditions(shown)
+
+    x = run.noise.draw(INITIAL, block, 0, (1, 16, 3, 4, 4))
+    for step, (label, sigma) in enumerate(model.config.levels):
+        tokens = torch.cat([torch.cat([past, copies, x], dim=2), conditions], dim=1)
+        labels = torch.tensor([[0.0] * history + [1000 * noise] * frames + [label] * 3])
+        x0 = x - sigma * model(tokens, labels, run.text, audio, context)[:, :, -3:]
+        if step < 3:
+            x = add_noise(x0, run.noise.draw("renoise", block, step + 1, x.shape), model.config.levels[step + 1][1])
+    assert torch.allclose(x0, expected.latents, atol=1e-5)
+
+
+def test_the_portrait_is_never_noised(make_stream):
+    """The newest frames of block 1 include the given frame; only the generated two are injected, and none is in block 0."""
+    run, _ = take(make_stream(mci=MciSettings("inject", 3, 0.25), urcr=ROTATE), 1)
+    assert run._overlay_motion() == 2
+    run = iter(make_stream(mci=MciSettings("context", 3, 0.25), urcr=ROTATE))
+    seen = []
+    forward = run._forward
+    run._forward = lambda latents, labels, *rest, **more: (
+        seen.append((latents, labels)),
+        forward(latents, labels, *rest, **more),
+    )[1]
+    first = next(run)
+    latents, labels = seen[-1]
+    assert labels == [0.0, 250.0, 250.0]
+    assert torch.equal(latents[:, :, :1], run.reference) and not torch.equal(latents[:, :, 1:], first.latents[:, :, 1:])
+
+
+@pytest.mark.parametrize("values", [{"mode": "magic"}, {"frames": -1}, {"frames": 2.5}, {"noise": 1.0}, {"noise": -0.1},
+                                    {"noise": float("nan")}])  # fmt: skip
+def test_nonsense_is_refused_in_one_sentence(values):
+    with pytest.raises(AvatarError, match="MCI"):
+        MciSettings(**values)

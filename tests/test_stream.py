@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joyavatar_core.errors import AvatarError
+from joyavatar_core.sampling.mci import MciSettings
+from joyavatar_core.sampling.noise import INITIAL, RENOISE, NoiseSource
+from joyavatar_core.sampling.presets import PRESETS, preset
+from joyavatar_core.sampling.psb import PsbSettings
+from joyavatar_core.sampling.urcr import UrcrSettings
+
+from .conftest import MINIATURE, RecordedFeatures
+
+SETTINGS = {
+    "psb": PsbSettings(),
+    "urcr": UrcrSettings("rotate", 3, 6, "portrait"),
+    "mci": MciSettings("inject", 3, 0.25),
+}
+BLOCKS = 12
+
+
+@pytest.fixture(scope="module")
+def whole(make_stream):
+    return [block.latents for block in itertools.islice(make_stream(**SETTINGS), BLOCKS)]
+
+
+def test_a_recipe_can_be_iterated_again(make_stream, whole):
+    stream = make_stream(**SETTINGS)
+    for _ in range(2):
+        again = [block.latents for block in itertools.islice(stream, 3)]
+        assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=False))
+
+
+@settings(deadline=None, max_examples=8)
+@given(stop=st.integers(0, BLOCKS - 1), urcr_mode=st.sampled_from(["rotate", "prefill", "off"]),
+       mci_mode=st.sampled_from(["inject", "context"]))  # fmt: skip
+def test_resuming_after_any_block_gives_the_same_bits(make_stream, stop, urcr_mode, mci_mode):
+    stream = make_stream(
+        psb=PsbSettings(), urcr=UrcrSettings(urcr_mode, 3, 6, "portrait"), mci=MciSettings(mci_mode, 3, 0.25)
+    )
+    run = iter(stream)
+    for _ in range(stop):
+        next(run)
+    state = copy.deepcopy(run.state_dict())
+    rest = [next(run).latents for _ in range(BLOCKS - stop)]
+    resumed = iter(stream)
+    resumed.load_state_dict(state)
+    assert all(torch.equal(next(resumed).latents, expected) for expected in rest)
+
+
+def test_a_run_stopped_inside_a_block_makes_the_same_block_again(make_stream, whole):
+    class Stop(Exception):
+        pass
+
+    seen = []
+
+    def on_step(block, step, steps):
+        seen.append((block, step, steps))
+        if len(seen) == 23:
+            raise Stop
+
+    run = iter(make_stream(on_step=on_step, **SETTINGS))
+    got = []
+    while len(got) < BLOCKS:
+        try:
+            got.append(next(run).latents)
+        except Stop:
+            pass
+    assert all(torch.equal(a, b) for a, b in zip(got, whole, strict=True))
+    assert seen[:8] == [(0, step, 8) for step in range(1, 9)]
+
+
+def test_noise_is_addressed_not_counted():
+    source = NoiseSource(3)
+    first = source.draw(RENOISE, 5, 1, (2, 3))
+    source.draw(INITIAL, 0, 0, (100,))
+    assert torch.equal(source.draw(RENOISE, 5, 1, (2, 3)), first)
+    others = [("initial", 5, 1, 3), ("renoise", 4, 1, 3), ("renoise", 5, 2, 3), ("renoise", 5, 1, 4)]
+    for role, block, step, seed in others:
+        assert not torch.equal(NoiseSource(seed).draw(role, block, step, (2, 3)), first)
+
+
+def test_a_block_with_more_steps_leaves_the_next_ones_noise_alone(make_stream):
+    drawn: dict[str, list] = {}
+    for name, psb in (("few", PsbSettings(steps=(4,))), ("many", PsbSettings(steps=(9, 4)))):
+
+        class Spy(NoiseSource):
+            calls: list = drawn.setdefault(name, [])
+
+            def draw(self, role, block, step, shape):
+                noise = super().draw(role, block, step, shape)
+                if block:
+                    self.calls.append((role, block, step, noise.sum().item()))
+                return noise
+
+        list(itertools.islice(make_stream(psb=psb, noise=Spy(0)), 3))
+    assert drawn["few"] == drawn["many"]
+
+
+def test_the_seed_the_voice_and_the_portrait_all_matter(make_stream, model):
+    base = next(iter(make_stream())).latents
+    other_voice = RecordedFeatures()
+    object.__setattr__(other_voice, "latent_features", lambda first, count: torch.zeros(count, 4, 6))
+    for change in ({"seed": 1}, {"audio": other_voice}, {"reference": torch.zeros(1, 16, 1, 4, 4)},
+                   {"text": torch.ones(1, 2, 8)}, {"audio": None}):  # fmt: skip
+        assert not torch.allclose(next(iter(make_stream(**change))).latents, base, atol=1e-4), change
+
+
+def test_the_first_latent_frame_is_the_portrait(make_stream):
+    stream = make_stream(**SETTINGS)
+    assert torch.equal(next(iter(stream)).latents[:, :, :1], stream.reference)
+
+
+@pytest.mark.parametrize("frames", [1, 8, 9, 10, 21, 33])
+def test_the_video_is_as_long_as_the_voice(make_stream, frames):
+    blocks = list(make_stream(audio=RecordedFeatures(num_video_frames=frames)))
+    assert sum(block.num_frames for block in blocks) == frames
+    assert blocks[-1].last_frame == frames - 1
+    starts = [block.first_frame for block in blocks]
+    assert starts == [0, 9, 21][: len(starts)]
+
+
+def test_a_prompt_can_change_between_blocks(make_stream, whole):
+    run = iter(make_stream(**SETTINGS))
+    next(run)
+    run.update(text=torch.ones(1, 2, 8))
+    assert not torch.allclose(next(run).latents, whole[1], atol=1e-4)
+    with pytest.raises(AvatarError, match="cannot change its seed"):
+        run.update(seed=3)
+
+
+def test_a_closed_run_says_so(make_stream):
+    run = iter(make_stream())
+    run.close()
+    with pytest.raises(AvatarError, match="closed"):
+        next(run)
+
+
+def test_a_state_of_other_settings_is_refused(make_stream):
+    run = iter(make_stream(seed=1))
+    next(run)
+    with pytest.raises(AvatarError, match="seed 1 and this stream has 2"):
+        iter(make_stream(seed=2)).load_state_dict(run.state_dict())
+
+
+def test_bfloat16_runs(model, make_stream):
+    half = copy.deepcopy(model).bfloat16()
+    block = next(iter(make_stream(model=half, **SETTINGS)))
+    assert block.latents.dtype == torch.bfloat16 and torch.isfinite(block.latents).all()
+
+
+def test_presets_mean_what_they_say():
+    plain, joyavatar, own = (preset(name, MINIATURE) for name in ("plain", "joyavatar", "checkpoint"))
+    assert plain.psb.first is None and plain.mci.mode == "off" and plain.urcr.mode == "off"
+    assert (joyavatar.psb.first, joyavatar.mci.mode, joyavatar.urcr.sink_source) == (8, "inject", "portrait")
+    assert own.psb.first is None and own.mci.mode == "off"
+    assert (own.urcr.mode, own.urcr.sink_source) == ("rotate", "first")
+    with pytest.raises(AvatarError, match=PRESETS[0]):
+        preset("magic", MINIATURE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"reference": None}, "animates a portrait"),
+        ({"reference": torch.zeros(1, 16, 4, 4)}, r"\[1, 16, 1, h, w\]"),
+        ({"reference": torch.full((1, 16, 1, 4, 4), float("nan"))}, "NaN"),
+        ({"reference": torch.zeros(1, 16, 1, 5, 4)}, "even"),
+        ({"text": torch.zeros(1, 2, 9)}, "text encoder"),
+        ({"text": torch.zeros(1, 5, 8)}, "5 tokens"),
+        ({"frames": 0}, "at least 1"),
+        ({"audio": RecordedFeatures(feature_dim=7)}, "7 numbers"),
+        ({"audio": RecordedFeatures(block_frames=2)}, "blocks of 2"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_when_it_is_made(make_stream, fields, sentence):
+    with pytest.raises(AvatarError, match=sentence):
+        make_stream(**fields)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joyavatar_core.errors import AvatarError
+from joyavatar_core.sampling.mci import MCI_OFF, MciSettings
+from joyavatar_core.sampling.stream import AvatarStream
+from joyavatar_core.sampling.urcr import URCR_OFF, UrcrSettings
+
+from .conftest import MINIATURE, build_model
+
+P, K = MINIATURE.trained_positions, MINIATURE.block_frames
+MODES = ["rotate", "prefill", "off"]
+
+
+def latents(stream, count):
+    return [block.latents for block in itertools.islice(stream, count)]
+
+
+@pytest.mark.parametrize("mci", [MCI_OFF, MciSettings("inject", 3, 0.25), MciSettings("context", 3, 0.25)])
+@pytest.mark.parametrize("source", ["first", "portrait"])
+def test_clips_within_the_trained_length_are_the_same_in_every_mode(make_stream, mci, source):
+    streams = [make_stream(mci=mci, urcr=UrcrSettings(mode, 3, 3, source)) for mode in MODES]
+    first, *others = (latents(stream, P // K) for stream in streams)
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@settings(deadline=None, max_examples=6)
+@given(
+    mode=st.sampled_from(MODES),
+    sinks=st.sampled_from([0, 3, 6]),
+    recent=st.sampled_from([3, 6]),
+    inject=st.integers(0, 3),
+    source=st.sampled_from(["first", "portrait"]),
+)
+def test_400_blocks_stay_bounded(make_stream, mode, sinks, recent, inject, source):
+    urcr = UrcrSettings(mode, sinks, recent, source)
+    one_level = dataclasses.replace(MINIATURE, levels=MINIATURE.levels[:1], num_layers=2)
+    model = build_model(one_level)
+    try:
+        stream = make_stream(model=model, mci=MciSettings("inject", inject, 0.25), urcr=urcr)
+    except AvatarError:
+        return
+    run = iter(stream)
+    allocated = run.cache.nbytes
+    assert allocated == stream.cache_bytes
+    cursor, storage = 0, run.cache.keys.data_ptr()
+    for block in itertools.islice(run, 400):
+        now = (block.index + 1) * K
+        due = mode != "off" and cursor + K > P
+        assert block.reset == due
+        cursor = (sinks + recent if due else cursor) + K
+        assert block.max_position == cursor - 1
+        if mode != "off":
+            assert max(run.cache.positions) <= P - 1
+            assert sorted(run.cache.positions) == list(range(cursor))
+        newest = run.cache.length - min(sinks, now)
+        visible = {*range(min(sinks, now)), *range(now - newest, now)}
+        assert set(run.cache.frames) == visible and run.cache.length <= P
+        assert len(run.past) <= max(1, -(-max(recent, inject) // K))
+        assert torch.isfinite(block.latents).all()
+    assert run.cache.nbytes == allocated and run.cache.keys.data_ptr() == storage
+
+
+def test_rotate_moves_no_key_twice(make_stream):
+    run = iter(make_stream(urcr=UrcrSettings("rotate", 3, 6, "first")))
+    moved: list[int] = []
+    shift = run.cache.shift
+    run.cache.shift = lambda slots, by: (moved.extend(run.cache.frames[s] for s in slots), shift(slots, by))[1]
+    list(itertools.islice(run, 60))
+    assert moved and len(moved) == len(set(moved))
+
+
+@torch.no_grad()
+def test_rotate_keeps_what_prefill_of_unchanged_context_would_make(make_stream):
+    """With one layer, a key depends on its own frame alone, so rotating equals recomputing at the new place."""
+    model = build_model(dataclasses.replace(MINIATURE, num_layers=1))
+    urcr = UrcrSettings("rotate", 3, 6, "first")
+    rotated, recomputed = (iter(make_stream(model=model, urcr=dataclasses.replace(urcr, mode=m))) for m in MODES[:2])
+    for _ in range(P // K):
+        next(rotated), next(recomputed)
+    rotated._make_room(), recomputed._make_room()
+    used = 9 * rotated.cache.tokens
+    assert rotated.cache.positions == recomputed.cache.positions == list(range(9))
+    assert torch.allclose(rotated.cache.keys[:, :, :used], recomputed.cache.keys[:, :, :used], atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mci", [MCI_OFF, MciSettings("context", 3, 0.25)])
+@pytest.mark.parametrize("source", ["first", "portrait"])
+def test_prefill_with_nothing_dropped_reproduces_the_cache(make_stream, mci, source):
+    run = iter(make_stream(mci=mci, urcr=UrcrSettings("prefill", 3, 9, source)))
+    for _ in range(4):
+        next(run)
+    before = run.cache.state_dict()
+    run.cursor = P  # pretend that positions ran out: S + R = 12 frames are all there is
+    assert run._make_room()
+    after = run.cache.state_dict()
+    assert after["frames"] == before["frames"] and after["positions"] == before["positions"]
+    assert torch.allclose(after["keys"], before["keys"], atol=1e-5)
+    assert torch.allclose(after["values"], before["values"], atol=1e-5)
+
+
+def test_portrait_sinks_remember_the_portrait(make_stream):
+    run = iter(make_stream(urcr=UrcrSettings("rotate", 3, 3, "portrait")))
+    remembered = []
+    forward = run._forward
+    run._forward = lambda x, *rest, **more: (remembered.append(x), forward(x, *rest, **more))[1]
+    next(run), next(run)
+    assert all(torch.equal(frame, run.reference) for frame in remembered[0].split(1, dim=2))
+    assert torch.equal(remembered[1], run.past[-1].latents)
+
+
+def test_plain_slides_a_window_at_true_positions(make_stream):
+    run = iter(make_stream(urcr=URCR_OFF))
+    blocks = list(itertools.islice(run, 9))
+    assert blocks[-1].max_position == 26
+    assert sorted(run.cache.frames) == sorted(run.cache.positions) == list(range(12, 27))
+
+
+@pytest.mark.parametrize(
+    "urcr",
+    [
+        UrcrSettings(sinks=4), UrcrSettings(recent=4), UrcrSettings(sinks=6, recent=9), UrcrSettings(recent=9),
+        UrcrSettings("off", window=5, sinks=3), UrcrSettings("off", window=0), UrcrSettings("off", sinks=1),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_checkpoint_is_refused(make_stream, urcr):
+    with pytest.raises(AvatarError):
+        make_stream(urcr=urcr)
+
+
+@pytest.mark.parametrize(
+    "values", [{"mode": "x"}, {"sinks": -3}, {"recent": 10**9}, {"sink_source": "x"}, {"window": -1}]
+)
+def test_nonsense_is_refused_in_one_sentence(values):
+    with pytest.raises(AvatarError, match="URCR"):
+        UrcrSettings(**values)
+
+
+def test_more_injected_frames_than_are_kept_are_refused(make_stream):
+    with pytest.raises(AvatarError, match="keeps only 3"):
+        make_stream(mci=MciSettings("inject", 4, 0.25), urcr=UrcrSettings(recent=3))
+
+
+def test_a_checkpoint_without_portrait_takes_no_portrait_sinks():
+    config = dataclasses.replace(MINIATURE, in_channels=16, audio_dim=0)
+    with pytest.raises(AvatarError, match="takes none"):
+        AvatarStream(build_model(config), size=(4, 4), urcr=UrcrSettings())
+    stream = AvatarStream(build_model(config), size=(4, 4), urcr=UrcrSettings(sink_source="first"))
+    assert len(latents(stream, 8)) == 8
