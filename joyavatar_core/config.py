@@ -99,7 +99,7 @@ class AvatarConfig:
         )  # fmt: skip
 
     def with_metadata(self, metadata: Mapping[str, str] | None) -> AvatarConfig:
-        """This config with the behaviour named in safetensors metadata; unknown names are an error, dims are not set."""
+        """This config with the behaviour named in safetensors metadata; raises AvatarError for unknown names."""
         text = (metadata or {}).get(METADATA_KEY)
         if text is None:
             return self

@@ -17,8 +17,8 @@ from .model.rope import shift_rotated
 class KVCache:
     """Pre-allocated keys and values, in slots of one latent frame.
 
-    Slots 0 ... length-1 hold remembered frames. A pass writes at a slot >= length and sees everything up to its own end:
-    a block at `length`, or noisy copies at `length` and then the block behind them. `commit` makes the block at
+    Slots 0 ... length-1 hold remembered frames. A pass writes at a slot >= length and sees everything up to its own
+    end: a block at `length`, or noisy copies at `length` and then the block behind them. `commit` makes the block at
     `length` part of the past; whatever else was written there is forgotten.
 
     Attributes: `frames` the stream's frame number in each slot, `positions` its temporal position.

@@ -63,5 +63,6 @@ def attention_backend(name: str) -> Attention:
         return load()
     except ImportError:
         raise AvatarError(
-            f"Attention back end '{name}' needs the package '{package}', which cannot be imported; install it or use 'sdpa'."
+            f"Attention back end '{name}' needs the package '{package}', which cannot be imported; "
+            "install it or use 'sdpa'."
         ) from None

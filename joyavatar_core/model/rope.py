@@ -1,6 +1,6 @@
 """Rotary position embedding over (frame, row, column), as Wan2.1 lays it out in each head.
 
-Angles are made in float64 from the positions themselves, so there is no table and no last row; the rotation runs in float32.
+Angles are made in float64 from the positions themselves, so no table ends anywhere; the rotation runs in float32.
 """
 
 from __future__ import annotations

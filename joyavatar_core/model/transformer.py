@@ -165,7 +165,7 @@ class AvatarTransformer(nn.Module):
         return [block.cross_attn.keys_values(context) for block in self.blocks]
 
     def encode_audio(self, features: Tensor) -> Tensor:
-        """Features [B, frames, 4, audio_dim] -> [B, frames, audio_hidden], all that is kept of a latent frame's voice."""
+        """Features [B, frames, 4, audio_dim] -> [B, frames, audio_hidden]: all that is kept of a frame's voice."""
         return self.audio_proj(features)
 
     def project_audio(self, hidden: Tensor) -> list[Tensor]:

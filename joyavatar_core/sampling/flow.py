@@ -1,4 +1,4 @@
-"""Flow matching in the form the few-step students use: x_sigma = (1 - sigma) x0 + sigma noise, model output = noise - x0."""
+"""Flow matching as the few-step students use it: x_sigma = (1 - sigma) x0 + sigma noise; the model gives noise - x0."""
 
 from __future__ import annotations
 

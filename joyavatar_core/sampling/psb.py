@@ -46,7 +46,8 @@ class PsbSettings:
         base = self.base or trained
         if self.first is not None and not self.steps and self.first < base:
             raise AvatarError(
-                f"PSB starts with {self.first} steps and goes to {base}; the first blocks need at least as many as the rest."
+                f"PSB starts with {self.first} steps and goes to {base}; "
+                "the first blocks need at least as many as the rest."
             )
 
     def steps_for(self, block: int, trained: int) -> int:

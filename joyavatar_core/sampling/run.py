@@ -1,7 +1,7 @@
 """StreamRun: the one place with state. It makes one block after another from a recipe.
 
-Order inside a block: URCR reset, PSB step count, MCI overlay, denoising, refresh, emit. Nothing changes until the refresh
-is stored, so a run stopped inside a block makes the same block again when it is pulled once more.
+Order inside a block: URCR reset, PSB step count, MCI overlay, denoising, refresh, emit. Nothing counts until the
+refresh is stored, so a run stopped inside a block makes the same block again when it is pulled once more.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class StreamRun:
         updated = dataclasses.replace(self.stream, **changes)
         if updated.mci.injected > self.stream.mci.injected:
             raise AvatarError(
-                f"MCI cannot grow from {self.stream.mci.injected} to {updated.mci.injected} frames inside a run; start a new one."
+                f"MCI cannot grow from {self.stream.mci.injected} to {updated.mci.injected} frames inside a run; "
+                "start a new one."
             )
         self.stream = updated
         if "text" in changes:

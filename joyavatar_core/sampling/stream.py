@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -155,7 +155,3 @@ class AvatarStream:
         from .run import StreamRun
 
         return StreamRun(self)
-
-    def blocks(self) -> Iterator[LatentBlock]:
-        """Alias of iterating, for callers who like a method."""
-        return iter(self)
