@@ -95,10 +95,12 @@ def test_the_portrait_is_never_noised(make_stream):
     run = iter(make_stream(mci=MciSettings("context", 3, 0.25), urcr=ROTATE))
     seen = []
     forward = run._forward
-    run._forward = lambda latents, labels, *rest, **more: (
-        seen.append((latents, labels)),
-        forward(latents, labels, *rest, **more),
-    )[1]
+
+    def spy(latents, labels, *rest, **more):
+        seen.append((latents, labels))
+        return forward(latents, labels, *rest, **more)
+
+    run._forward = spy
     first = next(run)
     latents, labels = seen[-1]
     assert labels == [0.0, 250.0, 250.0]

@@ -38,7 +38,7 @@ def test_broken_metadata_is_one_sentence(text):
 
 
 def test_other_models_are_refused():
-    with pytest.raises(AvatarError, match="not a Wan2.1-style"):
+    with pytest.raises(AvatarError, match=r"not a Wan2\.1-style"):
         AvatarConfig.from_shapes({"conv.weight": (3, 3)})
     assert json.loads(MINIATURE.metadata()["joyavatar"])["num_heads"] == 2
 

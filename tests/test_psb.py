@@ -66,8 +66,8 @@ def test_an_explicit_list_holds_its_last_entry():
 
 
 @pytest.mark.parametrize(
-    "text", ["first=0", "first=-3", "first=100000", "first=x", "blocks=-1", "curve=0", "curve=-1", "curve=nan", "curve=inf",
-             "mode=magic", "first=2.5", "speed=3", "0,4", "magic"]
+    "text", ["first=0", "first=-3", "first=100000", "first=x", "blocks=-1", "curve=0", "curve=-1", "curve=nan",
+             "curve=inf", "mode=magic", "first=2.5", "speed=3", "0,4", "magic"]
 )  # fmt: skip
 def test_nonsense_is_refused_in_one_sentence(text):
     with pytest.raises(AvatarError, match="PSB"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 
@@ -68,10 +69,8 @@ def test_a_run_stopped_inside_a_block_makes_the_same_block_again(make_stream, wh
     run = iter(make_stream(on_step=on_step, **SETTINGS))
     got = []
     while len(got) < BLOCKS:
-        try:
+        with contextlib.suppress(Stop):
             got.append(next(run).latents)
-        except Stop:
-            pass
     assert all(torch.equal(a, b) for a, b in zip(got, whole, strict=True))
     assert seen[:8] == [(0, step, 8) for step in range(1, 9)]
 

@@ -27,8 +27,8 @@ OnStep = Callable[[int, int, int], None]  # (block, steps done, steps of this bl
 class LatentBlock:
     """One generated block.
 
-    `latents` [1, 16, K, h, w] are normalised (zero mean, unit variance by the checkpoint's statistics). It shows the video
-    frames first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped.
+    `latents` [1, 16, K, h, w] are normalised (by the checkpoint's statistics). It shows the video frames
+    first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped.
     """
 
     index: int
@@ -53,7 +53,7 @@ class AvatarStream:
     model: the transformer, on its device, in its dtype.
     reference: the portrait's normalised latent [1, 16, 1, h, w]; None for checkpoints without reference channels.
     audio: the voice as lazy features; None for silence (all-zero features) or checkpoints without audio.
-    text: the prompt's embeddings [1, n, text_dim], zero-padded to the checkpoint's token count; None for an empty prompt.
+    text: the prompt's embeddings [1, n, text_dim], to be zero-padded to the checkpoint's tokens; None: an empty prompt.
     frames: video frames at most; None for as long as the audio lasts (for ever without audio).
     size: (h, w) of the latents where there is no reference.
     noise: where noise comes from; None for a NoiseSource of `seed`.
@@ -79,9 +79,7 @@ class AvatarStream:
         config = self.model.config
         if config.has_reference:
             if self.reference is None:
-                raise AvatarError(
-                    "This checkpoint animates a portrait and no reference latent was given; encode one first."
-                )
+                raise AvatarError("This checkpoint animates a portrait and no reference latent was given; encode one.")
             expected = (1, config.out_channels, 1)
             if self.reference.ndim != 5 or tuple(self.reference.shape[:3]) != expected:
                 raise AvatarError(
@@ -93,9 +91,7 @@ class AvatarStream:
             raise AvatarError("This checkpoint takes no portrait, so give the latents' size (h, w).")
         height, width = self.latent_size
         if height < 2 or width < 2 or height % 2 or width % 2:
-            raise AvatarError(
-                f"The latents are {height} x {width}; both must be even (pictures in multiples of 16 pixels)."
-            )
+            raise AvatarError(f"The latents are {height} x {width}; both must be even (pictures: multiples of 16).")
         if self.audio is not None:
             self._check_audio()
         if self.text is not None and (self.text.ndim != 3 or self.text.shape[-1] != config.text_dim):
@@ -123,7 +119,8 @@ class AvatarStream:
             )
         if self.audio.block_frames != config.block_frames:
             raise AvatarError(
-                f"The audio was cut for blocks of {self.audio.block_frames} latent frames, this checkpoint makes {config.block_frames}."
+                f"The audio was cut for blocks of {self.audio.block_frames} latent frames, but this checkpoint makes "
+                f"blocks of {config.block_frames}; encode it for this checkpoint."
             )
 
     @property

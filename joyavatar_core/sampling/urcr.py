@@ -62,21 +62,24 @@ class UrcrSettings:
             raise AvatarError(f"A block of {block} frames does not fit the {trained} trained positions.")
         if self.sinks % block or self.recent % block:
             raise AvatarError(
-                f"URCR keeps {self.sinks} sinks and {self.recent} recent frames; both must be multiples of the block, {block}."
+                f"URCR keeps {self.sinks} sinks and {self.recent} recent frames; "
+                f"both must be multiples of the block, {block}."
             )
         if self.sinks + self.recent > trained - block:
             raise AvatarError(
-                f"URCR keeps {self.sinks} + {self.recent} frames, which leaves no room for a block of {block} within the "
-                f"{trained} trained positions; keep at most {trained - block}."
+                f"URCR keeps {self.sinks} + {self.recent} frames, which leaves no room for a block of {block} "
+                f"within the {trained} trained positions; keep at most {trained - block}."
             )
         if self.mode == "rotate" and self.recent > trained - self.sinks - self.recent:
+            most = (trained - self.sinks) // 2 // block * block
             raise AvatarError(
                 f"URCR 'rotate' with {self.sinks} sinks and {self.recent} recent frames would rotate keys twice within "
-                f"{trained} positions; keep at most {(trained - self.sinks) // 2 // block * block} recent frames or use 'prefill'."
+                f"{trained} positions; keep at most {most} recent frames or use 'prefill'."
             )
         if mci.injected > self.recent:
             raise AvatarError(
-                f"MCI shows the newest {mci.injected} frames but URCR keeps only {self.recent}; raise recent or lower MCI's frames."
+                f"MCI shows the newest {mci.injected} frames but URCR keeps only {self.recent}; "
+                "raise recent or lower MCI's frames."
             )
 
     def reset_due(self, cursor: int, config: AvatarConfig) -> bool:
