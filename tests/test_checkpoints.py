@@ -23,6 +23,7 @@ from joyavatar_core.checkpoints import (
 from joyavatar_core.checkpoints.layouts import canonical_names, from_diffusers
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.model.transformer import AvatarTransformer
 
 GOLDEN = Path(__file__).parent / "golden" / "livetalk_1_3b_keys.json"
 MINI = AvatarConfig(
@@ -264,3 +265,16 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     with pytest.raises(AvatarError, match="Cannot write"):
         save_checkpoint(tmp_path / "nowhere" / "saved.safetensors", STATE, MINI)
     assert set(load_file(path)) == set(before)
+
+
+@pytest.mark.parametrize("config", [MINI, AvatarConfig(), AvatarConfig(in_channels=16, audio_dim=0)])
+def test_the_transformer_has_exactly_the_canonical_tensors(config):
+    module = AvatarTransformer(config, device="meta")
+    assert {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()} == canonical_shapes(config)
+
+
+def test_the_transformer_takes_a_public_layout(tmp_path):
+    save_file(to_diffusers(STATE), tmp_path / "w.safetensors", metadata=METADATA)
+    module = AvatarTransformer(MINI, device="meta")
+    load_into(module, open_checkpoint(tmp_path / "w.safetensors"))
+    assert all(torch.equal(tensor, STATE[name]) for name, tensor in module.state_dict().items())

@@ -68,7 +68,8 @@ class Checkpoint:
 
         In the file's own dtype a tensor is the mapped file itself: its pages come in when first used, are shared with
         other processes and can be dropped by the system, so the weights cost at most the file's size once. A
-        conversion or a LoRA merge makes a copy and lets go of the pages it read, so that it too costs only its result.
+        conversion or a LoRA merge makes a copy and lets go of the safetensors pages it read, so that it too costs only
+        its result; pages read from a PyTorch file stay mapped beside it (clean, so the system may drop them).
         """
         for name, tensor in self.lazy.items():
             wanted = dtype or tensor.dtype

@@ -14,6 +14,7 @@ from ..errors import AvatarError
 from .reader import LazyTensor
 
 PAIR = re.compile(r"^(?P<target>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight$")  # PEFT, with or without adapter name
+ROWS = 256
 CONFIG_FILES = ("config.json", "adapter_config.json")
 
 
@@ -114,8 +115,11 @@ def merge_lora(
 
 def sum_of(weight: LazyTensor, a: LazyTensor, b: LazyTensor, factor: float) -> LazyTensor:
     def copy(dtype: torch.dtype) -> torch.Tensor:
-        total = weight.copy(torch.float32)  # ours alone, so the product is added in place
-        total.addmm_(b.copy(torch.float32), a.copy(torch.float32), alpha=factor)
-        return total.to(weight.dtype).to(dtype)  # as if the merged file had been written and read again
+        merged = weight.copy(weight.dtype)  # rounded to it, as if the merged file had been written and read again
+        a32, b32 = a.copy(torch.float32), b.copy(torch.float32)
+        # A few rows at a time: whole float32 temporaries left a gigabyte of holes in the heap behind.
+        for rows, b_rows in zip(merged.split(ROWS), b32.split(ROWS), strict=True):
+            rows.copy_(torch.addmm(rows.float(), b_rows, a32, alpha=factor))
+        return merged.to(dtype)
 
     return LazyTensor(weight.shape, weight.dtype, lambda: copy(weight.dtype), copy)
