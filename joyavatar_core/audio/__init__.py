@@ -1,0 +1,21 @@
+"""The voice: sources read in windows, the frame clock, and the features that drive the lips."""
+
+from .clock import Clock, block_to_frames, latent_to_frames, num_blocks
+from .features import AudioFeatures, FeatureEncoder, FixedFeatures, reference_features
+from .growing import GrowingAudio
+from .mel import LogMel
+from .source import ArrayAudio, AudioSource
+from .wav2vec2 import Wav2Vec2
+
+__all__ = [
+    "ArrayAudio", "AudioFeatures", "AudioSource", "Clock", "FeatureEncoder", "FileAudio", "FixedFeatures",
+    "GrowingAudio", "LogMel", "Wav2Vec2", "block_to_frames", "latent_to_frames", "num_blocks", "reference_features",
+]  # fmt: skip
+
+
+def __getattr__(name: str):
+    if name == "FileAudio":  # PyAV is loaded only where a file is read
+        from .file import FileAudio
+
+        return FileAudio
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -1,0 +1,58 @@
+"""Log-mel features: two short spectra a video frame, small enough for a small avatar and local in time."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+SLOTS = 2  # spectra per video frame, at 1/4 and 3/4 of it
+BANDS = 32
+WINDOW = 640  # samples, 40 ms: spans the slots' pitch at 16 fps (500 samples) and 25 fps (320)
+LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
+FLOOR = 1e-7  # power of a band that counts as silence
+# mean and scale of log10(power + floor) over synthetic speech; fixed, so that loudness stays audible
+LOG_MEAN, LOG_SCALE = -5.5, 1.4
+
+
+class LogMel:
+    """2 x 32 log-mel bands per video frame of 16 kHz mono, roughly zero mean and unit scale for speech.
+
+    A frame's features depend on nothing further than `left_reach` samples before it and `right_reach` behind it.
+    """
+
+    sample_rate = 16000
+    feature_dim = SLOTS * BANDS
+    hop = 1  # samples
+    left_reach = right_reach = WINDOW // 2  # samples
+    left_context = lookahead = 0.0  # seconds
+
+    def encode(self, waveform: np.ndarray, edges: list[int]) -> torch.Tensor:
+        """Features of L video frames.
+
+        waveform: float32 [S] at 16 kHz; edges: L + 1 sample indices, frame i is [edges[i], edges[i + 1]), with the
+        reach on both sides inside the waveform. Returns float32 [L, 64], slot-major.
+        """
+        edge = np.asarray(edges)
+        slot = np.arange(SLOTS)
+        centres = edge[:-1, None] + np.diff(edge)[:, None] * (2 * slot + 1) // (2 * SLOTS)  # [L, 2]
+        spectra = np.fft.rfft(waveform[centres[..., None] + np.arange(-WINDOW // 2, WINDOW // 2)] * _hann())
+        power = np.abs(spectra) ** 2 @ _mel_filters().T  # [L, 2, 32]
+        features = (np.log10(power + FLOOR) - LOG_MEAN) / LOG_SCALE
+        return torch.from_numpy(features.reshape(len(centres), self.feature_dim).astype(np.float32))
+
+
+@lru_cache(maxsize=1)
+def _mel_filters() -> np.ndarray:
+    import librosa
+
+    return librosa.filters.mel(
+        sr=LogMel.sample_rate, n_fft=WINDOW, n_mels=BANDS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ, norm=None
+    )
+
+
+@lru_cache(maxsize=1)
+def _hann() -> np.ndarray:
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
+    return (window / window.sum()).astype(np.float32)  # a full-scale sine has a peak of 1/4, at any window length
