@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from .errors import AvatarError
 
 METADATA_KEY = "joyavatar"
+HEAD_DIM = 128  # of every public Wan2.1 model
 
 # The public student's trained noise levels as (label, sigma): its script rounds the labels to bfloat16
 # (937.5 -> 936), its training used the rounded ones, and the update uses the exact sigma.
@@ -51,6 +52,16 @@ class AvatarConfig:
     preset: Mapping[str, object] = field(default_factory=dict)  # {"psb": {...}, "mci": {...}, "urcr": {...}}
     trained: bool = True  # False: seeded stand-in weights
 
+    def __post_init__(self) -> None:
+        for name in ("fps", "block_frames", "trained_positions", "text_tokens", "width", "height"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= 1):
+                raise AvatarError(f"The checkpoint's {name} is {value!r}, expected a whole number above 0.")
+        if not self.levels or not all(0 < sigma <= 1 and label > 0 for label, sigma in self.levels):
+            raise AvatarError(
+                f"The checkpoint's levels are {self.levels}, expected (label, sigma) pairs, sigma in 0 ... 1."
+            )
+
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
@@ -84,12 +95,13 @@ class AvatarConfig:
             ) from None
         layers = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks."))
         audio = shapes.get("audio_proj.proj.weight", (32, 0))
-        heads = num_heads or dim // 128
-        if heads < 1 or dim % heads or (dim // heads) % 2:
+        if num_heads is None and dim % HEAD_DIM:
             raise AvatarError(
-                f"The model is {dim} wide and cannot be split into {heads} heads of even size; "
-                "give num_heads in the checkpoint's metadata."
+                f"The model is {dim} wide, no multiple of the usual head of {HEAD_DIM}; give num_heads in its metadata."
             )
+        heads = num_heads or dim // HEAD_DIM
+        if dim % (2 * heads):
+            raise AvatarError(f"The model is {dim} wide and cannot be split into {heads} heads of even size.")
         if tuple(patch[2:]) != (1, 2, 2):
             raise AvatarError(f"patch_embedding has a kernel of {tuple(patch[2:])}, expected (1, 2, 2).")
         return cls(
@@ -112,11 +124,11 @@ class AvatarConfig:
             raise AvatarError(
                 f"The checkpoint's metadata names {sorted(unknown)}, which this version does not know; update the pack."
             )
-        for name in ("latent_mean", "latent_std"):
-            if values.get(name) is not None:
-                values[name] = tuple(values[name])
-        if "levels" in values:
-            values["levels"] = tuple((float(label), float(sigma)) for label, sigma in values["levels"])
+        for name, convert in CONVERTED.items():
+            try:
+                values[name] = convert(values[name]) if values.get(name) is not None else getattr(self, name)
+            except (TypeError, ValueError):
+                raise AvatarError(f"The checkpoint's metadata gives {name} as {values[name]}, not numbers.") from None
         return dataclasses.replace(self, **values)
 
     def metadata(self) -> dict[str, str]:
@@ -129,3 +141,14 @@ BEHAVIOUR = (
     "num_heads", "fps", "block_frames", "levels", "shift", "trained_positions", "text_tokens", "audio_features",
     "audio_offset", "width", "height", "latent_mean", "latent_std", "preset", "trained",
 )  # fmt: skip
+
+
+def _floats(numbers) -> tuple[float, ...]:
+    return tuple(float(number) for number in numbers)
+
+
+CONVERTED = {  # JSON lists -> tuples
+    "latent_mean": _floats,
+    "latent_std": _floats,
+    "levels": lambda pairs: tuple((float(label), float(sigma)) for label, sigma in pairs),
+}

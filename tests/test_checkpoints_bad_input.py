@@ -151,8 +151,8 @@ def of(**changes) -> dict[str, torch.Tensor]:
     [
         (of(in_channels=36) | {"img_emb.proj.0.weight": torch.ones(1)}, "takes 36 input channels"),
         (of(in_channels=48, out_channels=48), "latents of 48 channels, expected 16"),
-        (of(dim=192, num_heads=2), "192 wide, which is no multiple of the usual head of 128"),
-        (of(dim=24, num_heads=2), "24 wide and cannot be split into 0 heads"),
+        (of(dim=192, num_heads=2), "192 wide, no multiple of the usual head of 128"),
+        (of(dim=24, num_heads=2), "24 wide, no multiple of the usual head of 128"),
         (of() | {"vace_blocks.0.weight": torch.ones(1)}, r"unexpected tensors 1 (vace_blocks.0.weight)"),
         ({k: v for k, v in of().items() if "ffn.2" not in k}, "missing tensors 4 (blocks.0.ffn.2.weight"),
         (of() | {"blocks.1.ffn.2.bias": torch.ones(5)}, "blocks.1.ffn.2.bias is [5], expected [128]"),

@@ -19,7 +19,6 @@ from .reader import LazyTensor, TensorFile, from_state_dict, read_file
 from .shapes import canonical_shapes, key_fingerprint, mismatch
 
 EXPECTED = "expected a Wan2.1-style transformer (Wan2.1 T2V, Self-Forcing, LiveTalk, OmniAvatar or one of this project)"
-HEAD_DIM = 128  # of every public Wan2.1 model
 LATENT_CHANNELS = 16  # of the Wan2.1 VAE
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".scale_input", ".comfy_quant", ".absmax")
@@ -186,11 +185,6 @@ def read_config(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str], 
     try:
         heads = AvatarConfig(num_heads=0).with_metadata(metadata).num_heads  # 0: not stated
         config = AvatarConfig.from_shapes(shapes, heads or None).with_metadata(metadata)
-        if not heads and config.head_dim != HEAD_DIM:
-            raise AvatarError(
-                f"The model is {config.dim} wide, which is no multiple of the usual head of {HEAD_DIM}; "
-                "give num_heads in the checkpoint's metadata."
-            )
     except AvatarError as problem:
         raise AvatarError(f"'{label}': {problem}") from None
     except (TypeError, ValueError, IndexError) as problem:

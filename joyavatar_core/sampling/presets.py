@@ -38,11 +38,11 @@ def preset(name: str, config: AvatarConfig) -> Preset:
         return Preset(PsbSettings(first=first), MciSettings(), UrcrSettings(sink_source=source))
     if name != "checkpoint":
         raise AvatarError(f"Preset '{name}' is not known; choose one of {', '.join(PRESETS)}.")
-    given = config.preset
+    given = config.preset  # a mechanism it names, even with no setting of its own, is on
     return Preset(
-        psb=_build(PsbSettings, given["psb"]) if given.get("psb") else PSB_OFF,
-        mci=_build(MciSettings, given["mci"]) if given.get("mci") else MCI_OFF,
-        urcr=_build(UrcrSettings, given["urcr"]) if given.get("urcr") else UrcrSettings(sink_source="first"),
+        psb=_build(PsbSettings, given["psb"]) if "psb" in given else PSB_OFF,
+        mci=_build(MciSettings, given["mci"]) if "mci" in given else MCI_OFF,
+        urcr=_build(UrcrSettings, given["urcr"]) if "urcr" in given else UrcrSettings(sink_source="first"),
     )
 
 

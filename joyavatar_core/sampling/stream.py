@@ -83,7 +83,7 @@ class AvatarStream:
             expected = (1, config.out_channels, 1)
             if self.reference.ndim != 5 or tuple(self.reference.shape[:3]) != expected:
                 raise AvatarError(
-                    f"The reference latent is {list(self.reference.shape)}, expected [1, {config.out_channels}, 1, h, w]."
+                    f"The reference is {list(self.reference.shape)}, expected a latent [1, {config.out_channels}, 1, h, w]."
                 )
             if not torch.isfinite(self.reference).all():
                 raise AvatarError("The reference latent holds NaN or infinite numbers; check the portrait and the VAE.")
@@ -101,7 +101,7 @@ class AvatarStream:
             )
         if self.text is not None and self.text.shape[1] > config.text_tokens:
             raise AvatarError(
-                f"The prompt has {self.text.shape[1]} tokens and this checkpoint takes {config.text_tokens}; shorten it."
+                f"The prompt has {self.text.shape[1]} tokens, this checkpoint takes {config.text_tokens}; shorten it."
             )
         if self.frames is not None and self.frames < 1:
             raise AvatarError(f"The stream is to show {self.frames} video frames; give at least 1.")
