@@ -168,7 +168,7 @@ def test_presets_mean_what_they_say():
     ("fields", "sentence"),
     [
         ({"reference": None}, "animates a portrait"),
-        ({"reference": torch.zeros(1, 16, 4, 4)}, r"\a latent \[1, 16, 1, h, w\]"),
+        ({"reference": torch.zeros(1, 16, 4, 4)}, r"one latent \[1, 16, 1, h, w\]"),
         ({"reference": torch.full((1, 16, 1, 4, 4), float("nan"))}, "NaN"),
         ({"reference": torch.zeros(1, 16, 1, 5, 4)}, "even"),
         ({"text": torch.zeros(1, 2, 9)}, "text encoder"),

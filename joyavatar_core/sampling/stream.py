@@ -83,7 +83,8 @@ class AvatarStream:
             expected = (1, config.out_channels, 1)
             if self.reference.ndim != 5 or tuple(self.reference.shape[:3]) != expected:
                 raise AvatarError(
-                    f"The reference is {list(self.reference.shape)}, expected a latent [1, {config.out_channels}, 1, h, w]."
+                    f"The reference is {list(self.reference.shape)}, expected one latent "
+                    f"[1, {config.out_channels}, 1, h, w]."
                 )
             if not torch.isfinite(self.reference).all():
                 raise AvatarError("The reference latent holds NaN or infinite numbers; check the portrait and the VAE.")
