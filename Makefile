@@ -1,0 +1,33 @@
+# Two commands: `make demo` makes a talking video, `make test` runs the tests. Each sets up .venv on a fresh machine.
+PYTHON ?= python3
+# A plain `torch` from PyPI brings CUDA on Linux; set TORCH (and pip's own index variables) to what suits your machine.
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test clean
+
+demo: .venv/demo
+	$(BIN)/python -m joyavatar_core speak --portrait joyavatar_core/assets/portraits/ada.png \
+	  --audio joyavatar_core/assets/voices/ada.flac --out out/demo.mp4 --report out/demo.json
+
+test: .venv/test
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv out
+
+.venv/torch:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+.venv/demo: .venv/torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	mkdir -p out
+	touch $@
+
+.venv/test: .venv/torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[test,train]"
+	touch $@
