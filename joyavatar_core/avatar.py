@@ -185,7 +185,7 @@ def load_prompt(path: str | Path, config: AvatarConfig) -> Tensor:
     if len(tensors) != 1 or len(tensors[0].shape) not in (2, 3) or tensors[0].shape[-1] != config.text_dim:
         found = ", ".join(str(list(tensor.shape)) for tensor in tensors[:3])
         raise AvatarError(
-            f"'{Path(path).name}' holds {found}, expected one tensor [1, tokens, {config.text_dim}] of embeddings."
+            f"'{Path(path).name}' holds {found}, expected one prompt tensor [1, tokens, {config.text_dim}]."
         )
     tensor = tensors[0].copy(torch.float32)
     return tensor if tensor.ndim == 3 else tensor.unsqueeze(0)

@@ -123,6 +123,8 @@ def run_speak(args: argparse.Namespace) -> None:
     from .talk import talk
     from .video import VideoWriter
 
+    if args.report and not Path(args.report).resolve().parent.is_dir():  # known before the work, not after it
+        raise AvatarError(f"The report {args.report} cannot be written: there is no such folder; choose another place.")
     device = choose_device(args.device)
     dtype = DTYPES[args.dtype] or (torch.float32 if device.type == "cpu" else None)
     voice = FileAudio(args.audio)
