@@ -1,6 +1,6 @@
-"""Seconds per block of the VAE's decoder: stacked conv2d against plain conv3d of the same weights, float32 and bfloat16.
+"""Seconds per block of the VAE's decoder: stacked conv2d against plain conv3d of the same weights, and bfloat16.
 
-    python benchmarks/vae_decode.py --dims 8 16 32 --sizes 128 --threads 1 2
+    python -m benchmarks.vae_decode --dims 8 16 32 --sizes 128 --threads 1 2
 
 Prints a markdown table. A block is 3 latent frames = 12 video frames of a running stream. The variants of a row take
 turns in the same process, so that their ratios survive a busy machine; the seconds may not.
@@ -36,6 +36,7 @@ def conv3d_form(layer: nn.Conv3d, line: Tensor) -> Tensor:
 def block_decoder(vae: StreamingVAE, latents: Tensor, form: Callable | None = None) -> Callable[[], float]:
     """A function that decodes one more block of a running stream and returns the seconds it took."""
     cache = vae.new_cache()
+    vae.decode(latents, cache)  # a stream's first block is shorter
 
     def decode() -> float:
         start = time.perf_counter()
@@ -58,7 +59,7 @@ def measure(dim: int, size: int, runs: int) -> dict[str, float]:
         "bf16": block_decoder(half, latents),
         "conv3d": block_decoder(vae, latents, conv3d_form),
     }
-    for decode in decoders.values():  # the stream's first block is shorter, the second warms up
+    for decode in decoders.values():  # warm up
         decode()
     with FlopCounterMode(display=False) as counter:
         decoders["conv3d"]()
@@ -86,7 +87,7 @@ def main() -> None:
         "| bf16 s/block | fp32 : bf16 |"
     )
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-    with torch.inference_mode():
+    with torch.no_grad():
         for size in args.sizes:
             for dim in args.dims:
                 for threads in args.threads:
