@@ -1,0 +1,104 @@
+"""The ``speak`` command: from the flags to a video, with progress and a report."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from .config import AvatarConfig
+from .errors import AvatarError
+from .report import RunReport
+from .sampling.mci import MciSettings
+from .sampling.presets import Preset, parse_settings, preset
+from .sampling.psb import PsbSettings
+from .sampling.urcr import UrcrSettings
+
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is the first GPU there is. Raises AvatarError for a device this machine does not have."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise AvatarError(f"The device '{name}' cannot be used ({reason}); use cpu, or auto.") from None
+    return device
+
+
+def frame_limit(seconds: float | None, fps: int) -> int | None:
+    """--seconds as video frames."""
+    if seconds is None:
+        return None
+    if not 0 < seconds < float("inf"):
+        raise AvatarError(f"--seconds is {seconds}; give a length above 0.")
+    return max(1, round(seconds * fps))
+
+
+def chosen_settings(args: argparse.Namespace, config: AvatarConfig) -> Preset:
+    """The preset, with what --psb, --mci and --urcr change of it."""
+    chosen = preset(args.preset, config)
+    for name, kind in (("psb", PsbSettings), ("mci", MciSettings), ("urcr", UrcrSettings)):
+        text = getattr(args, name)
+        if text is not None:
+            chosen = replace(chosen, **{name: parse_settings(kind, text, getattr(chosen, name))})
+    return chosen
+
+
+def speak(args: argparse.Namespace) -> None:
+    """``joyavatar speak``: load, generate, write, report. Raises AvatarError for bad input."""
+    from tqdm import tqdm
+
+    from .audio import FileAudio
+    from .avatar import load_avatar, load_prompt
+    from .talk import talk
+    from .video import VideoWriter
+
+    if args.report and not Path(args.report).resolve().parent.is_dir():  # known before the work, not after it
+        raise AvatarError(f"The report {args.report} cannot be written: there is no such folder; choose another place.")
+    device = choose_device(args.device)
+    dtype = DTYPES[args.dtype] or (torch.float32 if device.type == "cpu" else None)
+    voice = FileAudio(args.audio)
+    avatar = load_avatar(
+        args.weights, args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
+        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, device=device, dtype=dtype, attention=args.attention,
+    )  # fmt: skip
+    config = avatar.config
+    settings = chosen_settings(args, config)
+    width, height = args.size or avatar.size()
+    text = load_prompt(args.prompt_embeds, config) if args.prompt_embeds else None
+    frames = frame_limit(args.seconds, config.fps)
+    stream = avatar.stream(
+        args.portrait, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames
+    )
+    facts = {"preset": args.preset, "seed": args.seed, "width": width, "height": height, **asdict(settings)}
+    report = RunReport(config.fps, avatar.name, config.trained, facts)
+    writer = VideoWriter(
+        args.out, width, height, config.fps, voice.sample_rate, voice.channels, crf=args.quality,
+        metadata={"title": Path(args.out).stem, "joyavatar": {"weights": avatar.name, **facts}},
+    )  # fmt: skip
+    started = time.perf_counter()
+    total = stream.num_frames
+    with writer, contextlib.closing(iter(stream)) as run, tqdm(total=total, unit="frame", disable=None) as bar:
+
+        def on_block(block, shown) -> None:
+            report.add(block, len(shown))
+            bar.set_postfix_str(f"block {block.index}, {report.frames / config.fps:.1f} s of video")
+            bar.update(len(shown))
+
+        talk(run, avatar.decoder, writer, voice, on_block)
+    seconds = time.perf_counter() - started
+    report.audio_seconds = min(voice.num_samples / voice.sample_rate, report.frames / config.fps)
+    if args.report:
+        report.to_json(args.report)
+    stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"
+    print(f"{args.out}: {report.frames} frames, {report.frames / config.fps:.2f} s, "
+          f"{report.frames / seconds:.1f} frames/s{stand_in}")  # fmt: skip
