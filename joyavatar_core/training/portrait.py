@@ -1,0 +1,202 @@
+"""One character, drawn moment by moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import skia
+
+from .backdrop import SIDE, draw_backdrop, draw_body
+from .characters import Character
+from .drawing import NECK, Turn, curve, fill, glow, linear, radial, stroke
+from .eyes import draw_brows, draw_eyes
+from .face import MOUTH_Y, draw_beard, draw_earrings, draw_ears, draw_glasses, draw_nose, draw_skin, face_outline
+from .hair import hair_shape
+from .mouth import MAX_GAP, MouthShape, draw_mouth
+from .palette import darker, lighter, mix
+
+HEAD_X, HEAD_Y = 64.0, 61.0  # the head's centre at rest, in 1/128 of the side
+JAW = 0.4  # how far the chin follows the lower lip
+BOX = (19.0, 14.0)  # half size of the mouth region
+BACK_DEPTH, TUFT_DEPTH = -9.0, -4.0
+
+
+class Moment(NamedTuple):
+    """Everything that moves, at one instant."""
+
+    yaw: float = 0.0  # radians, to the picture's right
+    pitch: float = 0.0  # radians, up
+    roll: float = 0.0  # radians, clockwise
+    x: float = 0.0  # 1/128 of the side
+    y: float = 0.0
+    breath: float = 0.0  # 0..1
+    gaze_x: float = 0.0  # -1..1
+    gaze_y: float = 0.0
+    lid: float = 1.0  # 0 closed .. 1.2 wide
+    squint: float = 0.0
+    lift: float = 0.0  # of the brows
+    worry: float = 0.0  # of the brows' inner ends; below 0: a frown
+    smile: float = 0.0  # -1..1
+    open: float = 0.0  # from here on: MouthShape
+    spread: float = 0.0
+    round: float = 0.0
+    teeth: float = 0.0
+    tongue: float = 0.0
+    tuck: float = 0.0
+    press: float = 0.0
+
+    @property
+    def mouth(self) -> MouthShape:
+        return MouthShape(*self[-len(MouthShape._fields) :])
+
+
+class MouthTrace(NamedTuple):
+    """The mouth as drawn, in pixels: opening between the lips, width, and the region (left, top, right, bottom)."""
+
+    opening: float
+    width: float
+    box: tuple[float, float, float, float]
+
+
+class Portrait:
+    """Draws one character. Build once a character; `draw` may then be called for any moments in any order."""
+
+    def __init__(self, character: Character, size: int = 128) -> None:
+        self.character, self.size = character, size
+        self._pixels = np.zeros((size, size, 4), np.uint8)
+        self._surface = skia.Surface(self._pixels)
+        canvas = self._surface.getCanvas()
+        canvas.scale(size / SIDE, size / SIDE)
+        draw_backdrop(canvas, character)
+        self._backdrop = self._pixels.copy()
+        recorder = skia.PictureRecorder()
+        draw_body(recorder.beginRecording(skia.Rect.MakeLTRB(-90, -40, 90, 90)), character)
+        self._body = recorder.finishRecordingAsPicture()
+        self._hair = hair_shape(character)
+
+    def draw(self, moment: Moment) -> tuple[np.ndarray, MouthTrace]:
+        """The picture, uint8 [size, size, 3], and its mouth."""
+        who, canvas = self.character, self._surface.getCanvas()
+        self._pixels[:] = self._backdrop
+        turn = Turn.of(moment.yaw, moment.pitch)
+        head = skia.Matrix()
+        head.preTranslate(HEAD_X + moment.x, HEAD_Y + moment.y)
+        head.preScale(who.zoom, who.zoom)
+        head.preTranslate(0, NECK)
+        head.preRotate(math.degrees(moment.roll))
+        head.preTranslate(0, -NECK)
+
+        canvas.save()
+        canvas.concat(head)
+        self._draw_hair_layer(turn, self._hair.back, BACK_DEPTH, 0.28)
+        canvas.restore()
+        self._draw_body(moment, head)
+        canvas.save()
+        canvas.concat(head)
+        trace = self._draw_head(turn, moment, head)
+        canvas.restore()
+        return self._pixels[..., :3].copy(), trace
+
+    def _draw_body(self, moment: Moment, head: skia.Matrix) -> None:
+        who, canvas = self.character, self._surface.getCanvas()
+        canvas.save()
+        canvas.translate(HEAD_X + 0.45 * moment.x, HEAD_Y + 47 * who.zoom + 0.3 * moment.y - 0.9 * moment.breath)
+        canvas.scale(who.zoom * (1 + 0.006 * moment.breath), who.zoom)
+        half = 11.5 if who.age == "child" else 13 if who.feminine else 15.5
+        sway = (moment.x * 0.55 + 14 * moment.roll, 0.7 * moment.y)
+        neck = [
+            (-half + sway[0], -26 + sway[1]),
+            (half + sway[0], -26 + sway[1]),
+            (half, -3),
+            (half + 9, 5),
+            (0, 14),
+            (-half - 9, 5),
+            (-half, -3),
+        ]
+        skin = who.skin
+        canvas.drawPath(
+            curve([neck[0], *neck, neck[-1]]), linear((-12, 0), (15, 4), mix(skin.base, skin.shade, 0.3), skin.shade)
+        )
+        glow(canvas, sway[0] + 2, -9 + sway[1], half * 1.35, 12, darker(skin.shade, 0.3), 0.75)
+        self._surface.getCanvas().drawPicture(self._body)
+        canvas.restore()
+
+    def _draw_head(self, turn: Turn, moment: Moment, head: skia.Matrix) -> MouthTrace:
+        who, canvas, hair = self.character, self._surface.getCanvas(), self._hair
+        jaw_drop = JAW * MAX_GAP * max(moment.open, 0.0)
+        self._draw_hair_layer(turn, hair.over, TUFT_DEPTH, 0.12)
+        draw_ears(canvas, turn, who)
+        outline = face_outline(turn, who, jaw_drop)
+        draw_skin(canvas, turn, who, outline)
+        front = [curve(turn.on_face(points)) for points in hair.front]
+        self._shade_under_hair(front, outline)
+        draw_beard(canvas, turn, who, jaw_drop, outline)
+        trace = self._draw_mouth(turn, moment, head)
+        draw_nose(canvas, turn, who)
+        lid = min(moment.lid, 1.25)
+        gaze = (moment.gaze_x, moment.gaze_y)
+        draw_eyes(canvas, turn, who, lid, moment.squint, gaze)
+        draw_brows(canvas, turn, who, moment.lift, moment.worry)
+        self._draw_front_hair(turn, front)
+        draw_earrings(canvas, turn, who)
+        draw_glasses(canvas, turn, who)
+        return trace
+
+    def _draw_mouth(self, turn: Turn, moment: Moment, head: skia.Matrix) -> MouthTrace:
+        canvas = self._surface.getCanvas()
+        local = turn.tangent(0, MOUTH_Y, lift=1.5)
+        canvas.save()
+        canvas.concat(local)
+        g = draw_mouth(canvas, self.character, moment.mouth, moment.smile)
+        canvas.restore()
+        unit = self.size / SIDE
+        whole = skia.Matrix.Concat(head, local)
+        centre = whole.mapXY(0, 2)
+        tall, wide = whole.mapVector(0, g.gap), whole.mapVector(2 * g.half_width, 0)
+        x, y, (rx, ry) = centre.x() * unit, centre.y() * unit, (self.character.zoom * unit * b for b in BOX)
+        return MouthTrace(tall.length() * unit, wide.length() * unit, (x - rx, y - ry, x + rx, y + ry))
+
+    def _shade_under_hair(self, front: list[skia.Path], outline: skia.Path) -> None:
+        canvas = self._surface.getCanvas()
+        canvas.save()
+        canvas.clipPath(outline, True)
+        canvas.translate(1.2, 3.0)
+        for path in front:
+            canvas.drawPath(path, fill(darker(self.character.skin.shade, 0.12), 0.6, blur=1.4))
+        canvas.restore()
+
+    def _colours(self) -> tuple:
+        base = self._hair.cloth or self.character.hair
+        return lighter(base, 0.3), base, darker(base, 0.42)
+
+    def _draw_hair_layer(self, turn: Turn, outlines: Iterable, depth: float, shade: float) -> None:
+        light, base, dark = self._colours()
+        paint = radial((-14, -36), 100, mix(base, light, 0.3), darker(base, shade), dark)
+        for points in outlines:
+            self._surface.getCanvas().drawPath(curve(turn.flat(points, depth)), paint)
+
+    def _draw_front_hair(self, turn: Turn, front: list[skia.Path]) -> None:
+        canvas, hair = self._surface.getCanvas(), self._hair
+        light, base, dark = self._colours()
+        paint = radial((-14, -44), 78, light, base, dark)
+        paint.setAlphaf(hair.sheer)
+        for path in front:
+            canvas.drawPath(path, paint)
+            canvas.save()
+            canvas.clipPath(path, True)
+            for strand in hair.strands:
+                canvas.drawPath(curve(turn.on_face(strand), closed=False), stroke(dark, 0.9, 0.4))
+            if hair.gloss:
+                arc = turn.on_face([(-27, -26), (-18, -36), (-4, -41), (8, -40)])
+                canvas.drawPath(curve(arc, closed=False), stroke(lighter(light, 0.35), 3.0, 0.38, blur=1.2))
+            canvas.restore()
+
+
+def render(character: Character, tracks: np.ndarray, size: int = 128) -> Iterator[tuple[np.ndarray, MouthTrace]]:
+    """Frames one at a time, for films of any length; `tracks` is [T, 20], its columns those of `Moment`."""
+    portrait = Portrait(character, size)
+    for row in tracks:
+        yield portrait.draw(Moment(*map(float, row)))
