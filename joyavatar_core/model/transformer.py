@@ -176,12 +176,12 @@ class AvatarTransformer(nn.Module):
         """The rotation of frames at `positions`, for latents of height x width."""
         return rope_table(positions, height // 2, width // 2, self.config.head_dim, device)
 
-    def embed_time(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
-        """Timestep labels [B, frames] -> [B, frames, dim]; sinusoid (cosines first) in float64."""
+    def embed_time(self, labels: Tensor, like: Tensor) -> Tensor:
+        """Timestep labels [B, frames] -> [B, frames, dim]; sinusoid (cosines first) in float64, on the CPU."""
         half = self.config.freq_dim // 2
-        rates = 10000 ** -(torch.arange(half, dtype=torch.float64, device=labels.device) / half)
-        angles = labels.double().unsqueeze(-1) * rates
-        return self.time_embedding(torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype))
+        rates = 10000 ** -(torch.arange(half, dtype=torch.float64) / half)
+        angles = labels.to("cpu", torch.float64).unsqueeze(-1) * rates  # not every GPU has float64
+        return self.time_embedding(torch.cat([angles.cos(), angles.sin()], dim=-1).to(like))
 
     def forward(
         self,
@@ -200,7 +200,7 @@ class AvatarTransformer(nn.Module):
         """
         height = latents.shape[-2] // 2
         x = rearrange(self.patch_embedding(latents), "b d f h w -> b f (h w) d")
-        embedding = self.embed_time(labels, x.dtype)
+        embedding = self.embed_time(labels, x)
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1))
 
         biases = dict(zip(self.config.audio_blocks, audio or (), strict=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 Level = tuple[float, float]  # (label told to the model, sigma used in the update)
@@ -20,7 +21,8 @@ def dense_levels(count: int, shift: float) -> tuple[Level, ...]:
 
 def predict_x0(x: Tensor, flow: Tensor, sigma: float) -> Tensor:
     """The clean latents that the flow points at; computed in float64, returned in x's dtype."""
-    return (x.double() - sigma * flow.double()).to(x.dtype)
+    wide = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    return (x.to(wide) - sigma * flow.to(wide)).to(x.dtype)
 
 
 def add_noise(x0: Tensor, noise: Tensor, sigma: float) -> Tensor:

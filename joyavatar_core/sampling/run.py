@@ -235,7 +235,7 @@ class StreamRun:
         def run(latents: Tensor, labels: Sequence[float], cache_only: bool = False) -> Tensor | None:
             if conditions is not None:
                 latents = torch.cat([latents, conditions], dim=1)
-            timesteps = torch.tensor([labels], dtype=torch.float32, device=self.device)  # as the public loops do
+            timesteps = torch.tensor([labels], dtype=torch.float32)  # float32 labels, as in the public loops
             return model(latents, timesteps, self.text, audio, context, cache_only)
 
         return run
