@@ -7,7 +7,7 @@ import skia
 
 from .characters import Character
 from .drawing import curve, fill, glow, linear, radial, stroke
-from .palette import WHITE, darker, lighter, mix
+from .palette import WHITE, Colour, darker, deeper, lighter, mix
 
 SIDE = 128.0
 
@@ -63,7 +63,7 @@ def _draw_shelves(canvas: skia.Canvas, who: Character, rng: np.random.Generator)
         canvas.drawRect(skia.Rect.MakeXYWH(0, y, SIDE, 3.5), fill(darker(scheme.bottom, 0.25)))
 
 
-def _draw_leaf(canvas: skia.Canvas, rng: np.random.Generator, c: tuple) -> None:
+def _draw_leaf(canvas: skia.Canvas, rng: np.random.Generator, c: Colour) -> None:
     canvas.save()
     canvas.translate(rng.choice((-4, 132)) + rng.uniform(-8, 8), rng.uniform(10, 128))
     canvas.rotate(rng.uniform(0, 360))
@@ -72,16 +72,30 @@ def _draw_leaf(canvas: skia.Canvas, rng: np.random.Generator, c: tuple) -> None:
     canvas.restore()
 
 
+def draw_neck(canvas: skia.Canvas, who: Character, sway: float, rise: float) -> None:
+    """A neck that ends at (0, 0), where the shoulders begin, and whose upper end follows the head."""
+    half = 11.5 if who.age == "child" else 13 if who.feminine else 15.5
+    top_right, top_left = (half + sway, -26 + rise), (-half + sway, -26 + rise)
+    right, left = [(half, -3), (half + 3.5, 6)], [(-half - 3.5, 6), (-half, -3)]
+    neck = curve([top_right, top_right, *right, (0, 14), *left, top_left, top_left])
+    skin = who.skin
+    canvas.drawPath(neck, linear((-12, 0), (15, 4), mix(skin.base, skin.shade, 0.3), skin.shade))
+    canvas.save()
+    canvas.clipPath(neck, True)
+    glow(canvas, sway + 2, -9 + rise, half * 1.35, 12, darker(skin.shade, 0.3), 0.75)  # the chin's shadow
+    canvas.restore()
+
+
 def draw_body(canvas: skia.Canvas, who: Character) -> None:
     """Shoulders and clothes around the base of the neck at (0, 0), y down."""
     cloth, trim, skin = who.scheme.cloth, who.scheme.trim, who.skin
-    if who.clothes in ("blazer", "dungarees"):
-        cloth, trim = darker(cloth, 0.2) if who.clothes == "blazer" else cloth, trim
+    if who.clothes == "blazer":
+        cloth = darker(cloth, 0.2)
     broad = 44 if who.age == "child" else 51 if who.feminine else 56
-    half = [(10, -3), (19, 2.5), (36, 7.5), (broad - 4, 15), (broad + 1, 30), (broad + 3, 50)]
+    half = [(11, -6), (17, -1), (33, 6.5), (broad - 4, 15), (broad + 1, 30), (broad + 3, 50)]
     torso = [*half, *((-x, y) for x, y in reversed(half))]
     shoulders = curve(torso)
-    shade = radial((-26, 0), 96, lighter(cloth, 0.16), cloth, darker(cloth, 0.38))
+    shade = radial((-26, 0), 96, lighter(cloth, 0.16), cloth, deeper(cloth, 0.45))
     canvas.drawPath(shoulders, shade)
     canvas.save()
     canvas.clipPath(shoulders, True)
@@ -91,33 +105,33 @@ def draw_body(canvas: skia.Canvas, who: Character) -> None:
     canvas.restore()
 
 
-def _opening(canvas: skia.Canvas, base: tuple, shade: tuple, half: float, depth: float, pointed: bool) -> skia.Path:
-    bottom = (
-        [(0, depth), (0, depth)] if pointed else [(half * 0.55, depth * 0.82), (0, depth), (-half * 0.55, depth * 0.82)]
-    )
-    path = curve([(half, -6), (half, -6), *bottom, (-half, -6), (-half, -6)])
-    canvas.drawPath(path, linear((0, -4), (0, depth + 4), shade, mix(base, shade, 0.3)))
-    return path
+def _opening(canvas: skia.Canvas, base: Colour, shade: Colour, half: float, depth: float, pointed: bool) -> skia.Path:
+    """Skin in the collar's opening; returns the collar's edge."""
+    rounded = [(half * 0.55, depth * 0.82), (0, depth), (-half * 0.55, depth * 0.82)]
+    edge = [(half, -7), *([(0, depth), (0, depth)] if pointed else rounded), (-half, -7)]
+    paint = linear((0, -4), (0, depth + 4), shade, mix(base, shade, 0.3))
+    canvas.drawPath(curve([edge[0], *edge, edge[-1]]), paint)
+    return curve(edge, closed=False)
 
 
-def _crew(canvas, cloth, trim, base, shade) -> None:
-    path = _opening(canvas, base, shade, 15, 9, pointed=False)
-    canvas.drawPath(path, stroke(darker(cloth, 0.18), 3.4))
+def _crew(canvas: skia.Canvas, cloth: Colour, trim: Colour, base: Colour, shade: Colour) -> None:
+    edge = _opening(canvas, base, shade, 15, 9, pointed=False)
+    canvas.drawPath(edge, stroke(darker(cloth, 0.18), 3.4))
 
 
-def _vneck(canvas, cloth, trim, base, shade) -> None:
-    path = _opening(canvas, base, shade, 15, 21, pointed=True)
-    canvas.drawPath(path, stroke(trim, 2.6))
+def _vneck(canvas: skia.Canvas, cloth: Colour, trim: Colour, base: Colour, shade: Colour) -> None:
+    edge = _opening(canvas, base, shade, 15, 21, pointed=True)
+    canvas.drawPath(edge, stroke(trim, 2.6))
 
 
-def _turtleneck(canvas, cloth, trim, base, shade) -> None:
+def _turtleneck(canvas: skia.Canvas, cloth: Colour, trim: Colour, base: Colour, shade: Colour) -> None:
     collar = skia.Rect.MakeLTRB(-15.5, -8, 15.5, 8)
     canvas.drawRRect(
-        skia.RRect.MakeRectXY(collar, 6, 5), linear((-15, 0), (15, 0), lighter(cloth, 0.12), darker(cloth, 0.3))
+        skia.RRect.MakeRectXY(collar, 6, 5), linear((-15, 0), (15, 0), lighter(cloth, 0.12), deeper(cloth, 0.35))
     )
 
 
-def _shirt(canvas, cloth, trim, base, shade) -> None:
+def _shirt(canvas: skia.Canvas, cloth: Colour, trim: Colour, base: Colour, shade: Colour) -> None:
     _opening(canvas, base, shade, 13, 14, pointed=True)
     for s in (-1, 1):
         flap = skia.Path()
@@ -128,7 +142,7 @@ def _shirt(canvas, cloth, trim, base, shade) -> None:
     canvas.drawCircle(0, 18, 1.1, fill(darker(cloth, 0.4)))
 
 
-def _blazer(canvas, cloth, trim, base, shade) -> None:
+def _blazer(canvas: skia.Canvas, cloth: Colour, trim: Colour, base: Colour, shade: Colour) -> None:
     inner = curve([(17, -6), (17, -6), (0, 40), (0, 40), (-17, -6), (-17, -6)])
     canvas.drawPath(inner, fill(lighter(trim, 0.3)))
     _opening(canvas, base, shade, 11, 7, pointed=True)
@@ -143,7 +157,7 @@ def _blazer(canvas, cloth, trim, base, shade) -> None:
         canvas.drawPath(lapel, stroke(darker(cloth, 0.5), 0.6, 0.7))
 
 
-def _hoodie(canvas, cloth, trim, base, shade) -> None:
+def _hoodie(canvas: skia.Canvas, cloth: Colour, trim: Colour, base: Colour, shade: Colour) -> None:
     _opening(canvas, base, shade, 13, 12, pointed=True)
     for s in (-1, 1):
         hood = curve([(s * 11, -8), (s * 22, -4), (s * 21, 8), (s * 8, 17), (0, 17), (s * 9, 8)])
@@ -151,7 +165,7 @@ def _hoodie(canvas, cloth, trim, base, shade) -> None:
         canvas.drawLine(s * 5, 15, s * 6, 30, stroke(trim, 1.3))
 
 
-def _dungarees(canvas, cloth, trim, base, shade) -> None:
+def _dungarees(canvas: skia.Canvas, cloth: Colour, trim: Colour, base: Colour, shade: Colour) -> None:
     canvas.drawPaint(linear((-40, 0), (50, 30), lighter(trim, 0.1), darker(trim, 0.25)))
     _crew(canvas, trim, trim, base, shade)
     for s in (-1, 1):
@@ -159,10 +173,10 @@ def _dungarees(canvas, cloth, trim, base, shade) -> None:
     canvas.drawRect(skia.Rect.MakeLTRB(-24, 19, 24, 60), fill(cloth))
 
 
-def _scarf(canvas, cloth, trim, base, shade) -> None:
+def _scarf(canvas: skia.Canvas, cloth: Colour, trim: Colour, base: Colour, shade: Colour) -> None:
     wrap = curve([(-19, -5), (-8, 1), (8, 1), (19, -5), (24, 5), (14, 14), (-12, 14), (-24, 6)])
     canvas.drawPath(curve([(6, 8), (17, 6), (20, 46), (7, 46)]), fill(darker(trim, 0.12)))
-    canvas.drawPath(wrap, linear((-20, -4), (20, 14), lighter(trim, 0.2), darker(trim, 0.2)))
+    canvas.drawPath(wrap, linear((-20, -4), (20, 14), lighter(trim, 0.2), deeper(trim, 0.25)))
     canvas.drawPath(curve([(-20, 3), (-2, 8), (19, 2)], closed=False), stroke(darker(trim, 0.3), 1, 0.6))
 
 

@@ -74,10 +74,10 @@ def _choose(rng: np.random.Generator, **weights: float) -> str:
     return str(rng.choice(names, p=p / p.sum()))
 
 
-def _hair_colour(rng: np.random.Generator, age: str, skin: int) -> Colour:
+def _hair_colour(rng: np.random.Generator, age: str, skin: int, style: str) -> Colour:
     if age == "elder":
         names = palette.AGED
-    elif age != "child" and rng.random() < 0.06:
+    elif age != "child" and style not in ("receding", "bald") and rng.random() < 0.06:
         names = palette.DYED
     elif skin >= 5:
         names = palette.NATURAL_DARK
@@ -115,7 +115,7 @@ def sample_character(seed: int, split: str = "train") -> Character:
         feminine=feminine,
         skin=palette.SKINS[skin],
         hair_style=style,
-        hair=_hair_colour(rng, age, skin),
+        hair=_hair_colour(rng, age, skin, style),
         eyes=eyes[int(rng.integers(len(eyes)))],
         scheme=palette.SCHEMES[scheme],
         backdrop=str(rng.choice(BACKDROPS)),

@@ -56,7 +56,7 @@ def make_script(seed: int, split: str = "train", seconds: float = 7.0) -> Script
     dry, phones = talk(sound, voice, split, frames / FPS)
     instants = np.arange(frames * RATE // FPS) / RATE
     loud = loudness(dry, SAMPLE_RATE, instants)
-    mouth = mouth_tracks(phones, loud, articulation=float(np.clip(motion.normal(1.05, 0.1), 0.85, 1.25)))
+    mouth = mouth_tracks(phones, loud, articulation=float(np.clip(motion.normal(1.15, 0.1), 0.95, 1.35)))
     tracks = moments(motion, who, phones, loud, mouth, FPS)
     other = generator(seed, split, 3)
     if other.random() < 0.5:

@@ -71,6 +71,8 @@ def curve(points: Sequence[Point], closed: bool = True, tension: float = 1 / 6) 
             p0, p1, p2, p3 = points[i - 1], points[i], points[(i + 1) % n], points[(i + 2) % n]
         else:
             p0, p1, p2, p3 = points[max(i - 1, 0)], points[i], points[i + 1], points[min(i + 2, n - 1)]
+        if p1 == p2:
+            continue
         path.cubicTo(
             p1[0] + (p2[0] - p0[0]) * tension,
             p1[1] + (p2[1] - p0[1]) * tension,

@@ -100,9 +100,9 @@ def draw_brows(canvas: skia.Canvas, turn: Turn, who: Character, lift: float, wor
         hair = mix(hair, who.skin.shade, 0.3)
     for side in (-1, 1):
         canvas.save()
-        y = who.eye_y - 10.4 * who.eye_size - 1.6 - 2.6 * lift
+        y = who.eye_y - 10.4 * who.eye_size - 1.6 - 3.3 * lift
         canvas.concat(turn.tangent(side * (who.eye_gap + 0.3), y))
-        canvas.rotate(math.degrees(side * (0.05 + 0.24 * worry)))
+        canvas.rotate(math.degrees(side * (0.05 + 0.3 * worry)))
         w, t = 7.2, 1.25 * who.brow_weight
         brow = skia.Path()
         brow.moveTo(-side * w, 0.8)

@@ -7,7 +7,7 @@ import skia
 
 from .characters import Character
 from .drawing import DEPTH, Point, Turn, curve, fill, glow, linear, mirrored, radial, stroke, surface
-from .palette import WHITE, colour, darker, lighter, mix
+from .palette import WHITE, colour, darker, deeper, lighter, mix
 
 GOLD, FRAME = colour("E9BE5A"), colour("33262E")
 MOUTH_Y = 22.5
@@ -41,7 +41,7 @@ def draw_ears(canvas: skia.Canvas, turn: Turn, who: Character) -> None:
 
 def draw_earrings(canvas: skia.Canvas, turn: Turn, who: Character) -> None:
     """Hanging in front of the hair, so that they are seen."""
-    if who.earrings == "none" or who.hair_style in ("headscarf", "long", "bob"):
+    if who.earrings == "none" or who.hair_style in ("headscarf", "long", "bob", "wavy"):
         return
     for side in (-1, 1):
         x, y = turn.point(side * (who.cheek + 2.4), 11, -2)
@@ -173,10 +173,10 @@ def draw_beard(canvas: skia.Canvas, turn: Turn, who: Character, jaw_drop: float,
         ]
         low_depth = 0.0
     shape = curve([turn.point(x, y, _beard_depth(x, y, low_depth)) for x, y in rim])
-    canvas.drawPath(shape, linear((-20, 8), (16, 48), lighter(hair, 0.14), darker(hair, 0.3)))
+    canvas.drawPath(shape, linear((-20, 8), (16, 48), lighter(hair, 0.14), deeper(hair, 0.4)))
     if low_depth:
         x, y = turn.on_face([(0, lip_gap[1][1])])[0]
-        glow(canvas, x, y, 9, 3.4, darker(hair, 0.4), 0.6)
+        glow(canvas, x, y, 9, 3.4, deeper(hair, 0.5), 0.6)
 
 
 def _beard_depth(x: float, y: float, least: float) -> float:

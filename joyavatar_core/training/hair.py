@@ -23,6 +23,7 @@ class HairShape:
     over: tuple[Outline, ...] = ()
     front: tuple[Outline, ...] = ()
     strands: tuple[Outline, ...] = ()
+    ears: bool = True  # whether they show
     gloss: bool = True
     cloth: Colour | None = None  # head wear instead of hair
     sheer: float = 1.0  # opacity, below 1 for cropped hair
@@ -37,8 +38,14 @@ def _cap(line: Outline, top: float = -49, side: float = 33.5, low: float | None 
 
 
 def _fan(crown: Point, ends: Outline, bulge: float = 5) -> tuple[Outline, ...]:
-    """Strands from the crown, each bent a little upwards."""
-    return tuple([crown, ((crown[0] + x) / 2, (crown[1] + y) / 2 - bulge), (x, y)] for x, y in ends)
+    """Strands that point away from the crown, each bent a little upwards; they start where the eye sees them part."""
+    return tuple(
+        [
+            (crown[0] + k * (x - crown[0]), crown[1] + k * (y - crown[1]) - 4 * bulge * k * (1 - k))
+            for k in (0.38, 0.7, 1)
+        ]
+        for x, y in ends
+    )
 
 
 def _flipped(outlines: tuple[Outline, ...], side: int) -> tuple[Outline, ...]:
@@ -117,7 +124,9 @@ def _swept(who: Character) -> HairShape:
     line = [(29, 8), (28.5, -6), (25, -15), (14, -18), (-2, -24), (-14, -35), (-22, -24), (-28, -10), (-29, 8)]
     neck = [(-34, -8), (-34.5, 18), (-27, 27), (0, 30), (27, 27), (34.5, 18), (34, -8), (0, -40)]
     ends = [(28, -10), (18, -20), (4, -24), (-27, -16), (31, 2)]
-    return HairShape(back=(neck,), front=(_cap(line, top=-50.5, side=34.5),), strands=_fan((-15, -42), ends))
+    return HairShape(
+        ears=False, back=(neck,), front=(_cap(line, top=-50.5, side=34.5),), strands=_fan((-15, -42), ends)
+    )
 
 
 def _bob(who: Character) -> HairShape:
@@ -125,7 +134,7 @@ def _bob(who: Character) -> HairShape:
     line = [(30, 28), (28, 10), (26, -12), *FRINGE[2:-2], (-26, -12), (-28, 10), (-30, 28)]
     outline = _cap(line, top=-51, side=36.5, low=27)
     ends = [(18, -15), (7, -16), (-7, -16), (-18, -15), (31, 8), (-31, 8)]
-    return HairShape(back=(back,), front=(outline,), strands=_fan((0, -47), ends, 2))
+    return HairShape(ears=False, back=(back,), front=(outline,), strands=_fan((0, -47), ends, 2))
 
 
 def _long(who: Character) -> HairShape:
@@ -133,7 +142,7 @@ def _long(who: Character) -> HairShape:
     lock = [(29.5, 30), (30, 12), *CURTAIN[1:-1], (-30, 12), (-29.5, 30)]
     outline = _cap(lock, top=-50.5, side=36, low=30)
     ends = [(27, -20), (31, 4), (17, -28), (-27, -20), (-31, 4), (-17, -28)]
-    return HairShape(back=(back,), front=(outline,), strands=_fan((1, -46), ends, 2))
+    return HairShape(ears=False, back=(back,), front=(outline,), strands=_fan((1, -46), ends, 2))
 
 
 def _wavy(who: Character) -> HairShape:
@@ -141,7 +150,9 @@ def _wavy(who: Character) -> HairShape:
     back = right + [(-x, y) for x, y in right[-2:0:-1]]
     line = [(29, 24), (28.5, 6), (27, -9), (19, -17), (3, -24), (-12, -36), (-21, -24), (-28, -8), (-30, 8), (-29, 24)]
     ends = [(27, -12), (14, -21), (31, 8), (-28, -14), (-32, 6)]
-    return HairShape(back=(back,), front=(_cap(line, top=-51.5, side=36, low=24),), strands=_fan((-13, -43), ends, 4))
+    return HairShape(
+        ears=False, back=(back,), front=(_cap(line, top=-51.5, side=36, low=24),), strands=_fan((-13, -43), ends, 4)
+    )
 
 
 def _ponytail(who: Character) -> HairShape:
@@ -195,7 +206,7 @@ def _headscarf(who: Character) -> HairShape:
     folds = ([(36, -10), (28, 24), (10, 50)], [(-36, 6), (-24, 40), (6, 60)], [(12, -46), (27, -28), (32, 0)])
     cloth = who.scheme.accent if who.clothes in ("crew", "scarf") else who.scheme.trim
     front = _cap(line, top=-50, side=37, low=30)
-    return HairShape(over=(over,), front=(front,), strands=folds, gloss=False, cloth=cloth)
+    return HairShape(over=(over,), front=(front,), strands=folds, ears=False, gloss=False, cloth=cloth)
 
 
 def _beanie(who: Character) -> HairShape:
@@ -203,7 +214,7 @@ def _beanie(who: Character) -> HairShape:
     dome = [(-33.5, -16), (-33, -32), (-25, -46), (-10, -53), (0, -54), (10, -53), (25, -46), (33, -32), (33.5, -16)]
     ribs = tuple([(x * 0.96, -16 - (34 - abs(x)) * 0.08), (x, -28 - (34 - abs(x)) * 0.1)] for x in range(-30, 31, 5))
     neck = [(-31, -14), (-33, 8), (-27, 18), (27, 18), (33, 8), (31, -14)]
-    return HairShape(over=(neck,), front=([*dome, *line],), strands=ribs, gloss=False, cloth=who.scheme.accent)
+    return HairShape(back=(neck,), front=([*dome, *line],), strands=ribs, gloss=False, cloth=who.scheme.accent)
 
 
 STYLES: dict[str, Callable[[Character], HairShape]] = {

@@ -110,10 +110,10 @@ def moments(
     gaze = [_eased(np.clip(g, -1, 1), 0.05) for g in gaze]
     follow = [_eased(g, 0.8) for g in gaze]
 
-    column["yaw"][:] = energy * (0.10 * posture[0] + 0.055 * _wander(rng, n, 1.6) + 0.012 * _wander(rng, n, 0.4))
+    column["yaw"][:] = energy * (0.13 * posture[0] + 0.065 * _wander(rng, n, 1.6) + 0.012 * _wander(rng, n, 0.4))
     column["yaw"][:] += 0.10 * follow[0]
-    column["pitch"][:] = energy * (0.045 * posture[1] + 0.028 * _wander(rng, n, 1.3) - 0.13 * nods) + 0.05 * follow[1]
-    column["roll"][:] = who.lean + energy * (0.035 * posture[2] + 0.02 * _wander(rng, n, 1.8))
+    column["pitch"][:] = energy * (0.05 * posture[1] + 0.032 * _wander(rng, n, 1.3) - 0.13 * nods) + 0.05 * follow[1]
+    column["roll"][:] = who.lean + energy * (0.045 * posture[2] + 0.025 * _wander(rng, n, 1.8))
     column["x"][:] = energy * (0.9 * posture[2] + 1.1 * _wander(rng, n, 2.2)) + 9 * column["roll"]
     column["y"][:] = energy * (0.5 * _wander(rng, n, 1.8) + 1.3 * nods)
     for name, most in (("yaw", 0.34), ("pitch", 0.2), ("roll", 0.13), ("x", 4.5), ("y", 3.5)):

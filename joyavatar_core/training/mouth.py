@@ -8,7 +8,7 @@ import skia
 
 from .characters import Character
 from .drawing import argb, fill, glow, linear, stroke
-from .palette import WHITE, colour, darker, lighter, mix
+from .palette import WHITE, colour, darker, deeper, lighter, mix
 
 MAX_GAP = 15.0  # between the lips at full opening, in 1/128 of the picture's side
 DARK, THROAT, TONGUE, TEETH = map(colour, ("1C0209", "4E0C1B", "CB565E", "FAFAF7"))
@@ -51,7 +51,7 @@ def geometry(character: Character, shape: MouthShape, smile: float) -> MouthGeom
     tuck = shape.tuck * min(1.0, 0.5 + gap / 4)
     return MouthGeometry(
         half_width=width,
-        corner=-0.9 - 2.4 * smile + 0.14 * gap,  # the corners of a face at rest turn up a little
+        corner=-0.9 - 2.9 * smile + 0.14 * gap,  # the corners of a face at rest turn up a little
         upper_outer=upper_inner - 2.7 * thickness,
         upper_inner=upper_inner,
         lower_inner=lower_inner,
@@ -71,6 +71,7 @@ def draw_mouth(canvas: skia.Canvas, character: Character, shape: MouthShape, smi
     w, c, skin = g.half_width, g.corner, character.skin
     bare = not character.feminine or character.age == "child"
     lip = mix(skin.lip, skin.base, 0.42 if bare else 0.0)
+    shade = deeper(character.hair, 0.3) if character.beard in ("full", "goatee") else skin.shade
     fullness = 0.52 + 0.34 * shape.round
 
     lips = skia.Path()
@@ -84,7 +85,7 @@ def draw_mouth(canvas: skia.Canvas, character: Character, shape: MouthShape, smi
     _edge(lips, w, c, -w, c, g.lower_outer, fullness + 0.04)
     lips.close()
 
-    glow(canvas, 0, g.lower_outer + 1.6, w * 0.7, 3.2, skin.shade, 0.75)
+    glow(canvas, 0, g.lower_outer + 1.6, w * 0.7, 3.2, shade, 0.75)
     body = linear((0, g.upper_outer), (0, g.lower_outer), darker(lip, 0.12), lip, lighter(lip, 0.16))
     canvas.drawPath(lips, body)
 
@@ -100,7 +101,7 @@ def draw_mouth(canvas: skia.Canvas, character: Character, shape: MouthShape, smi
     else:
         canvas.drawPath(inner, stroke(darker(lip, 0.6), 0.95, 0.9))
     for side in (-1, 1):
-        glow(canvas, side * (w + 0.3), c - 0.4, 2.2, 1.7, darker(skin.shade, 0.25), 0.55)
+        glow(canvas, side * (w + 0.3), c - 0.4, 2.2, 1.7, darker(shade, 0.25), 0.55)
     shine = 0.12 if bare else 0.4
     glow(canvas, -0.12 * w, (g.lower_inner + g.lower_outer) / 2 + 0.1, w * 0.36, 1.3, WHITE, shine)
     return g

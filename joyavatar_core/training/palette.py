@@ -37,6 +37,11 @@ def lighter(c: Colour, t: float) -> Colour:
     return mix(c, CREAM, t)
 
 
+def deeper(c: Colour, t: float) -> Colour:
+    """In shadow but as colourful as before: for hair and cloth, where grey shadows look dusty."""
+    return mix(c, Colour(round(c.r * 0.34), round(c.g * 0.24), round(c.b * 0.3)), t)
+
+
 class Skin(NamedTuple):
     """Base tone, its shadow and the lips that suit it."""
 

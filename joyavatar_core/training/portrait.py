@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import skia
 
-from .backdrop import SIDE, draw_backdrop, draw_body
+from .backdrop import SIDE, draw_backdrop, draw_body, draw_neck
 from .characters import Character
-from .drawing import NECK, Turn, curve, fill, glow, linear, radial, stroke
+from .drawing import NECK, Turn, curve, fill, radial, stroke
 from .eyes import draw_brows, draw_eyes
 from .face import MOUTH_Y, draw_beard, draw_earrings, draw_ears, draw_glasses, draw_nose, draw_skin, face_outline
 from .hair import hair_shape
 from .mouth import MAX_GAP, MouthShape, draw_mouth
-from .palette import darker, lighter, mix
+from .palette import Colour, darker, deeper, lighter
 
 HEAD_X, HEAD_Y = 64.0, 61.0  # the head's centre at rest, in 1/128 of the side
 JAW = 0.4  # how far the chin follows the lower lip
@@ -91,7 +91,7 @@ class Portrait:
 
         canvas.save()
         canvas.concat(head)
-        self._draw_hair_layer(turn, self._hair.back, BACK_DEPTH, 0.28)
+        self._draw_hair_layer(turn, self._hair.back, BACK_DEPTH, self.character.hair, 0.32)
         canvas.restore()
         self._draw_body(moment, head)
         canvas.save()
@@ -105,30 +105,19 @@ class Portrait:
         canvas.save()
         canvas.translate(HEAD_X + 0.45 * moment.x, HEAD_Y + 47 * who.zoom + 0.3 * moment.y - 0.9 * moment.breath)
         canvas.scale(who.zoom * (1 + 0.006 * moment.breath), who.zoom)
-        half = 11.5 if who.age == "child" else 13 if who.feminine else 15.5
-        sway = (moment.x * 0.55 + 14 * moment.roll, 0.7 * moment.y)
-        neck = [
-            (-half + sway[0], -26 + sway[1]),
-            (half + sway[0], -26 + sway[1]),
-            (half, -3),
-            (half + 9, 5),
-            (0, 14),
-            (-half - 9, 5),
-            (-half, -3),
-        ]
-        skin = who.skin
-        canvas.drawPath(
-            curve([neck[0], *neck, neck[-1]]), linear((-12, 0), (15, 4), mix(skin.base, skin.shade, 0.3), skin.shade)
-        )
-        glow(canvas, sway[0] + 2, -9 + sway[1], half * 1.35, 12, darker(skin.shade, 0.3), 0.75)
-        self._surface.getCanvas().drawPicture(self._body)
+        draw_neck(canvas, who, 0.55 * moment.x + 14 * moment.roll, 0.7 * moment.y)
+        canvas.drawPicture(self._body)
         canvas.restore()
 
     def _draw_head(self, turn: Turn, moment: Moment, head: skia.Matrix) -> MouthTrace:
         who, canvas, hair = self.character, self._surface.getCanvas(), self._hair
         jaw_drop = JAW * MAX_GAP * max(moment.open, 0.0)
-        self._draw_hair_layer(turn, hair.over, TUFT_DEPTH, 0.12)
-        draw_ears(canvas, turn, who)
+        self._draw_hair_layer(turn, hair.over, TUFT_DEPTH, hair.cloth or who.hair, 0.15)
+        if hair.ears:
+            draw_ears(canvas, turn, who)
+        # The far side of a turned head: without it the background would show between face and hair.
+        if hair.sheer == 1:
+            self._draw_hair_layer(turn, hair.front, 1.0, hair.cloth or who.hair, 0.3)
         outline = face_outline(turn, who, jaw_drop)
         draw_skin(canvas, turn, who, outline)
         front = [curve(turn.on_face(points)) for points in hair.front]
@@ -168,19 +157,15 @@ class Portrait:
             canvas.drawPath(path, fill(darker(self.character.skin.shade, 0.12), 0.6, blur=1.4))
         canvas.restore()
 
-    def _colours(self) -> tuple:
-        base = self._hair.cloth or self.character.hair
-        return lighter(base, 0.3), base, darker(base, 0.42)
-
-    def _draw_hair_layer(self, turn: Turn, outlines: Iterable, depth: float, shade: float) -> None:
-        light, base, dark = self._colours()
-        paint = radial((-14, -36), 100, mix(base, light, 0.3), darker(base, shade), dark)
+    def _draw_hair_layer(self, turn: Turn, outlines: Iterable, depth: float, base: Colour, shade: float) -> None:
+        paint = radial((-14, -36), 100, lighter(base, 0.08), deeper(base, shade), deeper(base, 0.6))
         for points in outlines:
             self._surface.getCanvas().drawPath(curve(turn.flat(points, depth)), paint)
 
     def _draw_front_hair(self, turn: Turn, front: list[skia.Path]) -> None:
         canvas, hair = self._surface.getCanvas(), self._hair
-        light, base, dark = self._colours()
+        base = hair.cloth or self.character.hair
+        light, dark = lighter(base, 0.3), deeper(base, 0.55)
         paint = radial((-14, -44), 78, light, base, dark)
         paint.setAlphaf(hair.sheer)
         for path in front:
@@ -188,7 +173,7 @@ class Portrait:
             canvas.save()
             canvas.clipPath(path, True)
             for strand in hair.strands:
-                canvas.drawPath(curve(turn.on_face(strand), closed=False), stroke(dark, 0.9, 0.4))
+                canvas.drawPath(curve(turn.on_face(strand), closed=False), stroke(dark, 0.8, 0.33))
             if hair.gloss:
                 arc = turn.on_face([(-27, -26), (-18, -36), (-4, -41), (8, -40)])
                 canvas.drawPath(curve(arc, closed=False), stroke(lighter(light, 0.35), 3.0, 0.38, blur=1.2))
