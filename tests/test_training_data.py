@@ -27,7 +27,7 @@ from joyavatar_core.training.measure import mouth_opening_from_pixels
 from joyavatar_core.training.motion import COLUMN, moments
 from joyavatar_core.training.palette import SCHEMES, SKINS
 from joyavatar_core.training.portrait import Moment, Portrait
-from joyavatar_core.training.visemes import RATE, Phone, mouth_tracks
+from joyavatar_core.training.visemes import RATE, Phone, loudness, mouth_tracks
 from joyavatar_core.training.voices import Voice, speak
 
 SECONDS = 3.0
@@ -175,3 +175,10 @@ def test_dataset_resumes_and_reads_back_any_window(tmp_path, clip):
     assert np.array_equal(window.waveform, clip.waveform[8000:17000])
     with pytest.raises(AvatarError, match="choose an empty folder"):
         write_dataset(tmp_path, 1, 0, "train", 2.0, workers=1, size=64)
+
+
+def test_silence_is_never_taken_for_loud_speech():
+    waveform = np.zeros(16000 * 4, np.float32)
+    waveform[:1600] = np.sin(np.arange(1600) / 5)
+    loud = loudness(waveform, 16000, np.arange(4 * RATE) / RATE)
+    assert loud[RATE:].max() == 0 and loud[5] > 0.9

@@ -129,9 +129,12 @@ class Portrait:
         gaze = (moment.gaze_x, moment.gaze_y)
         draw_eyes(canvas, turn, who, lid, moment.squint, gaze)
         draw_brows(canvas, turn, who, moment.lift, moment.worry)
+        if not hair.ears:  # the temples go under the hair
+            draw_glasses(canvas, turn, who)
         self._draw_front_hair(turn, front)
         draw_earrings(canvas, turn, who)
-        draw_glasses(canvas, turn, who)
+        if hair.ears:
+            draw_glasses(canvas, turn, who)
         return trace
 
     def _draw_mouth(self, turn: Turn, moment: Moment, head: skia.Matrix) -> MouthTrace:

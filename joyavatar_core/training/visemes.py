@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from .mouth import MouthShape
 
@@ -81,6 +82,7 @@ BILABIAL, LABIODENTAL = frozenset("pbmɓ"), frozenset("fvɸβʋ")
 RATE = 160  # instants a second at which the curves are computed: ten a video frame at 16 fps
 # Seconds over which a sound's pull falls to 1/e: lips prepare earlier than they let go, and earlier than the jaw.
 JAW_BEFORE, JAW_AFTER, LIPS_BEFORE, LIPS_AFTER = 0.035, 0.05, 0.09, 0.06
+QUIETEST_SPEECH = -35.0  # dB: below it a clip is taken for silence
 CLOSED, EDGE = 0.085, 0.045  # seconds: shortest visible closure (longer than a frame), and its ramps
 
 
@@ -112,10 +114,10 @@ def _closure(t: np.ndarray, parts: list[Phone], kinds: frozenset[str]) -> np.nda
 
 def loudness(waveform: np.ndarray, sample_rate: int, instants: np.ndarray) -> np.ndarray:
     """Loudness at the instants (seconds), 0 (45 dB below the loud parts) .. 1."""
-    window = max(sample_rate // 25, 1)
-    power = np.convolve(np.square(waveform, dtype=np.float64), np.ones(window) / window, mode="same")
+    power = uniform_filter1d(np.square(waveform, dtype=np.float64), max(sample_rate // 25, 1))
     level = 10 * np.log10(power[np.clip((instants * sample_rate).astype(int), 0, len(power) - 1)] + 1e-9)
-    return np.clip((level - np.percentile(level, 95) + 45) / 45, 0, 1) if level.max() > -70 else np.zeros(len(instants))
+    loud_part = max(float(np.percentile(level, 95)), QUIETEST_SPEECH)
+    return np.clip((level - loud_part + 45) / 45, 0, 1)
 
 
 def mouth_tracks(phones: list[Phone], loud: np.ndarray, articulation: float = 1.0) -> np.ndarray:
