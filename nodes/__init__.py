@@ -1,0 +1,37 @@
+"""The ComfyUI nodes: thin, one topic a file; the only folder that knows the host."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .continuity import JoyAvatarContinuity
+from .folders import register_folders
+from .frames import JoyAvatarStreamToFrames, JoyAvatarStreamToLatent
+from .loader import JoyAvatarModelLoader
+from .reference import JoyAvatarReference
+from .report import JoyAvatarStreamReport
+from .sampler import JoyAvatarStreamingSampler
+from .schedule import JoyAvatarPSBSchedule
+from .video import JoyAvatarStreamToVideo
+from .voice import JoyAvatarAudioEncode
+
+NODES: list[type[io.ComfyNode]] = [
+    JoyAvatarModelLoader,
+    JoyAvatarReference,
+    JoyAvatarAudioEncode,
+    JoyAvatarPSBSchedule,
+    JoyAvatarContinuity,
+    JoyAvatarStreamingSampler,
+    JoyAvatarStreamToVideo,
+    JoyAvatarStreamToFrames,
+    JoyAvatarStreamToLatent,
+    JoyAvatarStreamReport,
+]
+
+
+class JoyAvatarExtension(ComfyExtension):
+    """What the host asks for the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_folders()
+        return NODES

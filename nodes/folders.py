@@ -1,0 +1,40 @@
+"""Where the host finds avatar checkpoints, and the VAE that comes with the pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+
+from ..joyavatar_core.avatar import EMBEDDED, EMBEDDED_VAE
+
+OWN_FOLDER = "joyavatar"  # models/joyavatar
+CHECKPOINT_FOLDERS = ("diffusion_models", OWN_FOLDER)
+CHECKPOINT_ENDINGS = (".safetensors", ".sft", ".pt", ".pth", ".bin", ".ckpt", ".gguf")
+
+
+def register_folders() -> None:
+    """Add models/joyavatar to the host's model folders and the embedded VAE to those of its VAE loader."""
+    folder_paths.add_model_folder_path(OWN_FOLDER, str(Path(folder_paths.models_dir) / OWN_FOLDER))
+    folder_paths.add_model_folder_path("vae", str(EMBEDDED_VAE.parent))
+
+
+def checkpoint_names() -> list[str]:
+    """What the loader offers: the embedded avatar, then every checkpoint file."""
+    names = {
+        name
+        for folder in CHECKPOINT_FOLDERS
+        if folder in folder_paths.folder_names_and_paths
+        for name in folder_paths.get_filename_list(folder)
+        if name.lower().endswith(CHECKPOINT_ENDINGS)
+    }
+    return [EMBEDDED, *sorted(names)]
+
+
+def checkpoint_path(name: str) -> Path | None:
+    """The file that `name` stands for; None where it is gone."""
+    for folder in CHECKPOINT_FOLDERS:
+        found = folder_paths.get_full_path(folder, name) if folder in folder_paths.folder_names_and_paths else None
+        if found:
+            return Path(found)
+    return None

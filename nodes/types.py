@@ -1,0 +1,20 @@
+"""The sockets that only this pack has, and how an input is marked as one for experts."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+Voice = io.Custom("JOYAVATAR_AUDIO")
+Psb = io.Custom("JOYAVATAR_PSB")
+Continuity = io.Custom("JOYAVATAR_CONTINUITY")
+Stream = io.Custom("JOYAVATAR_STREAM")
+
+CATEGORY = "JoyAvatar"
+SCHEDULES = "JoyAvatar/schedules"
+OUTPUT = "JoyAvatar/output"
+
+
+def advanced(entry: io.Input) -> io.Input:
+    """The same input, shown among the node's advanced ones where the host has such a place."""
+    entry.extra_dict["advanced"] = True  # the hosts tried take no `advanced` argument, and all keep this dictionary
+    return entry
