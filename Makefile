@@ -28,6 +28,14 @@ clean:
 	mkdir -p out
 	touch $@
 
-.venv/test: .venv/torch pyproject.toml
+# The speech synthesisers that the training data needs; without them its tests are skipped.
+SPEECH := espeak-ng flite libegl1 libgl1 libfontconfig1
+.venv/speech: .venv/torch
+	@if command -v espeak-ng && command -v flite; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SPEECH) && touch $@; \
+	else echo "To test the training data too, install: $(SPEECH)"; fi
+
+.venv/test: .venv/torch .venv/speech pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[test,train]"
 	touch $@

@@ -1,4 +1,4 @@
-"""The sample portraits and voices that come with the project: three people training never sees, in three moods."""
+"""The sample portraits and voices that come with the project: three people training never saw, in three moods."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ SAMPLES = {
         ("Good morning.", "I am a drawing, and I have never spoken before.", "Give me a voice, and I will keep talking."),
     ),
     "ben": Sample(
-        1, Moment(smile=0.6), Voice("flite", "rms", "en-us", 170, 50, 50),
-        ("What a day!", "The market was full of people, and every one of them wanted an umbrella.", "I sold all nine."),
+        1, Moment(smile=0.6), Voice("flite", "awb", "en-us", 165, 50, 50),
+        ("What a day!", "The market was full of people, and everyone wanted an umbrella.", "I sold all nine."),
     ),
     "mia": Sample(
         3, Moment(smile=-0.3), Voice("espeak-ng", "f3", "en", 150, 55, 45),
