@@ -29,7 +29,7 @@ class Sample:
 SAMPLES = {
     "ada": Sample(
         12, Moment(smile=0.15), Voice("flite", "slt", "en-us", 158, 50, 50),
-        ("Good morning.", "I am a drawing, and I have never spoken before.", "Give me a voice, and I will keep talking."),
+        ("Good morning.", "I am a drawing, and I had never spoken before.", "Give me a voice and I talk on."),
     ),
     "ben": Sample(
         1, Moment(smile=0.6), Voice("flite", "awb", "en-us", 165, 50, 50),
