@@ -69,7 +69,6 @@ class StreamRun:
     def __next__(self) -> LatentBlock:
         if self.cache is None:
             raise AvatarError("This run is closed; iterate the stream again for a new one.")
-        started = time.perf_counter()
         config = self.stream.model.config
         shown = block_to_frames(self.block, config.block_frames)
         if self.stream.audio is not None and not self.stream.audio.wait(self.block):
@@ -78,6 +77,7 @@ class StreamRun:
         if total is not None and shown.start >= total:
             raise StopIteration
 
+        started = time.perf_counter()  # waiting for a voice that is still being spoken does not count
         reset = self._make_room()
         hidden = self._hear()
         trained = config.levels
