@@ -4,12 +4,16 @@ from .clock import Clock, block_to_frames, latent_to_frames, num_blocks
 from .features import AudioFeatures, FeatureEncoder, FixedFeatures, reference_features
 from .growing import GrowingAudio
 from .mel import LogMel
+from .opening import open_voice
+from .pcm import PCM_FORMATS, read_pcm
 from .source import ArrayAudio, AudioSource
+from .switched import SwitchedAudio
 from .wav2vec2 import Wav2Vec2
 
 __all__ = [
-    "ArrayAudio", "AudioFeatures", "AudioSource", "Clock", "FeatureEncoder", "FileAudio", "FixedFeatures",
-    "GrowingAudio", "LogMel", "Wav2Vec2", "block_to_frames", "latent_to_frames", "num_blocks", "reference_features",
+    "PCM_FORMATS", "ArrayAudio", "AudioFeatures", "AudioSource", "Clock", "FeatureEncoder", "FileAudio",
+    "FixedFeatures", "GrowingAudio", "LogMel", "SwitchedAudio", "Wav2Vec2", "block_to_frames", "latent_to_frames",
+    "num_blocks", "open_voice", "read_pcm", "reference_features",
 ]  # fmt: skip
 
 

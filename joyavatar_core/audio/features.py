@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 from fractions import Fraction
@@ -15,6 +16,7 @@ from ..errors import AvatarError
 from .clock import VIDEO_FRAMES_PER_LATENT, Clock, block_to_frames, latent_to_frames
 from .resample import read_resampled, source_span
 from .source import AudioSource
+from .switched import SwitchedAudio
 
 MAX_CONTEXT_SECONDS = 60.0
 REMEMBERED_BLOCKS = 8  # a block is asked for again by overlays and prefills, never by much older ones
@@ -91,6 +93,18 @@ class AudioFeatures:
         """Source samples from the beginning that have to be there before block `block` can be computed."""
         start, stop, _ = self._window(block)
         return source_span(start, stop, self.source.sample_rate, self.encoder.sample_rate)[1]
+
+    def followed_by(self, source: AudioSource, block: int) -> AudioFeatures:
+        """The same features with another voice from block `block` on, which begins at its first video frame.
+
+        What was heard before stays the left context. For a stream that runs:
+        ``run.update(audio=run.stream.audio.followed_by(source, run.block))``.
+        """
+        at = self.clock.frame_start(block_to_frames(block, self.block_frames).start)
+        follower = copy.copy(self)
+        follower.source = SwitchedAudio(self.source, source, at)
+        follower._remembered = OrderedDict()
+        return follower
 
     def ready(self, block: int) -> bool:
         """Whether block `block` exists and can be computed without waiting."""

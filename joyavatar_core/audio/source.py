@@ -95,6 +95,10 @@ class AudioSource(ABC):
         """Block until `samples` samples exist (True), or the source has ended or `timeout` seconds passed (False)."""
         return samples <= self.available
 
+    def arrival(self, samples: int) -> float | None:
+        """When the last of the first `samples` samples came in, by time.monotonic; None for what was always there."""
+        return None
+
     @abstractmethod
     def _window(self, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop), 0 <= start < stop, as float32 [<= stop - start, channels]: fewer only at the end."""
