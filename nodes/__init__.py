@@ -11,6 +11,7 @@ from .loader import JoyAvatarModelLoader
 from .reference import JoyAvatarReference
 from .report import JoyAvatarStreamReport
 from .sampler import JoyAvatarStreamingSampler
+from .samples import copy_samples
 from .schedule import JoyAvatarPSBSchedule
 from .video import JoyAvatarStreamToVideo
 from .voice import JoyAvatarAudioEncode
@@ -34,4 +35,5 @@ class JoyAvatarExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_folders()
+        copy_samples()
         return NODES

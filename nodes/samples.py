@@ -1,0 +1,26 @@
+"""The sample portraits and voices, put where the host's loader nodes look, so that a template runs as it is opened."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import folder_paths
+
+ASSETS = Path(__file__).parent.parent / "joyavatar_core" / "assets"
+PREFIX = "joyavatar_"  # the input folder is the user's and flat: say whose these are
+
+
+def copy_samples() -> None:
+    """Copy the samples to the host's input folder where it lacks them; never overwrites."""
+    inputs = Path(folder_paths.get_input_directory())
+    for source in sorted([*ASSETS.glob("portraits/*.png"), *ASSETS.glob("voices/*.flac")]):
+        target = inputs / (PREFIX + source.name)
+        if target.exists():
+            continue
+        try:
+            shutil.copyfile(source, target)
+        except OSError as problem:  # a read-only input folder: the templates then need the user's own files
+            logging.warning("JoyAvatar could not put its samples into %s: %s", inputs, problem)
+            return
