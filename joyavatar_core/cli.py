@@ -1,11 +1,14 @@
-"""The command line: ``speak`` makes a video of a portrait and a voice, ``inspect`` tells what a file is."""
+"""The command line: ``speak`` makes a video of a portrait and a voice, ``join`` saves what an interrupted recording
+made, ``inspect`` tells what a file is."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from .errors import AvatarError
@@ -39,6 +42,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
     command.add_argument("--report", help="write a JSON report of the run here")
+    recording = command.add_argument_group("recording", "long videos that survive a crash")
+    recording.add_argument("--state", metavar="DIR", help="record in segments and states in this folder")
+    recording.add_argument(
+        "--checkpoint-every", metavar="N|SIZE",
+        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
+        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
+    )  # fmt: skip
+    recording.add_argument("--resume", action="store_true", help="go on with what is in --state, if anything")
     models = command.add_argument_group("models")
     models.add_argument("--weights", default="embedded", help="transformer: 'embedded' or a file")
     models.add_argument("--vae", default="embedded", help="'embedded' or a Wan2.1 VAE file")
@@ -52,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: the file's, float32 on a CPU")
     machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
+
+    join = commands.add_parser("join", help="make one video of what a --state folder holds so far")
+    join.set_defaults(run=run_join)
+    join.add_argument("folder", metavar="DIR")
+    join.add_argument("--out", required=True, help="the video to write, *.mp4")
 
     inspect = commands.add_parser("inspect", help="tell what a file of weights is")
     inspect.set_defaults(run=run_inspect)
@@ -81,10 +97,24 @@ def run_inspect(args: argparse.Namespace) -> None:
     print(format_description(describe(args.file)))
 
 
+def run_join(args: argparse.Namespace) -> None:
+    """``join``: save what an interrupted recording made so far."""
+    from .recording import join_recording
+
+    print(join_recording(args.folder, args.out))
+
+
+def stop(number: int, frame: object) -> None:
+    """A polite request to end (SIGTERM) is treated as Ctrl-C is: files are closed and play."""
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for bad input said in one sentence, 130 when interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     args = parser().parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
     try:
         args.run(args)
     except AvatarError as problem:

@@ -79,12 +79,13 @@ class KVCache:
     def _tokens(self, tensor: Tensor, slot: int) -> Tensor:
         return tensor[:, :, slot * self.tokens : (slot + 1) * self.tokens]
 
-    def state_dict(self) -> dict[str, object]:
-        """Keys and values in use, with their frame numbers and positions."""
+    def state_dict(self, copy: bool = True) -> dict[str, object]:
+        """Keys and values in use, with their frame numbers and positions; views of them without `copy`."""
         used = self.length * self.tokens
+        keys, values = self.keys[:, :, :used], self.values[:, :, :used]
         return {
-            "keys": self.keys[:, :, :used].clone(),
-            "values": self.values[:, :, :used].clone(),
+            "keys": keys.clone() if copy else keys,
+            "values": values.clone() if copy else values,
             "frames": list(self.frames),
             "positions": list(self.positions),
         }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from .config import AvatarConfig
 from .errors import AvatarError
@@ -16,8 +19,13 @@ from .report import RunReport
 from .sampling.mci import MciSettings
 from .sampling.presets import Preset, parse_settings, preset
 from .sampling.psb import PsbSettings
+from .sampling.stream import LatentBlock
 from .sampling.urcr import UrcrSettings
 
+if TYPE_CHECKING:
+    from .recording import Recording
+
+log = logging.getLogger(__name__)
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -59,9 +67,15 @@ def speak(args: argparse.Namespace) -> None:
 
     from .audio import FileAudio
     from .avatar import load_avatar, load_prompt
+    from .recording import DEFAULT_INTERVAL, Interval, Recording
     from .talk import talk
     from .video import VideoWriter
+    from .video.containers import checked_target
 
+    if (args.resume or args.checkpoint_every) and not args.state:
+        raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
+    every = Interval.parse(args.checkpoint_every) if args.checkpoint_every else DEFAULT_INTERVAL
+    checked_target(args.out)
     if args.report and not Path(args.report).resolve().parent.is_dir():  # known before the work, not after it
         raise AvatarError(f"The report {args.report} cannot be written: there is no such folder; choose another place.")
     device = choose_device(args.device)
@@ -81,24 +95,49 @@ def speak(args: argparse.Namespace) -> None:
     )
     facts = {"preset": args.preset, "seed": args.seed, "width": width, "height": height, **asdict(settings)}
     report = RunReport(config.fps, avatar.name, config.trained, facts)
-    writer = VideoWriter(
-        args.out, width, height, config.fps, voice.sample_rate, voice.channels, crf=args.quality,
-        metadata={"title": Path(args.out).stem, "joyavatar": {"weights": avatar.name, **facts}},
-    )  # fmt: skip
-    started = time.perf_counter()
-    total = stream.num_frames
-    with writer, contextlib.closing(iter(stream)) as run, tqdm(total=total, unit="frame", disable=None) as bar:
+    metadata = {"title": Path(args.out).stem, "joyavatar": {"weights": avatar.name, **facts}}
+    with tqdm(total=stream.num_frames, unit="frame", disable=None) as bar:
 
-        def on_block(block, shown) -> None:
+        def on_block(block: LatentBlock, shown: Tensor) -> None:
             report.add(block, len(shown))
             bar.set_postfix_str(f"block {block.index}, {report.frames / config.fps:.1f} s of video")
             bar.update(len(shown))
 
-        talk(run, avatar.decoder, writer, voice, on_block)
+        started, before = time.perf_counter(), 0
+        if args.state:
+            with Recording(
+                args.state, stream, avatar.decoder, voice, every=every, crf=args.quality, resume=args.resume,
+                metadata=metadata,
+            ) as recording:  # fmt: skip
+                say_where(recording)
+                report.frames = recording.frames
+                before = bar.n = recording.frames
+                recording.record(on_block)
+                recording.join(args.out)
+        else:
+            with VideoWriter(
+                args.out, width, height, config.fps, voice.sample_rate, voice.channels, crf=args.quality,
+                metadata=metadata,
+            ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
+                talk(run, avatar.decoder, writer, voice, on_block)
     seconds = time.perf_counter() - started
     report.audio_seconds = min(voice.num_samples / voice.sample_rate, report.frames / config.fps)
     if args.report:
         report.to_json(args.report)
     stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"
     print(f"{args.out}: {report.frames} frames, {report.frames / config.fps:.2f} s, "
-          f"{report.frames / seconds:.1f} frames/s{stand_in}")  # fmt: skip
+          f"{(report.frames - before) / seconds:.1f} frames/s{stand_in}")  # fmt: skip
+
+
+def say_where(recording: Recording) -> None:
+    """Log what a recording costs on the disk and where it begins."""
+    fps = recording.stream.model.config.fps
+    log.info(
+        "every %d blocks a segment of %.1f s and a state of up to %.1f MB in %s (two states are kept)",
+        recording.every, recording.every * recording.stream.model.config.block_frames * 4 / fps,
+        recording.state_bytes / 1e6, recording.folder.path,
+    )  # fmt: skip
+    if recording.finished:
+        log.info("this recording is finished; its video is put together again")
+    elif recording.frames:
+        log.info("going on behind block %d, %.1f s into the video", recording.blocks - 1, recording.frames / fps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -12,17 +12,23 @@ from .portrait import to_uint8
 from .sampling.run import StreamRun
 from .sampling.stream import LatentBlock
 from .vae import StreamingVAE, TinyDecoder
+from .vae.cache import VAECache
 from .video import VideoWriter
 
 OnBlock = Callable[[LatentBlock, Tensor], None]  # (block, its frames uint8 [N, H, W, 3])
 
 
 @torch.no_grad()
-def frames_of(run: StreamRun, decoder: StreamingVAE | TinyDecoder) -> Iterator[tuple[LatentBlock, Tensor]]:
-    """Every block of a run with its video frames, uint8 [N, H, W, 3]; the decoder's cache makes them seamless."""
-    cache = decoder.new_cache()
+def frames_of(
+    blocks: Iterable[LatentBlock], decoder: StreamingVAE | TinyDecoder, cache: VAECache | None = None
+) -> Iterator[tuple[LatentBlock, Tensor]]:
+    """Every block of a run with its video frames, uint8 [N, H, W, 3]; the decoder's cache makes them seamless.
+
+    cache: the decoder's, where the blocks go on with a stream that has begun.
+    """
+    cache = decoder.new_cache() if cache is None else cache
     like = next(decoder.parameters())
-    for block in run:
+    for block in blocks:
         video = decoder.decode(block.latents.to(like.device, like.dtype), cache)[0]
         yield block, to_uint8(video[:, : block.num_frames])
 
@@ -33,10 +39,16 @@ def talk(
     writer: VideoWriter,
     voice: AudioSource | None = None,
     on_block: OnBlock | None = None,
+    *,
+    blocks: Iterable[LatentBlock] | None = None,
+    cache: VAECache | None = None,
 ) -> None:
-    """Write a run's frames, and the voice that belongs to them, into an open writer."""
+    """Write a run's frames, and the voice that belongs to them, into an open writer.
+
+    blocks: which of the run's, default all that are left. cache: as in `frames_of`.
+    """
     clock = Clock(voice.sample_rate, run.stream.model.config.fps) if voice is not None else None
-    for block, frames in frames_of(run, decoder):
+    for block, frames in frames_of(run if blocks is None else blocks, decoder, cache):
         writer.write(frames)
         if clock is not None:
             start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))

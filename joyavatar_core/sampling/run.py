@@ -52,7 +52,7 @@ class StreamRun:
         self.cursor = 0  # position of its first frame
         self.past: list[PastBlock] = []
         height, width = stream.latent_size
-        self.device = next(stream.model.parameters()).device
+        self.device = stream.compute_device
         self.dtype = stream.compute_dtype
         self.noise = stream.noise or NoiseSource(stream.seed)
         self.cache: KVCache | None = self._new_cache()
@@ -289,14 +289,17 @@ class StreamRun:
 
     # --- resuming --------------------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, object]:
-        """All that the next block depends on besides the recipe: tensors, numbers and lists of them."""
+    def state_dict(self, copy: bool = True) -> dict[str, object]:
+        """All that the next block depends on besides the recipe: tensors, numbers and lists of them.
+
+        Without `copy` the keys and values are views that the next block overwrites: to be stored at once.
+        """
         return {
             "block": self.block,
             "cursor": self.cursor,
-            "cache": self.cache.state_dict(),
-            "past": [dataclasses.asdict(past) for past in self.past],
-            "recipe": self._recipe(),
+            "cache": self.cache.state_dict(copy),
+            "past": [dataclasses.asdict(past) if copy else vars(past) for past in self.past],
+            "recipe": self.recipe(),
             "environment": self._environment(),
         }
 
@@ -306,7 +309,7 @@ class StreamRun:
         Raises AvatarError where the recipe differs; another torch, device or thread count is only a warning, since it
         costs nothing but bit-for-bit identity.
         """
-        for name, mine in self._recipe().items():
+        for name, mine in self.recipe().items():
             if state["recipe"].get(name) != mine:
                 raise AvatarError(
                     f"The saved state was made with {name} {state['recipe'].get(name)} and this stream has {mine}; "
@@ -321,9 +324,15 @@ class StreamRun:
         self.block = state["block"]
         self.cursor = state["cursor"]
         self.cache.load_state_dict(state["cache"])
-        self.past = [PastBlock(**past) for past in state["past"]]
+        self.past = [PastBlock(**{**past, **self._on_device(past)}) for past in state["past"]]
 
-    def _recipe(self) -> dict[str, object]:
+    def _on_device(self, past: dict[str, object]) -> dict[str, Tensor]:
+        """Copies of a stored block's tensors: a state may lie in a mapped file that is replaced later."""
+        tensors = {name: value for name, value in past.items() if isinstance(value, Tensor)}
+        return {name: value.to(self.device, self.dtype, copy=True) for name, value in tensors.items()}
+
+    def recipe(self) -> dict[str, object]:
+        """The settings that a state belongs to, as JSON gives them back."""
         stream = self.stream
         return {
             "seed": stream.seed, "size": list(stream.latent_size), "dtype": str(self.dtype), "layers": len(self.text),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,27 @@ import av
 
 from ..errors import AvatarError
 from .audio import AudioEncoder
-from .containers import assemble, checked_target, marked, saying, timed_audio
+from .containers import (
+    assemble,
+    checked_target,
+    copied_packets,
+    copied_sound,
+    marked,
+    saying,
+    timed_audio,
+    trim_to_whole_fragments,
+)
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ..audio import AudioSource
 
 
 def join_segments(
     paths: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
-    audio: tuple[np.ndarray, int] | None = None,
+    audio: tuple[np.ndarray, int] | AudioSource | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> Path:
     """Put segments one behind another: the decoded frames are exactly theirs, the sound is encoded once over all.
@@ -29,7 +41,8 @@ def join_segments(
     Args:
         paths: files closed by `VideoWriter`, all with the same size, fps, crf and preset; their own sound is left out.
         out: the joined mp4.
-        audio: (samples float32 [S] or [S, C], sample rate in Hz), numpy or torch; cut where the picture ends.
+        audio: (samples float32 [S] or [S, C], sample rate in Hz), numpy or torch, or a source that is read in windows;
+            cut where the picture ends.
         metadata: tags, as in `VideoWriter`.
     Raises AvatarError for segments that do not fit together and for files that cannot be read or written.
     """
@@ -48,14 +61,27 @@ def join_segments(
         fps, frames = formats[0][0], sum(counts)
 
         def sound(output: av.container.OutputContainer) -> Iterator[av.Packet]:
-            samples, sample_rate = audio
-            encoder = AudioEncoder(output, sample_rate, 1 if samples.ndim == 1 else samples.shape[-1])
-            length = min(encoder.length(len(samples)), int(frames * encoder.rate / fps))
-            return timed_audio(encoder.encode_all(samples), encoder.stream, encoder.rate, length)
+            if isinstance(audio, tuple):
+                samples, sample_rate = audio
+                encoder = AudioEncoder(output, sample_rate, 1 if samples.ndim == 1 else samples.shape[-1])
+                given, packets = len(samples), encoder.encode_all(samples)
+            else:
+                encoder = AudioEncoder(output, audio.sample_rate, audio.channels)
+                given, packets = audio.num_samples, encode_source(encoder, audio, int(frames * audio.sample_rate / fps))
+            length = min(encoder.length(given), int(frames * encoder.rate / fps))
+            return timed_audio(packets, encoder.stream, encoder.rate, length)
 
-        has_sound = audio is not None and len(audio[0])
+        has_sound = audio is not None and (not isinstance(audio, tuple) or len(audio[0]))
         assemble(target, segments, fps, frames, marked(metadata), sound if has_sound else None)
     return target
+
+
+def encode_source(encoder: AudioEncoder, source: AudioSource, stop: int) -> Iterator[av.Packet]:
+    """The packets of a source's first `stop` samples (fewer where it ends), a second of it in memory at a time."""
+    stop = min(stop, source.num_samples)
+    for start in range(0, stop, source.sample_rate):
+        yield from encoder.encode(source.read_native(start, min(start + source.sample_rate, stop)))
+    yield from encoder.flush()
 
 
 def inspect_segment(path: Path) -> tuple[tuple[Fraction, int, int, bytes], int]:
@@ -68,6 +94,20 @@ def inspect_segment(path: Path) -> tuple[tuple[Fraction, int, int, bytes], int]:
         stream = source.streams.video[0]
         context = stream.codec_context
         return (stream.average_rate, context.width, context.height, bytes(context.extradata or b"")), stream.frames
+
+
+def rescue_segment(growing: Path, out: Path) -> None:
+    """Cut a growing file behind its last whole fragment and copy it, pictures and sound, to a plain mp4.
+
+    Raises OSError or av.FFmpegError where not one frame can be saved.
+    """
+    trim_to_whole_fragments(growing)
+    frames = sum(1 for _ in copied_packets(growing, "video"))
+    with av.open(str(growing)) as source:
+        fps, tags = source.streams.video[0].average_rate, dict(source.metadata)
+        rate = source.streams.audio[0].rate if source.streams.audio else None
+    sound = None if rate is None else partial(copied_sound, growing, rate=rate, samples=int(frames * rate / fps))
+    assemble(out, [growing], fps, frames, marked(tags), sound)
 
 
 def describe(found: tuple[Fraction, int, int, bytes]) -> str:

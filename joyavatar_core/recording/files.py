@@ -1,0 +1,159 @@
+"""The folder of a recording: its names, its lock, and durable changes to it; nothing else in it is ever touched."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import AvatarError
+
+log = logging.getLogger(__name__)
+
+STATE = re.compile(r"state-(\d{8})\.safetensors(\.tmp)?")
+SEGMENT = re.compile(r"segment-(\d{8})(\.part\d*)?\.mp4(\.tmp)?")
+LOCK = "lock"
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
+
+class RecordingFolder:
+    """The files of one recording, numbered by the block they begin at.
+
+    Life cycle: made -> `lock` (creates the folder; only one process can hold it) -> used -> `unlock`. The lock is the
+    system's and dies with its process; the file `lock` stays and names the process.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Take the folder. Raises AvatarError where it cannot be made or is in use."""
+        try:
+            self.path.mkdir(exist_ok=True)
+            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666)
+        except OSError as problem:
+            raise AvatarError(
+                f"The state folder {self.path} cannot be used: {problem.strerror}; choose another place."
+            ) from None
+        try:
+            _lock_file(handle)
+        except OSError as problem:
+            if problem.errno in BUSY:
+                owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""
+                os.close(handle)
+                raise AvatarError(
+                    f"The state folder {self.path} is in use by process {owner or '(unknown)'}; "
+                    "wait for it, stop it, or choose another folder."
+                ) from None
+            log.warning("%s cannot be locked (%s): make sure that no other run uses it", self.path, problem.strerror)
+        with contextlib.suppress(OSError):  # the number is a courtesy; a full disk must not stop a resume here
+            os.truncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+        self._lock = handle
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def state(self, block: int) -> Path:
+        return self.path / f"state-{block:08d}.safetensors"
+
+    def segment(self, block: int) -> Path:
+        return self.path / f"segment-{block:08d}.mp4"
+
+    def states(self) -> list[int]:
+        """The blocks at which there are finished states, newest first."""
+        return sorted((block for block, done, _ in self._files(STATE) if done), reverse=True)
+
+    def segments(self) -> list[int]:
+        """The blocks at which finished segments begin, in order."""
+        return sorted(block for block, done, _ in self._files(SEGMENT) if done)
+
+    def growing(self) -> Path | None:
+        """The newest segment that is still being written, or was when its process ended."""
+        parts = [(block, path) for block, done, path in self._files(SEGMENT) if not done and path.suffix == ".mp4"]
+        return max(parts)[1] if parts else None
+
+    def prune(self, states: range, segments: range) -> None:
+        """Delete unfinished files, states outside `states` and segments outside `segments`."""
+        for pattern, kept in ((STATE, states), (SEGMENT, segments)):
+            for block, done, path in self._files(pattern):
+                if not done or block not in kept:
+                    path.unlink()
+
+    def _files(self, pattern: re.Pattern[str]) -> list[tuple[int, bool, Path]]:
+        """(block, whether it is finished, path) of all files, or links, of one kind."""
+        found = []
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                match = pattern.fullmatch(entry.name)
+                if match and not entry.is_dir(follow_symlinks=False):
+                    found.append((int(match[1]), not any(match.groups()[1:]), Path(entry.path)))
+        return found
+
+
+def _lock_file(handle: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        os.lseek(handle, 1 << 20, os.SEEK_SET)  # far behind the text, which others may read
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        os.lseek(handle, 0, os.SEEK_SET)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open for reading; a link or a device under that name is an OSError."""
+    handle = os.open(path, os.O_RDONLY | NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.fdopen(handle, "rb")
+
+
+@contextlib.contextmanager
+def replace_synced(target: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `target` at once and durably if all goes well, and vanishes if not."""
+    unfinished = target.with_name(target.name + ".tmp")
+    with contextlib.suppress(FileNotFoundError):
+        unfinished.unlink()
+    try:
+        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, target)
+        sync_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def sync_file(path: Path) -> None:
+    """Return when a finished file and its name are on the disk."""
+    with path.open("r+b") as file:  # Windows syncs only what is open for writing
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make new names durable; Windows has no such call and needs none."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

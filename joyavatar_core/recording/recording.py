@@ -1,0 +1,256 @@
+"""Recording: a video made in segments, each with the state behind it, so that a run of hours survives its process.
+
+The order on the disk is what makes it safe: a segment is finished and synced, then the state behind it is written
+beside the older one, synced and renamed, and only then is the oldest state deleted. A state therefore vouches for all
+segments before it, and whatever else is found after a crash belongs to the segment that is made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from math import prod
+from pathlib import Path
+from types import TracebackType
+
+from torch import Tensor
+
+from ..audio import AudioSource
+from ..audio.clock import block_to_frames, num_blocks
+from ..errors import AvatarError
+from ..sampling.stream import AvatarStream, LatentBlock
+from ..talk import OnBlock, talk
+from ..video import VideoWriter, join_segments
+from ..video.containers import saying
+from .files import RecordingFolder, sync_file
+from .fingerprint import new_digest, raw_bytes
+from .interval import DEFAULT_INTERVAL, Interval
+from .snapshot import Decoder, Segment, cache_layout, check_identity, check_run_state, environment, identity_of
+from .state import MAX_HEADER, DamagedError, read_state, write_state
+
+log = logging.getLogger(__name__)
+STATES_KEPT = 2
+
+
+class Recording:
+    """A talking video in a folder of segments and states.
+
+    Life cycle: made -> `open` (locks the folder; begins, or takes up the newest whole state) -> `record` to the end,
+    or until an exception or a signal stops it -> `join` -> `close` (unlocks). As a context manager it opens and closes.
+    Segments end where states are written, whether or not the run was ever interrupted, so that a resumed and an
+    uninterrupted recording hold the same files. Nothing outside the folder is written except `join`'s target, and in
+    it only files with this class's own names are deleted.
+
+    Args:
+        folder: made if absent; its parent must exist. One recording per folder.
+        stream: the recipe; with an end (a voice that is not live, or `frames`).
+        decoder: latents -> frames.
+        voice: the sound; None for a silent video.
+        every: how often a state is written; the rarest of its limits counts.
+        crf: the writer's quality.
+        resume: go on with what is in the folder; without it a folder that holds a recording is refused.
+        metadata: tags of the video.
+    Raises AvatarError for folders, settings and states that do not fit.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        stream: AvatarStream,
+        decoder: Decoder,
+        voice: AudioSource | None = None,
+        *,
+        every: Interval = DEFAULT_INTERVAL,
+        crf: int = 18,
+        resume: bool = False,
+        metadata: Mapping[str, object] | None = None,
+    ) -> None:
+        if stream.num_frames is None:
+            raise AvatarError("A stream without an end cannot be recorded to a state folder; give a number of frames.")
+        self.folder = RecordingFolder(folder)
+        self.stream, self.voice, self.metadata = stream, voice, metadata
+        self.segments: list[Segment] = []
+        self._decoder, self._crf, self._resume = decoder, crf, resume
+        self._layout = cache_layout(stream, decoder)
+        config = stream.model.config
+        self.every = every.in_blocks(self.state_bytes, config.fps, config.block_frames)
+        self._run = self._cache = self._identity = None
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state's tensors once the stream's memory is full; two states lie on the disk, three in passing."""
+        decoder = sum(dtype.itemsize * prod(shape) for shape, dtype in self._layout.values())
+        return self.stream.cache_bytes + decoder
+
+    @property
+    def blocks(self) -> int:
+        """Blocks in finished segments."""
+        return min(len(self.segments) * self.every, self._total_blocks)
+
+    @property
+    def frames(self) -> int:
+        """Video frames in finished segments."""
+        if not self.blocks:
+            return 0
+        return min(block_to_frames(self.blocks - 1, self._block_frames).stop, self.stream.num_frames)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every segment is there, so that only `join` is left to do."""
+        return self.blocks == self._total_blocks
+
+    def open(self) -> Recording:
+        """Lock the folder and begin, or go on behind the newest state that is whole with all its segments."""
+        self.folder.lock()
+        try:
+            self._identity = identity_of(
+                self.stream, self._decoder, self.voice, fps=str(self.stream.model.config.fps), quality=self._crf,
+                checkpoint_every=self.every,
+            )  # fmt: skip
+            self._run = iter(self.stream)
+            self._identity |= self._run.recipe()
+            self._cache = self._decoder.new_cache()
+            if self.folder.states() and self._resume:
+                self._take_up()
+            elif self.folder.states() or self.folder.segments():
+                raise AvatarError(
+                    f"{self.folder.path} already holds a recording{'' if self.folder.states() else ' without states'}; "
+                    f"{'resume it, or ' if self.folder.states() else ''}choose another folder."
+                )
+            else:
+                self._prune()
+                self._save()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def record(self, on_block: OnBlock | None = None) -> None:
+        """Generate and write until the end. Whatever stops it earlier leaves files that play and can be resumed."""
+        while not self.finished:
+            self.segments.append(self._record_segment(on_block))
+            self._save()
+
+    def join(self, out: str | os.PathLike[str]) -> Path:
+        """Put the finished segments into one mp4, their pictures copied, the sound encoded once; at once or not."""
+        paths = [self.folder.segment(number * self.every) for number in range(len(self.segments))]
+        return join_segments(paths, out, self.voice, self.metadata)
+
+    def close(self) -> None:
+        """Free the stream's memory and unlock the folder; what is recorded stays."""
+        if self._run is not None:
+            self._run.close()
+        self._run = self._cache = None
+        self.folder.unlock()
+
+    def __enter__(self) -> Recording:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def _record_segment(self, on_block: OnBlock | None) -> Segment:
+        path = self.folder.segment(self._run.block)
+        pictures = new_digest()
+
+        def note(block: LatentBlock, frames: Tensor) -> None:
+            pictures.update(raw_bytes(frames))
+            if on_block is not None:
+                on_block(block, frames)
+
+        height, width = (8 * side for side in self.stream.latent_size)
+        sound = (self.voice.sample_rate, self.voice.channels) if self.voice is not None else (None, 1)
+        with VideoWriter(
+            path, width, height, self.stream.model.config.fps, *sound, crf=self._crf, metadata=self.metadata
+        ) as writer:
+            blocks = itertools.islice(self._run, self.every)
+            talk(self._run, self._decoder, writer, self.voice, note, blocks=blocks, cache=self._cache)
+        with self._saying():
+            sync_file(path)
+            return Segment.of(path, pictures.hexdigest())
+
+    def _save(self) -> None:
+        """Write the state behind the last segment, then drop all but the newest two."""
+        state = {
+            "run": self._run.state_dict(copy=False),
+            "decoder": self._cache.state_dict(),
+            "identity": self._identity,
+            "environment": environment(),
+            "segments": [dataclasses.astuple(segment) for segment in self.segments],
+        }
+        with self._saying():
+            size = write_state(self.folder.state(self.blocks), state)
+            self._prune()
+        log.debug("state behind block %d: %d bytes", self.blocks, size)
+
+    def _prune(self) -> None:
+        with self._saying():
+            oldest = [block for block in self.folder.states() if block <= self.blocks][:STATES_KEPT]
+            self.folder.prune(range(min(oldest, default=0), self.blocks + 1), range(self.blocks))
+
+    # --- resuming --------------------------------------------------------------------------------------------------
+
+    def _take_up(self) -> None:
+        reasons = []
+        for block in self.folder.states():
+            path = self.folder.state(block)
+            try:
+                self._load(block, path)
+            except (DamagedError, OSError) as problem:
+                reason = problem.strerror if isinstance(problem, OSError) else problem
+                reasons.append(f"{path.name}: {reason}")
+                log.warning("the state %s cannot be used: %s", path.name, reason)
+                continue
+            self._prune()
+            return
+        raise AvatarError(
+            f"No state in {self.folder.path} can be used ({'; '.join(reasons)}); "
+            "join what there is with the join command and start again in another folder."
+        )
+
+    def _load(self, block: int, path: Path) -> None:
+        """Take up one state. Raises DamagedError or OSError, nothing changed, AvatarError for another recording's."""
+        state = read_state(path, self._most_bytes())
+        try:
+            check_identity(self.folder.path, state["identity"], self._identity)
+            segments = [Segment(*fields) for fields in state["segments"]]
+            ends = min(len(segments) * self.every, self._total_blocks)
+            if not state["run"]["block"] == ends == block or len(segments) > -(-self._total_blocks // self.every):
+                raise DamagedError(f"it is not the state behind block {block}")
+            check_run_state(self._run, self._layout, state)
+            for number, segment in enumerate(segments):
+                segment.check(self.folder.segment(number * self.every))
+            for name, value in environment().items():
+                if state["environment"].get(name) != value:
+                    log.warning("resuming with %s %s where the recording began with %s: the video may not be the same "
+                                "byte for byte", name, value, state["environment"].get(name))  # fmt: skip
+            self._run.load_state_dict(state["run"])
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise DamagedError(f"its contents are malformed ({type(problem).__name__})") from None
+        self._cache.load_state_dict(state["decoder"])
+        self.segments = segments
+
+    def _most_bytes(self) -> int:
+        past = 4 * 8 * prod(self._run.shape)  # the few newest blocks' latents, of any dtype, and their voice
+        return self.state_bytes + (1 + self.stream.urcr.recent + self.stream.mci.injected) * past + MAX_HEADER
+
+    # --- arithmetic ------------------------------------------------------------------------------------------------
+
+    @property
+    def _block_frames(self) -> int:
+        return self.stream.model.config.block_frames
+
+    @property
+    def _total_blocks(self) -> int:
+        return num_blocks(self.stream.num_frames, self._block_frames)
+
+    def _saying(self) -> AbstractContextManager[None]:
+        return saying(f"The recording in {self.folder.path} cannot be written", "free some space and resume it")

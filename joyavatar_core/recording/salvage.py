@@ -1,0 +1,100 @@
+"""One video of whatever a recording folder holds: finished segments, and what plays of the one that was growing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ..audio import AudioSource, FileAudio
+from ..errors import AvatarError
+from ..video import join_segments
+from ..video.containers import checked_target
+from ..video.segments import inspect_segment, rescue_segment
+from .files import RecordingFolder
+
+log = logging.getLogger(__name__)
+
+
+class ChainedAudio(AudioSource):
+    """The sound of files one behind another; `lengths` in samples, all of one rate and width."""
+
+    def __init__(self, files: Sequence[FileAudio], lengths: Sequence[int]) -> None:
+        super().__init__(files[0].sample_rate)
+        self.files, self.lengths = files, lengths
+
+    @property
+    def channels(self) -> int:
+        return self.files[0].channels
+
+    @property
+    def num_samples(self) -> int:
+        return sum(self.lengths)
+
+    def _window(self, start: int, stop: int) -> np.ndarray:
+        parts, begin = [np.zeros((0, self.channels), np.float32)], 0
+        for file, length in zip(self.files, self.lengths, strict=True):
+            first, last = max(start - begin, 0), min(stop - begin, length)
+            if first < last:
+                parts.append(file.read_native(first, last))
+            else:
+                file.close()
+            begin += length
+        return np.concatenate(parts)
+
+
+def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+    """Make one mp4 of an unfinished (or finished) recording; the folder is only read, also while a run fills it.
+
+    The pictures are copied; the sound is the segments', encoded again in one piece. A segment that cannot be read ends
+    the video there, with a warning. Raises AvatarError where there is nothing to join or nowhere to put it.
+    """
+    files = RecordingFolder(folder)
+    target = checked_target(out)
+    if not files.path.is_dir():
+        raise AvatarError(f"There is no state folder {files.path}, expected one that a recording was made in.")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        paths = [files.segment(block) for block in files.segments()]
+        growing = files.growing()
+        if growing is not None and files.segment(int(growing.name[8:16])) not in paths:
+            paths.append(rescued(growing, Path(scratch)))
+        whole = []
+        for path in paths:
+            try:
+                whole.append((path, *inspect_segment(path)))
+            except (AvatarError, OSError, av.FFmpegError) as problem:
+                log.warning("the video ends before %s, which cannot be read (%s)", path.name, problem)
+                break
+        if not whole:
+            raise AvatarError(f"{files.path} holds no segment that plays yet, so there is nothing to join.")
+        return join_segments([path for path, *_ in whole], target, sound_of(whole))
+
+
+def rescued(growing: Path, scratch: Path) -> Path:
+    """A plain mp4 of the whole fragments of a growing file; the growing file itself is not changed."""
+    copy, plain = scratch / "fragments.mp4", scratch / growing.name
+    with suppress(OSError, av.FFmpegError):
+        shutil.copyfile(growing, copy)
+        rescue_segment(copy, plain)
+    return plain
+
+
+def sound_of(segments: Sequence[tuple]) -> AudioSource | None:
+    """The segments' own sound, each as long as its picture; None where they are silent."""
+    with av.open(str(segments[0][0])) as first:
+        if not first.streams.audio:
+            return None
+    files = [FileAudio(path) for path, *_ in segments]
+    rate, ends, frames = files[0].sample_rate, [0], 0
+    for _, (fps, *_), count in segments:
+        frames += count
+        ends.append(int(frames * rate / fps))
+    return ChainedAudio(files, [stop - start for start, stop in pairwise(ends)])

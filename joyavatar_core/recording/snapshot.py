@@ -1,0 +1,127 @@
+"""What a state holds besides its tensors: who made it, of what, and which segments are finished before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+
+from ..audio import AudioSource
+from ..errors import AvatarError
+from ..sampling.run import StreamRun
+from ..sampling.stream import AvatarStream
+from ..vae import StreamingVAE, TinyDecoder
+from .files import open_regular
+from .fingerprint import module_fingerprint, stream_digest, tensors_fingerprint, voice_fingerprint
+from .state import DamagedError, same_layout
+
+Decoder = StreamingVAE | TinyDecoder
+PROBE = 2  # height and width in latents of the picture that a decoder's cache is measured with
+WHAT = {  # fingerprints, in words; the rest of an identity is settings
+    "weights": "other weights", "decoder": "another decoder", "audio_encoder": "another audio encoder",
+    "portrait": "another portrait", "voice": "another voice", "prompt": "another prompt",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A finished segment: bytes of its file, hashes of the file and of its frames before encoding (uint8 RGB)."""
+
+    size: int
+    digest: str
+    pictures: str
+
+    @classmethod
+    def of(cls, path: Path, pictures: str) -> Segment:
+        with open_regular(path) as file:
+            return cls(path.stat().st_size, stream_digest(file), pictures)
+
+    def check(self, path: Path) -> None:
+        """Raises DamagedError unless the file is the one that was finished."""
+        try:
+            with open_regular(path) as file:
+                whole = path.stat().st_size == self.size and stream_digest(file) == self.digest
+        except OSError as problem:
+            raise DamagedError(f"{path.name} is missing or unreadable ({problem.strerror})") from None
+        if not whole:
+            raise DamagedError(f"{path.name} is damaged")
+
+
+def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | None, **settings: Any) -> dict[str, Any]:
+    """Everything that determines the frames and the files: fingerprints and settings, as JSON gives them back."""
+    features = stream.audio
+    tensors = {"portrait": stream.reference, "prompt": stream.text}
+    hearing = [getattr(features, name, None) for name in ("left_frames", "right_frames", "offset")]
+    return {
+        "weights": module_fingerprint(stream.model),
+        "decoder": module_fingerprint(decoder),
+        "audio_encoder": module_fingerprint(getattr(features, "encoder", None)),
+        **{name: tensors_fingerprint([("", t)]) if t is not None else None for name, t in tensors.items()},
+        "voice": voice_fingerprint(voice) if voice is not None else None,
+        "frames": stream.num_frames,
+        "hearing": hearing,
+        **settings,
+    }
+
+
+def check_identity(folder: Path, recorded: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Raises AvatarError that names the first thing in which this run is not the recorded one."""
+    for name, value in mine.items():
+        before = recorded.get(name)
+        if before != value:
+            what = WHAT.get(name) or f"{name.replace('_', ' ')} {before} and this run has {value}"
+            raise AvatarError(
+                f"The recording in {folder} was made with {what}; resume with the same, or choose another folder."
+            )
+
+
+def environment() -> dict[str, str]:
+    """What may change the encoder's bytes and costs identity only."""
+    return {"av": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}
+
+
+@torch.no_grad()
+def cache_layout(stream: AvatarStream, decoder: Decoder) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of every tensor in the decoder's cache once a block is decoded, found on a tiny picture."""
+    cache = decoder.new_cache()
+    like = next(decoder.parameters())
+    config = stream.model.config
+    probe = torch.zeros(1, config.out_channels, config.block_frames, PROBE, PROBE, device=like.device, dtype=like.dtype)
+    decoder.decode(probe, cache)
+    height, width = (side // PROBE for side in stream.latent_size)
+
+    def scaled(b: int, t: int, h: int, w: int, c: int) -> tuple[int, ...]:
+        return b, t, h * height, w * width, c
+
+    return {name: (scaled(*frames.shape), frames.dtype) for name, frames in cache.frames.items()}
+
+
+def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Raises DamagedError unless a state fits this run: every tensor's shape and dtype, every number's range."""
+    saved, cache = state["run"], run.cache
+    block, cursor, frames, positions = saved["block"], saved["cursor"], saved["cache"]["frames"], saved["cache"][
+        "positions"
+    ]  # fmt: skip
+    numbers = [block, cursor, *frames, *positions]
+    if not all(type(number) is int and 0 <= number < 2**40 for number in numbers):
+        raise DamagedError("its numbers are out of range")
+    if len(frames) != len(positions) or len(frames) > cache.slots or (block == 0) != (not frames):
+        raise DamagedError("its cache does not fit")
+    layers, batch, _, *rest = cache.keys.shape
+    shape = (layers, batch, len(frames) * cache.tokens, *rest)
+    hidden = (1, run.shape[2], run.stream.model.config.audio_hidden)
+    whole = all(same_layout(saved["cache"][name], shape, cache.keys.dtype) for name in ("keys", "values"))
+    for past in saved["past"]:
+        whole &= set(past) == {"index", "latents", "hidden", "context_noise"} and past["index"] in range(block)
+        whole &= same_layout(past["latents"], run.shape, run.dtype)
+        whole &= past["hidden"] is None or same_layout(past["hidden"], hidden, run.dtype)
+        whole &= 0 <= past["context_noise"] <= 1
+    expected = layout if block else {}
+    whole &= set(state["decoder"]) == set(expected)
+    whole &= all(same_layout(state["decoder"][name], *form) for name, form in expected.items())
+    if not whole:
+        raise DamagedError("its tensors do not fit this run")
