@@ -13,8 +13,6 @@ from types import TracebackType
 from typing import Any
 
 import av
-import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from ..errors import AvatarError
 from .audio import AudioEncoder, check_sound
@@ -28,9 +26,9 @@ from .containers import (
     saying,
     trim_to_whole_fragments,
 )
+from .picture import YuvConverter, add_h264, check_h264, checked_frames
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-BT709 = 1  # the code point for matrix, primaries and transfer alike (ITU-T H.273)
 
 
 class VideoWriter:
@@ -82,8 +80,7 @@ class VideoWriter:
             raise AvatarError(f"The quality (crf) is {crf}, expected 1 (best) to 51 (smallest file); change it.")
         if preset not in PRESETS:
             raise AvatarError(f"The encoder preset is {preset!r}, expected one of {', '.join(PRESETS)}; choose one.")
-        if "libx264" not in av.codecs_available:
-            raise AvatarError("This PyAV has no libx264, which writing H.264 needs; install PyAV from PyPI.")
+        check_h264()
         if sample_rate is not None:
             check_sound(sample_rate, channels)
         self.path = checked_target(path)
@@ -116,12 +113,8 @@ class VideoWriter:
         with saying(f"{self.path} cannot be written", "choose another place"):
             self.growing = self._claim_growing_name()
             self._container = open_output(self.growing, GROWING, self.metadata)
-            self._video = self._container.add_stream("libx264", rate=self.fps, options=self._options)
-            context = self._video.codec_context
-            context.width, context.height, context.pix_fmt = self.width, self.height, "yuv420p"
-            context.color_range = ColorRange.MPEG
-            context.colorspace = context.color_primaries = context.color_trc = BT709
-            self._to_yuv = VideoReformatter()
+            self._video = add_h264(self._container, self.width, self.height, self.fps, self._options)
+            self._to_yuv = YuvConverter()
             self._audio = None
             self._state = "open"
             sample_rate, channels = self._sound
@@ -137,21 +130,8 @@ class VideoWriter:
     def write(self, frames: Any) -> None:
         """Append frames: uint8 RGB [N, H, W, 3], numpy or torch."""
         self._expect_open()
-        frames = frames.detach().cpu().numpy() if hasattr(frames, "detach") else np.asarray(frames)
-        if frames.shape[1:] != (self.height, self.width, 3) or frames.dtype != np.uint8:
-            raise AvatarError(
-                f"The frames are {frames.dtype} {list(frames.shape)}, "
-                f"expected uint8 [N, {self.height}, {self.width}, 3]; convert them first."
-            )
-        for picture in frames:
-            rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = self._to_yuv.reformat(
-                rgb,
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.JPEG,
-                dst_color_range=ColorRange.MPEG,
-            )
+        for picture in checked_frames(frames, self.width, self.height):
+            frame = self._to_yuv(picture)
             frame.pts, frame.time_base = self.frames, 1 / self.fps
             self._mux(self._video.encode(frame))
             self.frames += 1

@@ -1,0 +1,64 @@
+"""RGB pictures into an H.264 stream of an output container: the part that a file and a live stream have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from ..errors import AvatarError
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+
+BT709 = 1  # the code point for matrix, primaries and transfer alike (ITU-T H.273)
+
+
+def check_h264() -> None:
+    """Raises AvatarError where H.264 cannot be encoded."""
+    if "libx264" not in av.codecs_available:
+        raise AvatarError("This PyAV has no libx264, which writing H.264 needs; install PyAV from PyPI.")
+
+
+def add_h264(
+    container: OutputContainer, width: int, height: int, fps: Fraction, options: Mapping[str, str]
+) -> av.VideoStream:
+    """A new yuv420p BT.709 stream, encoded by x264 with these options."""
+    stream = container.add_stream("libx264", rate=fps, options=dict(options))
+    context = stream.codec_context
+    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+    context.color_range = ColorRange.MPEG
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    return stream
+
+
+def checked_frames(frames: Any, width: int, height: int) -> np.ndarray:
+    """Frames, numpy or torch, as uint8 [N, height, width, 3]; raises AvatarError for anything else."""
+    frames = frames.detach().cpu().numpy() if hasattr(frames, "detach") else np.asarray(frames)
+    if frames.shape[1:] != (height, width, 3) or frames.dtype != np.uint8:
+        raise AvatarError(
+            f"The frames are {frames.dtype} {list(frames.shape)}, "
+            f"expected uint8 [N, {height}, {width}, 3]; convert them first."
+        )
+    return frames
+
+
+class YuvConverter:
+    """Full-range RGB to limited-range BT.709 yuv420p, one picture at a time."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, picture: np.ndarray) -> av.VideoFrame:
+        """picture: uint8 [H, W, 3]."""
+        return self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+        )
