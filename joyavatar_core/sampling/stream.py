@@ -57,7 +57,7 @@ class AvatarStream:
     frames: video frames at most; None for as long as the audio lasts (for ever without audio).
     size: (h, w) of the latents where there is no reference.
     noise: where noise comes from; None for a NoiseSource of `seed`.
-    dtype: of latents and cache; None for the weights' own.
+    dtype, device: of latents and cache; None for the weights' own (a host may keep weights elsewhere and otherwise).
     Raises AvatarError at once for whatever cannot work.
     """
 
@@ -73,6 +73,7 @@ class AvatarStream:
     size: tuple[int, int] | None = None
     noise: NoiseSource | None = None
     dtype: torch.dtype | None = None
+    device: torch.device | None = None
     on_step: OnStep | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -132,6 +133,10 @@ class AvatarStream:
     @property
     def compute_dtype(self) -> torch.dtype:
         return self.dtype or next(self.model.parameters()).dtype
+
+    @property
+    def compute_device(self) -> torch.device:
+        return self.device or next(self.model.parameters()).device
 
     @property
     def num_frames(self) -> int | None:
