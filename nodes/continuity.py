@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from comfy_api.latest import io
 
+from ..joyavatar_core.config import AvatarConfig
+from ..joyavatar_core.sampling.mci import MciSettings
+from ..joyavatar_core.sampling.urcr import UrcrSettings
+from .model import avatar_of
+from .notes import note
 from .types import SCHEDULES, Continuity, advanced
+
+
+@dataclass(frozen=True)
+class ContinuitySettings:
+    """JOYAVATAR_CONTINUITY: MCI and URCR together, since what MCI shows must be among what URCR keeps."""
+
+    mci: MciSettings
+    urcr: UrcrSettings
 
 
 class JoyAvatarContinuity(io.ComfyNode):
@@ -82,9 +97,49 @@ class JoyAvatarContinuity(io.ComfyNode):
                     tooltip="Only to check the settings against the checkpoint and show its exact numbers.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[Continuity.Output("continuity", "continuity", tooltip="For the JoyAvatar Streaming Sampler.")],
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        raise NotImplementedError
+    def execute(
+        cls,
+        mci_mode: str,
+        mci_frames: int,
+        mci_noise: float,
+        urcr_mode: str,
+        sinks: int,
+        recent: int,
+        sink_source: str,
+        window: int,
+        model: object | None = None,
+    ) -> io.NodeOutput:
+        mci = MciSettings(mci_mode, mci_frames, mci_noise)
+        urcr = UrcrSettings(urcr_mode, sinks, recent, sink_source, window or None)
+        config = avatar_of(model).config if model is not None else AvatarConfig()
+        if model is not None:
+            urcr.check(config, mci)
+        text = effect_of(mci, urcr, config) + ("" if model is not None else " (as for the public 1.3B; wire model)")
+        return io.NodeOutput(ContinuitySettings(mci, urcr), ui=note(cls.hidden.unique_id, text))
+
+
+def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str:
+    """What the settings mean for a checkpoint: what is remembered, how often it is reset, what it costs."""
+    block = config.block_frames
+    seconds = 4 / config.fps  # of video a latent frame
+    passes = len(config.levels) + 1.0  # of a settled block: its steps and the refresh
+    extra = mci.injected / block
+    if urcr.mode == "off":
+        window = urcr.capacity(config)
+        memory = f"remembers {window} latent frames ({window * seconds:.1f} s), never resets"
+    else:
+        blocks = max(1, (config.trained_positions - urcr.sinks - urcr.recent) // block)
+        memory = (
+            f"resets every {blocks * block * seconds:.1f} s ({blocks} blocks), keeping {urcr.sinks} + {urcr.recent} of "
+            f"{config.trained_positions} latent frames"
+        )
+        if urcr.mode == "prefill":
+            extra += urcr.recent / block / blocks
+    noised = mci.injected or (mci.frames if mci.context_noise else 0)
+    motion = f"MCI {mci.mode} noises {noised} frames by {mci.noise:g}" if noised else "MCI off"
+    return f"{memory}; {motion}; cost about ×{1 + extra / passes:.2f}"

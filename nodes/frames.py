@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from itertools import pairwise
+
+import comfy.model_management as mm
+import torch
 from comfy_api.latest import io
 
+from ..joyavatar_core.audio import Clock, num_blocks
+from .notes import note, show_text
+from .progress import StreamProgress
+from .stream import HostStream
 from .types import OUTPUT, Stream
+from .vae import decoding_bytes, streaming_vae, to_host
+
+log = logging.getLogger(__name__)
+
+LARGE = 2**30  # bytes of frames that deserve a warning
 
 ONE_BATCH, BY_RESET, BY_COUNT = "one batch", "by reset", "by count"
 
@@ -49,11 +63,55 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
                     tooltip="The driving voice, trimmed to the frames of each batch.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        raise NotImplementedError
+    def execute(cls, stream: HostStream, vae: object, batching: str, count: int) -> io.NodeOutput:
+        total = stream.recipe.num_frames
+        width, height = stream.size
+        announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
+        decoder = streaming_vae(vae, stream.avatar.config)
+        images = torch.empty(total, height, width, 3)  # filled block by block: no second copy at the end
+        report, starts = stream.new_report(), [0]
+        progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
+        cache = decoder.new_cache()
+        memory = decoding_bytes(vae, height // 8, width // 8)
+        with stream.running(cls.__name__, progress.on_step, (decoder.patcher,), memory) as run:
+            for block in run:
+                video = decoder.decode(block.latents, cache)[0, :, : block.num_frames]  # [3, N, H, W] in -1 ... 1
+                shown = images[block.first_frame : block.last_frame + 1]
+                shown.copy_(video.permute(1, 2, 3, 0).add(1).div(2).clamp(0, 1))
+                report.add(block, len(shown))
+                if block.reset:
+                    starts.append(block.first_frame)
+                progress.block_done(block.index, shown[-1].mul(255).round().byte())
+        stream.report = report
+        batches = cut(total, batching, count, starts)
+        sound = [trimmed(stream, frames) for frames in batches]
+        return io.NodeOutput([images[frames.start : frames.stop] for frames in batches], float(stream.fps), sound)
+
+
+def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]:
+    """The frames of each batch; `resets` are the first frames of the blocks that begin one, 0 included."""
+    starts = {ONE_BATCH: [0], BY_RESET: resets, BY_COUNT: list(range(0, total, count))}[batching]
+    return [range(*ends) for ends in pairwise([*starts, total])]
+
+
+def trimmed(stream: HostStream, frames: range) -> dict:
+    """The driving voice that belongs to some frames, as the host's AUDIO."""
+    source = stream.voice.source
+    start, stop = Clock(source.sample_rate, stream.fps).frame_samples(frames)
+    samples = source.read_native(start, min(stop, source.num_samples))  # [S, channels]
+    return {"waveform": torch.from_numpy(samples.T.copy())[None], "sample_rate": source.sample_rate}
+
+
+def announce(cls: type[io.ComfyNode], size: int, what: str) -> None:
+    """Say, before the work begins, how much memory its result will take."""
+    text = f"{what} take {size / 2**20:,.0f} MiB of memory"
+    show_text(cls.hidden.unique_id, text)
+    if size > LARGE:
+        log.warning("%s: %s; JoyAvatar Stream to Video needs one block whatever the length", cls.__name__, text)
 
 
 class JoyAvatarStreamToLatent(io.ComfyNode):
@@ -68,11 +126,27 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
             description="Collects a stream's latents in the host's scale. The last block is whole, so decoding them "
             "may give up to a block of frames more than the voice is long; the node says how many to keep.",
             inputs=[Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler.")],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Latent.Output("latent", "latent", tooltip="[1, 16, frames, h, w], for VAE Decode and latent nodes.")
             ],
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        raise NotImplementedError
+    def execute(cls, stream: HostStream) -> io.NodeOutput:
+        config, kept = stream.avatar.config, stream.recipe.num_frames
+        height, width = stream.recipe.latent_size
+        latents = config.block_frames * num_blocks(kept, config.block_frames)
+        announce(cls, latents * height * width * config.out_channels * 4, f"{latents} latent frames")
+        report = stream.new_report()
+        progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
+        blocks = []
+        with stream.running(cls.__name__, progress.on_step) as run:
+            for block in run:
+                blocks.append(block.latents.to(mm.intermediate_device(), torch.float32))
+                report.add(block, block.num_frames)
+                progress.block_done(block.index)
+        stream.report = report
+        text = f"decodes to {1 + 4 * (latents - 1)} frames; the voice ends with frame {kept}: keep the first {kept}"
+        samples = to_host(torch.cat(blocks, dim=2), config)
+        return io.NodeOutput({"samples": samples}, ui=note(cls.hidden.unique_id, text))

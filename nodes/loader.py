@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
 from comfy_api.latest import io
 
-from ..joyavatar_core.avatar import EMBEDDED
-from .folders import checkpoint_names
+from ..joyavatar_core.avatar import EMBEDDED, open_embedded
+from ..joyavatar_core.checkpoints import open_checkpoint
+from ..joyavatar_core.errors import AvatarError
+from .folders import checkpoint_names, checkpoint_path
+from .model import avatar_patcher
 from .types import CATEGORY, advanced
 
 NO_BASE = "none"
-WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32")
+WEIGHT_DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class JoyAvatarModelLoader(io.ComfyNode):
@@ -62,5 +68,25 @@ class JoyAvatarModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        raise NotImplementedError
+    def execute(cls, model_name: str, weight_dtype: str, base_model: str) -> io.NodeOutput:
+        base = None if base_model == NO_BASE else existing(base_model)
+        embedded = model_name == EMBEDDED
+        checkpoint = open_embedded() if embedded else open_checkpoint(existing(model_name), base=base)
+        return io.NodeOutput(avatar_patcher(checkpoint, model_name, WEIGHT_DTYPES[weight_dtype]))
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, weight_dtype: str, base_model: str) -> list[object]:
+        """A file that was replaced under the same name is loaded again."""
+        paths = [checkpoint_path(name) for name in (model_name, base_model)]
+        return [weight_dtype, *(path and (str(path), path.stat().st_mtime_ns) for path in paths)]
+
+
+def existing(name: str) -> Path:
+    """The file that `name` stands for. Raises AvatarError where it has gone."""
+    path = checkpoint_path(name)
+    if path is None:
+        raise AvatarError(
+            f"The model '{name}' is not in models/diffusion_models or models/joyavatar; put it there, or choose "
+            "'embedded'."
+        )
+    return path

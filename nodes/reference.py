@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import comfy.model_management as mm
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..joyavatar_core.portrait import load_portrait
+from .model import avatar_of, check_picture
 from .types import CATEGORY
+from .vae import load_together, streaming_vae, to_host
 
 
 class JoyAvatarReference(io.ComfyNode):
@@ -53,5 +58,13 @@ class JoyAvatarReference(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        raise NotImplementedError
+    def execute(cls, image: Tensor, vae: object, model: object, width: int, height: int) -> io.NodeOutput:
+        config = avatar_of(model).config
+        width, height = width or config.width, height or config.height
+        check_picture(config, width, height)
+        portrait = load_portrait(image, width, height)  # [3, H, W] in -1 ... 1
+        decoder = streaming_vae(vae, config)
+        load_together([decoder.patcher], int(vae.memory_used_encode((1, 3, 1, height, width), vae.vae_dtype)))
+        latent = to_host(decoder.encode(portrait), config)
+        shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
+        return io.NodeOutput({"samples": latent.to(mm.intermediate_device())}, shown)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from dataclasses import asdict, replace
 
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..joyavatar_core.audio import Clock
+from ..joyavatar_core.config import AvatarConfig
+from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.sampling.presets import PRESETS
+from ..joyavatar_core.sampling.presets import preset as preset_settings
+from ..joyavatar_core.sampling.psb import PsbSettings
+from ..joyavatar_core.sampling.stream import AvatarStream
+from .continuity import ContinuitySettings
+from .model import avatar_of, check_picture
+from .stream import HostStream
+from .stream import Voice as HostVoice
 from .types import CATEGORY, Continuity, Psb, Stream, Voice
+from .vae import from_host
 
 
 class JoyAvatarStreamingSampler(io.ComfyNode):
@@ -55,5 +69,50 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        raise NotImplementedError
+    def execute(
+        cls,
+        model: object,
+        reference: dict,
+        voice: HostVoice,
+        preset: str,
+        seed: int,
+        prompt: list | None = None,
+        psb: PsbSettings | None = None,
+        continuity: ContinuitySettings | None = None,
+    ) -> io.NodeOutput:
+        avatar = avatar_of(model)
+        config = avatar.config
+        chosen = preset_settings(preset, config)
+        if psb is not None:
+            chosen = replace(chosen, psb=psb)
+        if continuity is not None:
+            chosen = replace(chosen, mci=continuity.mci, urcr=continuity.urcr)
+        latent = reference_of(reference, config)
+        recipe = AvatarStream(
+            avatar.diffusion_model,
+            from_host(latent, config) if config.has_reference else None,
+            voice.features,
+            text=prompt[0][0][:1] if prompt else None,
+            psb=chosen.psb,
+            mci=chosen.mci,
+            urcr=chosen.urcr,
+            seed=seed,
+            frames=Clock(voice.source.sample_rate, config.fps).num_frames(voice.source.num_samples),
+            size=tuple(latent.shape[-2:]),
+            dtype=avatar.compute_dtype,
+            device=model.load_device,
+        )
+        settings = {"preset": preset, "seed": seed, **asdict(chosen)}
+        return io.NodeOutput(HostStream(recipe, model, voice, settings))
+
+
+def reference_of(latent: dict, config: AvatarConfig) -> Tensor:
+    """The first of a LATENT's batch, in the host's scale. Raises AvatarError for latents of another kind or size."""
+    samples = latent["samples"]
+    if samples.ndim != 5 or samples.shape[1] != config.out_channels:
+        raise AvatarError(
+            f"The reference latent is {list(samples.shape)}, expected a Wan2.1 latent [1, {config.out_channels}, 1, h, "
+            "w]; wire JoyAvatar Reference here."
+        )
+    check_picture(config, 8 * samples.shape[-1], 8 * samples.shape[-2])
+    return samples[:1]

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from PIL import Image
 
+from ..joyavatar_core.config import PUBLIC_LEVELS
+from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.sampling.psb import PsbSettings
+from .model import avatar_of
+from .notes import drawn
+from .plots import chart
 from .types import SCHEDULES, Psb, advanced
+
+MOST_BLOCKS = 400  # that are drawn
 
 
 class JoyAvatarPSBSchedule(io.ComfyNode):
@@ -64,8 +73,46 @@ class JoyAvatarPSBSchedule(io.ComfyNode):
                 ),
             ],
             outputs=[Psb.Output("psb", "psb", tooltip="For the JoyAvatar Streaming Sampler.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        raise NotImplementedError
+    def execute(
+        cls,
+        first_steps: int,
+        base_steps: int,
+        blocks: int,
+        curve: float,
+        mode: str,
+        steps: str,
+        model: object | None = None,
+    ) -> io.NodeOutput:
+        settings = PsbSettings(
+            first=first_steps, base=base_steps or None, blocks=blocks, curve=curve, mode=mode, steps=step_list(steps)
+        )
+        trained = len(avatar_of(model).config.levels) if model is not None else None
+        if trained is not None:
+            settings.check(trained)
+        picture, text = curve_of(settings, trained)
+        return io.NodeOutput(settings, ui=drawn(picture, cls, text))
+
+
+def step_list(text: str) -> tuple[int, ...]:
+    """Steps from "8, 6 5" (commas, spaces or both). Raises AvatarError for what is no whole number."""
+    words = text.replace(",", " ").split()
+    if not all(word.isdecimal() for word in words):
+        raise AvatarError(f"PSB steps is '{text}'; give whole numbers such as 8, 6, 5, 4, or leave it empty.")
+    return tuple(int(word) for word in words)
+
+
+def curve_of(settings: PsbSettings, trained: int | None) -> tuple[Image.Image, str]:
+    """The schedule drawn over its first blocks and in words; `trained` None is drawn as the usual number of levels."""
+    levels = trained or len(PUBLIC_LEVELS)
+    ramp = len(settings.steps) or settings.blocks
+    shown = min(max(12, ramp + 4), MOST_BLOCKS)
+    steps = [settings.steps_for(block, levels) for block in range(shown)]
+    base = settings.steps_for(10**6, levels)
+    guess = "" if trained or settings.steps or settings.base else f" (with {levels} trained levels; wire model)"
+    listed = " ".join(map(str, steps[: min(ramp + 1, 12)]))
+    text = f"steps {listed} …, then {base} a block{guess}"
+    return chart(f"PSB: steps a block{guess}", steps, bars=True), text

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
 
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, io, ui
+from torch import Tensor
+
+from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.report import RunReport
+from ..joyavatar_core.sampling.stream import LatentBlock
+from ..joyavatar_core.talk import talk
+from ..joyavatar_core.video import VideoWriter
+from .notes import show_text
+from .progress import StreamProgress
+from .report import summary_line
+from .stream import HostStream
 from .types import OUTPUT, Stream
+from .vae import decoding_bytes, streaming_vae
+from .voice import waveform_of
+
+log = logging.getLogger(__name__)
 
 
 class JoyAvatarStreamToVideo(io.ComfyNode):
@@ -41,10 +62,82 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                 ),
             ],
             outputs=[io.Video.Output("video", "video", tooltip="The finished file, for native video nodes.")],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        raise NotImplementedError
+    def execute(
+        cls, stream: HostStream, vae: object, filename_prefix: str, quality: int, audio: dict | None = None
+    ) -> io.NodeOutput:
+        sound = waveform_of(audio) if audio is not None else stream.voice.source
+        decoder = streaming_vae(vae, stream.avatar.config)
+        width, height = stream.size
+        place = OutputFile.claim(filename_prefix, width, height)
+        report = stream.new_report()
+        writer = VideoWriter(
+            place.path, width, height, stream.fps, sound.sample_rate, sound.channels, crf=quality,
+            metadata=tags(cls.hidden, report),
+        )  # fmt: skip
+        progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
+
+        def on_block(block: LatentBlock, frames: Tensor) -> None:
+            report.add(block, len(frames))
+            progress.block_done(block.index, frames[-1])
+
+        memory = decoding_bytes(vae, height // 8, width // 8)
+        with stream.running(cls.__name__, progress.on_step, (decoder.patcher,), memory) as run:
+            try:
+                with writer:
+                    talk(run, decoder, writer, sound, on_block)
+            except BaseException:
+                if writer.growing is not None:
+                    log.warning("stopped after %d frames; what was made plays: %s", writer.frames, writer.growing)
+                raise
+        report.audio_seconds = min(sound.num_samples / sound.sample_rate, report.frames / stream.fps)
+        stream.report = report
+        show_text(cls.hidden.unique_id, summary_line(report))
+        return io.NodeOutput(StreamVideo(place.path, report), ui=ui.PreviewVideo([place.saved()]))
+
+
+class StreamVideo(InputImpl.VideoFromFile):
+    """The host's VIDEO of a finished file, which still knows how its run went."""
+
+    def __init__(self, path: Path, report: RunReport) -> None:
+        super().__init__(str(path))
+        self.report = report
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A new file below the host's output folder."""
+
+    path: Path
+    subfolder: str
+
+    @classmethod
+    def claim(cls, prefix: str, width: int, height: int) -> OutputFile:
+        """The next free name for a prefix. Raises AvatarError for a prefix that leaves the output folder."""
+        try:
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+                prefix, folder_paths.get_output_directory(), width, height
+            )
+        except OSError as problem:
+            raise AvatarError(f"'{prefix}' cannot be a file name ({problem.strerror}); change the prefix.") from None
+        except Exception:  # the host raises nothing more specific
+            raise AvatarError(
+                f"The filename prefix '{prefix}' leads out of the output folder; give a name or a folder below it."
+            ) from None
+        return cls(Path(folder, f"{name}_{counter:05}_.mp4"), subfolder)
+
+    def saved(self) -> ui.SavedResult:
+        return ui.SavedResult(self.path.name, self.subfolder, io.FolderType.output)
+
+
+def tags(hidden: object, report: RunReport) -> dict[str, object]:
+    """What the file says about itself: the settings, and the workflow as the host's own nodes store it."""
+    own = {"joyavatar": {"weights": report.weights, **report.settings}}
+    if args.disable_metadata:
+        return own
+    workflow = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
+    return {**own, **{name: json.dumps(value) for name, value in workflow.items() if value is not None}}

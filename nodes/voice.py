@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
+import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ..joyavatar_core.audio import ArrayAudio, AudioFeatures, FeatureEncoder, LogMel, Wav2Vec2
+from ..joyavatar_core.config import AvatarConfig
+from ..joyavatar_core.errors import AvatarError
+from .model import avatar_of
+from .stream import Voice as HostVoice
 from .types import CATEGORY, Voice
+
+_encoders: WeakKeyDictionary[object, tuple[Wav2Vec2, ModelPatcher]] = WeakKeyDictionary()  # per AUDIO_ENCODER
 
 
 class JoyAvatarAudioEncode(io.ComfyNode):
@@ -40,5 +51,62 @@ class JoyAvatarAudioEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **inputs) -> io.NodeOutput:
-        raise NotImplementedError
+    def execute(
+        cls, audio: dict, model: object, max_seconds: float, audio_encoder: object | None = None
+    ) -> io.NodeOutput:
+        config = avatar_of(model).config
+        source = waveform_of(audio, max_seconds)
+        encoder, patcher = encoder_for(config, audio_encoder)
+        features = None
+        if encoder is not None:
+            features = AudioFeatures(source, encoder, config.fps, config.block_frames, offset=config.audio_offset)
+        return io.NodeOutput(HostVoice(source, features, patcher))
+
+
+def waveform_of(audio: dict | None, max_seconds: float = 0.0) -> ArrayAudio:
+    """A host's AUDIO as a source, the first of its batch, cut after `max_seconds` (0: not at all)."""
+    if not audio or audio.get("waveform") is None:
+        raise AvatarError("There is no audio here, expected a waveform; wire Load Audio or another AUDIO.")
+    waveform, sample_rate = audio["waveform"], audio["sample_rate"]
+    if waveform.ndim == 3 and len(waveform):
+        waveform = waveform[0]  # [channels, samples]
+    if max_seconds:
+        waveform = waveform[..., : max(1, round(max_seconds * sample_rate))]
+    return ArrayAudio(waveform, sample_rate)
+
+
+def encoder_for(
+    config: AvatarConfig, audio_encoder: object | None
+) -> tuple[FeatureEncoder | None, ModelPatcher | None]:
+    """What a checkpoint hears through, and the model behind it for the host to load.
+
+    Raises AvatarError where an encoder is wired that is not that one, or is missing.
+    """
+    if not config.audio_dim:
+        return None, None
+    if config.audio_features == "log-mel":
+        if audio_encoder is not None:
+            raise AvatarError(
+                "This checkpoint hears through log-mel features, which need no audio encoder; unwire audio_encoder."
+            )
+        return LogMel(), None
+    if config.audio_features != "wav2vec2":
+        raise AvatarError(f"The checkpoint wants '{config.audio_features}' features; known are log-mel and wav2vec2.")
+    if audio_encoder is None:
+        raise AvatarError(
+            "This checkpoint hears through wav2vec2 and no audio_encoder is wired; add Load Audio Encoder with "
+            "facebook/wav2vec2-base-960h's model.safetensors."
+        )
+    if audio_encoder not in _encoders:
+        # In float32, as the checkpoints were trained; the host keeps its own copy in half precision.
+        encoder = Wav2Vec2.load(audio_encoder.get_sd(), dtype=torch.float32)
+        theirs = audio_encoder.patcher
+        patcher = ModelPatcher(encoder.model, theirs.load_device, theirs.offload_device)
+        _encoders[audio_encoder] = (encoder, patcher)
+    encoder, patcher = _encoders[audio_encoder]
+    if encoder.feature_dim != config.audio_dim:
+        raise AvatarError(
+            f"This audio encoder gives {encoder.feature_dim} numbers a frame and the checkpoint wants "
+            f"{config.audio_dim}; wire facebook/wav2vec2-base-960h (or the encoder it was trained with)."
+        )
+    return encoder, patcher

@@ -1,0 +1,124 @@
+"""The avatar as the host's MODEL: a ModelPatcher, so that LoRAs, casting and offloading are the host's own."""
+
+from __future__ import annotations
+
+import logging
+
+import comfy.model_management as mm
+import comfy.ops
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..joyavatar_core.checkpoints import Checkpoint, load_into
+from ..joyavatar_core.config import AvatarConfig
+from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.model.attention import sdpa
+from ..joyavatar_core.model.transformer import AvatarTransformer
+
+log = logging.getLogger(__name__)
+
+COMPUTE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]  # best first, as the host's choice goes
+NOT_SAMPLED = (
+    "A JoyAvatar model makes a video block by block and has no {what}; wire it to the JoyAvatar Streaming Sampler "
+    "instead of {instead}."
+)
+
+
+class NoSampling:
+    """The host's model config as far as an avatar has one; asked for sampling settings it says why there are none."""
+
+    unet_config: dict = {}  # noqa: RUF012  read by the host's LoRA key map; an avatar needs no renaming
+
+    @property
+    def sampling_settings(self) -> dict:
+        raise AvatarError(NOT_SAMPLED.format(what="sampling settings to change", instead="a ModelSampling node"))
+
+
+class HostAvatar(torch.nn.Module):
+    """What the MODEL holds: the transformer where the host expects it, and a sentence where an avatar is different.
+
+    transformer: built with the host's operations. dtype: what is computed in; the weights may be kept in another.
+    """
+
+    def __init__(self, transformer: AvatarTransformer, name: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.diffusion_model = transformer
+        self.name = name  # what the user called the weights
+        self.compute_dtype = self.manual_cast_dtype = dtype
+        self.model_config = NoSampling()
+
+    @property
+    def config(self) -> AvatarConfig:
+        return self.diffusion_model.config
+
+    @property
+    def latent_format(self) -> object:
+        raise AvatarError(NOT_SAMPLED.format(what="place in a KSampler", instead="a KSampler"))
+
+    @property
+    def model_sampling(self) -> object:
+        raise AvatarError(NOT_SAMPLED.format(what="sampling of its own to take part in", instead="this node"))
+
+    @property
+    def model_type(self) -> object:
+        raise AvatarError(
+            "A JoyAvatar model cannot be saved by the host's checkpoint nodes, which would lose what its metadata "
+            "says; keep the original file, and LoRAs as files of their own."
+        )
+
+
+def avatar_patcher(checkpoint: Checkpoint, name: str, weight_dtype: torch.dtype | None = None) -> ModelPatcher:
+    """A MODEL of a checkpoint; `weight_dtype` None leaves the choice to the host."""
+    device = mm.get_torch_device()
+    if weight_dtype is None:
+        weight_dtype = mm.unet_dtype(device, checkpoint.parameters, COMPUTE_DTYPES, checkpoint.dtype)
+        if weight_dtype not in COMPUTE_DTYPES:
+            raise AvatarError(
+                f"The host was started to keep models in {str(weight_dtype).removeprefix('torch.')}, which avatars do "
+                "not support; choose bf16, fp16 or fp32 as weight_dtype."
+            )
+    compute_dtype = mm.unet_manual_cast(weight_dtype, device, COMPUTE_DTYPES) or weight_dtype
+    operations = comfy.ops.disable_weight_init if compute_dtype == weight_dtype else comfy.ops.manual_cast
+    with torch.device("meta"):
+        transformer = AvatarTransformer(checkpoint.config, operations=operations)
+    load_into(transformer, checkpoint, weight_dtype)
+    transformer.eval().requires_grad_(False)
+    # The host's default on a CPU is its sub-quadratic attention, 1.5x slower than torch's at avatar sizes.
+    transformer.attention = sdpa if mm.is_device_cpu(device) else host_attention
+    if not checkpoint.config.trained:
+        log.warning("'%s' holds seeded stand-in weights, not a trained avatar: the picture means nothing", name)
+    return ModelPatcher(HostAvatar(transformer, name, compute_dtype), device, mm.unet_offload_device())
+
+
+def host_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The attention the host was started with; q [B, Tq, heads, d], k and v [B, Tk, heads, d] -> like q."""
+    heads = q.shape[2]
+    return optimized_attention(q.flatten(2), k.flatten(2), v.flatten(2), heads).unflatten(-1, (heads, -1))
+
+
+def avatar_of(model: object) -> HostAvatar:
+    """What is inside a MODEL of the loader. Raises AvatarError for any other MODEL."""
+    inner = getattr(model, "model", None)
+    if not isinstance(inner, HostAvatar):
+        raise AvatarError(
+            f"This model is a {type(inner).__name__}, expected a JoyAvatar model; wire Load JoyAvatar Model here (it "
+            "reads Wan2.1-style avatar files)."
+        )
+    return inner
+
+
+def warn_about_compile(model: ModelPatcher) -> None:
+    """Say that TorchCompileModel, which hooks into the host's own sampling, does nothing here."""
+    if "torch_compile_kwargs" in model.model_options:
+        log.warning("TorchCompileModel has no effect on a JoyAvatar model; it runs uncompiled")
+
+
+def check_picture(config: AvatarConfig, width: int, height: int) -> None:
+    """Raise AvatarError for a picture (pixels) with more of them than the checkpoint was trained on."""
+    if width * height > config.width * config.height:
+        raise AvatarError(
+            f"The picture is {width}x{height}, more pixels than the {config.width}x{config.height} this checkpoint was "
+            "trained on, and would fall apart; use its size (0) and upscale the finished frames."
+        )

@@ -1,0 +1,54 @@
+"""Progress of a stream in its node: bar, live picture, time left, and the place where Stop is noticed."""
+
+from __future__ import annotations
+
+import time
+from itertools import accumulate
+
+import comfy.model_management as mm
+import comfy.utils
+from PIL import Image
+from torch import Tensor
+
+from ..joyavatar_core.audio import num_blocks
+from ..joyavatar_core.sampling.stream import AvatarStream
+from .notes import show_text
+
+PREVIEW_PIXELS = 512
+
+
+class StreamProgress:
+    """Counts blocks of a run and tells the host; give `on_step` to the run and call `block_done` after each block."""
+
+    def __init__(self, stream: AvatarStream, node_id: str | None) -> None:
+        config = stream.model.config
+        self.node_id = node_id
+        self.blocks = num_blocks(stream.num_frames, config.block_frames)
+        steps = (stream.psb.steps_for(block, len(config.levels)) for block in range(self.blocks))
+        self._steps_before = [0, *accumulate(steps)]  # of each block, and of all of them at the end
+        self._bar = comfy.utils.ProgressBar(self.blocks, node_id=node_id)
+        self._started = time.perf_counter()
+
+    def on_step(self, block: int, step: int, steps: int) -> None:
+        """After one denoising step. Raises the host's interruption when the user has pressed Stop."""
+        mm.throw_exception_if_processing_interrupted()
+        self._bar.update_absolute(block + step / (steps + 1), self.blocks)  # the rest is for decoding
+
+    def block_done(self, block: int, frame: Tensor | None = None) -> None:
+        """A block is finished; frame: its last picture, uint8 [H, W, 3], None where it is not decoded."""
+        mm.throw_exception_if_processing_interrupted()
+        preview = None
+        if frame is not None:
+            preview = ("JPEG", Image.fromarray(frame.cpu().numpy()), PREVIEW_PIXELS)
+        self._bar.update_absolute(block + 1, self.blocks, preview)
+        done, total = self._steps_before[min(block + 1, self.blocks)], self._steps_before[-1]
+        left = (time.perf_counter() - self._started) * (total - done) / max(1, done)
+        if block + 1 < self.blocks:
+            show_text(self.node_id, f"block {block + 1} of {self.blocks}, {clock_text(left)} left")
+
+
+def clock_text(seconds: float) -> str:
+    """1:05, 2:00:09."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,89 @@
+"""JOYAVATAR_STREAM: the recipe of a stream with the host's model behind it, and how a node pulls it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+from comfy.model_patcher import ModelPatcher
+
+from ..joyavatar_core.audio import AudioFeatures, AudioSource
+from ..joyavatar_core.report import RunReport
+from ..joyavatar_core.sampling.run import StreamRun
+from ..joyavatar_core.sampling.stream import AvatarStream, OnStep
+from .model import HostAvatar, avatar_of, warn_about_compile
+from .vae import load_together
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """JOYAVATAR_AUDIO: the waveform, its lazy features (None: the checkpoint has no audio), and their model if any."""
+
+    source: AudioSource
+    features: AudioFeatures | None
+    encoder: ModelPatcher | None = None
+
+
+@dataclass(eq=False)
+class HostStream:
+    """A stream as it travels through a graph: any number of nodes may pull it, each from its beginning.
+
+    `report` is that of the newest run that came to its end.
+    """
+
+    recipe: AvatarStream
+    model: ModelPatcher
+    voice: Voice
+    settings: dict[str, object]  # preset, seed and mechanisms, for reports and metadata
+    report: RunReport | None = None
+    pulled_by: list[str] = field(default_factory=list)
+
+    @property
+    def avatar(self) -> HostAvatar:
+        return avatar_of(self.model)
+
+    @property
+    def fps(self) -> int:
+        return self.avatar.config.fps
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the picture in pixels."""
+        height, width = self.recipe.latent_size
+        return 8 * width, 8 * height
+
+    def new_report(self) -> RunReport:
+        facts = {"width": self.size[0], "height": self.size[1], **self.settings}
+        return RunReport(self.fps, self.avatar.name, self.avatar.config.trained, facts)
+
+    @contextmanager
+    def running(
+        self, puller: str, on_step: OnStep, others: tuple[ModelPatcher, ...] = (), memory: int = 0
+    ) -> Iterator[StreamRun]:
+        """A run from the stream's beginning, with its models loaded by the host; closed at the end.
+
+        puller: the node's name. others: models used alongside (the VAE). memory: bytes they need besides their weights.
+        """
+        if self.pulled_by:
+            log.warning(
+                "%s samples a stream anew that %s has already sampled; to pay once, use one Stream node and its "
+                "output behind it", puller, self.pulled_by[-1],
+            )  # fmt: skip
+        self.pulled_by.append(puller)
+        warn_about_compile(self.model)
+        encoder = [self.voice.encoder] if self.voice.encoder is not None else []
+        load_together([self.model, *others, *encoder], memory + self.recipe.cache_bytes + self._pass_bytes())
+        with closing(iter(dataclasses.replace(self.recipe, on_step=on_step))) as run:
+            yield run
+
+    def _pass_bytes(self) -> int:
+        """About what one forward holds at its widest: the hidden layer and some copies of the tokens."""
+        config = self.avatar.config
+        height, width = self.recipe.latent_size
+        tokens = config.block_frames * (height // 2) * (width // 2)
+        return tokens * (2 * config.ffn_dim + 12 * config.dim) * self.recipe.compute_dtype.itemsize
