@@ -18,7 +18,7 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]  # q [B, Tq, heads, d], k
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """torch's own attention; `mask` [Tq, Tk] is True where a query may look."""
+    """torch's own attention; `mask` [Tq, Tk] is True where a query may look, or a score to add."""
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
     return out.transpose(1, 2)
 

@@ -1,6 +1,7 @@
 """Rotary position embedding over (frame, row, column), as Wan2.1 lays it out in each head.
 
-Angles are made in float64 from the positions themselves, so no table ends anywhere; the rotation runs in float32.
+Angles are made in float64 from the positions themselves, so no table ends anywhere. The rotation runs in float64 on a
+CPU, as in the public loops, and in float32 on accelerators, which are slow in float64 or lack it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def section_frequencies(pairs: int) -> Tensor:
 
 
 def rope_table(positions: Sequence[int], height: int, width: int, head_dim: int, device=None) -> Tensor:
-    """The rotation of every token of some frames, complex64 [frames * height * width, 1, head_dim / 2].
+    """The rotation of every token of some frames, complex [frames * height * width, 1, head_dim / 2].
 
     `positions` are the frames' temporal positions; tokens run frame, row, column with the column fastest.
     """
@@ -39,12 +40,13 @@ def rope_table(positions: Sequence[int], height: int, width: int, head_dim: int,
     rows = angles[1].view(1, height, 1, -1).expand(frames, -1, width, -1)
     columns = angles[2].view(1, 1, width, -1).expand(frames, height, -1, -1)
     table = torch.cat([time, rows, columns], dim=-1).flatten(0, 2).unsqueeze(1)
-    return torch.polar(torch.ones_like(table), table).to(device=device, dtype=torch.complex64)
+    accurate = torch.device(device or "cpu").type == "cpu"
+    return torch.polar(torch.ones_like(table), table).to(device, torch.complex128 if accurate else torch.complex64)
 
 
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """Rotate x [B, T, heads, head_dim] by a `rope_table` [T, 1, head_dim / 2]; adjacent numbers form a pair."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.to(table.real.dtype).unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
 
 

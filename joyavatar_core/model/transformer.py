@@ -6,6 +6,7 @@ state dicts load strictly and give the same numbers. Keys and values of the past
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,11 +39,22 @@ class RMSNorm(nn.Module):
 class SelfContext:
     """What self-attention needs besides the tokens: their rotation, where their keys go, and who may be seen."""
 
-    rope: Tensor  # complex64 [T, 1, head_dim / 2]
+    rope: Tensor  # complex [T, 1, head_dim / 2]
     cache: KVCache | None = None
     slot: int = 0  # frame slot in the cache where this call's keys and values are written
     mask: Tensor | None = None  # [T, T] bool, training only
     attention: Attention = sdpa
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """The prompt as cross-attention sees it: keys and values [B, n, heads, head_dim] of every block.
+
+    `bias` [1, n] is added to the scores, where one key stands for many.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    bias: Tensor | None = None
 
 
 class AttentionLayer(nn.Module):
@@ -86,9 +98,9 @@ class TransformerBlock(nn.Module):
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim, **factory))
 
     def forward(
-        self, x: Tensor, modulation: Tensor, text: tuple[Tensor, Tensor], context: SelfContext, keys_only: bool = False
+        self, x: Tensor, modulation: Tensor, text: TextContext, context: SelfContext, keys_only: bool = False
     ) -> Tensor:
-        """x [B, frames, tokens, dim], modulation [B, frames, 6, dim], text = this block's (keys, values).
+        """x [B, frames, tokens, dim], modulation [B, frames, 6, dim] -> x.
 
         With `keys_only` the block stops once its keys and values are in the cache.
         """
@@ -103,12 +115,13 @@ class TransformerBlock(nn.Module):
             return x
         q = apply_rope(self.self_attn.queries(h), context.rope)
         h = sdpa(q, k, v, context.mask) if context.mask is not None else context.attention(q, k, v)
-        x = torch.addcmul(x, self.self_attn.o(h.flatten(2)).view_as(x), gate1)
+        x = x + self.self_attn.o(h.flatten(2)).view_as(x) * gate1
 
-        h = context.attention(self.cross_attn.queries(self.norm3(x).flatten(1, 2)), *text)
+        q, (k, v) = self.cross_attn.queries(self.norm3(x).flatten(1, 2)), text.layers[self.index]
+        h = context.attention(q, k, v) if text.bias is None else sdpa(q, k, v, text.bias)
         x = x + self.cross_attn.o(h.flatten(2)).view_as(x)
 
-        return torch.addcmul(x, self.ffn(modulate(x, shift2, scale2)), gate2)
+        return x + self.ffn(modulate(x, shift2, scale2)) * gate2
 
 
 class Head(nn.Module):
@@ -159,10 +172,19 @@ class AvatarTransformer(nn.Module):
                 operations.Linear(config.audio_hidden, dim, **factory) for _ in config.audio_blocks
             )
 
-    def encode_text(self, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Text tokens [B, n, text_dim] (zeros past the prompt, unmasked) -> every block's (keys, values)."""
-        context = self.text_embedding(tokens)
-        return [block.cross_attn.keys_values(context) for block in self.blocks]
+    def encode_text(self, tokens: Tensor, padding: int = 0) -> TextContext:
+        """Text tokens [B, n, text_dim], and how many rows of zeros follow them (they take part, unmasked).
+
+        All rows of zeros have the same key. In float32 one of them stands for all, weighted by their number, which is
+        exact; half precision would round the weight, so there they are all written out, as in the public loops.
+        """
+        bias = None
+        if padding > 1 and tokens.dtype == torch.float32:
+            bias = torch.zeros(1, tokens.shape[1] + 1, device=tokens.device)
+            bias[:, -1] = math.log(padding)
+            padding = 1
+        context = self.text_embedding(F.pad(tokens, (0, 0, 0, padding)))
+        return TextContext([block.cross_attn.keys_values(context) for block in self.blocks], bias)
 
     def encode_audio(self, features: Tensor) -> Tensor:
         """Features [B, frames, 4, audio_dim] -> [B, frames, audio_hidden]: all that is kept of a frame's voice."""
@@ -187,7 +209,7 @@ class AvatarTransformer(nn.Module):
         self,
         latents: Tensor,
         labels: Tensor,
-        text: list[tuple[Tensor, Tensor]],
+        text: TextContext,
         audio: list[Tensor] | None,
         context: SelfContext,
         cache_only: bool = False,
@@ -208,7 +230,7 @@ class AvatarTransformer(nn.Module):
             if block.index in biases:
                 x = x + biases[block.index]
             last = block.index == len(self.blocks) - 1
-            x = block(x, modulation, text[block.index], context, keys_only=cache_only and last)
+            x = block(x, modulation, text, context, keys_only=cache_only and last)
         if cache_only:
             return None
         return rearrange(self.head(x, embedding), "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2)
@@ -216,4 +238,4 @@ class AvatarTransformer(nn.Module):
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """LayerNorm without parameters, then (1 + scale) and shift."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale)
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale) + shift

@@ -20,11 +20,12 @@ def dense_levels(count: int, shift: float) -> tuple[Level, ...]:
 
 
 def predict_x0(x: Tensor, flow: Tensor, sigma: float) -> Tensor:
-    """The clean latents that the flow points at; computed in float64, returned in x's dtype."""
+    """The clean latents that the flow points at; a float32 sigma, computed in float64, returned in x's dtype."""
     wide = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-    return (x.to(wide) - sigma * flow.to(wide)).to(x.dtype)
+    return (x.to(wide) - torch.tensor(sigma, dtype=torch.float32).item() * flow.to(wide)).to(x.dtype)
 
 
 def add_noise(x0: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """(1 - sigma) x0 + sigma noise, mixed in float32 and rounded once to x0's dtype."""
-    return ((1 - sigma) * x0.float() + sigma * noise.to(x0).float()).to(x0.dtype)
+    level = torch.tensor(sigma, dtype=torch.float32)
+    return ((1 - level) * x0.float() + level * noise.to(x0).float()).to(x0.dtype)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio.clock import block_to_frames
@@ -274,9 +273,10 @@ class StreamRun:
     def _encode_text(self) -> None:
         config = self.stream.model.config
         text = self.stream.text if self.stream.text is not None else torch.zeros(1, 0, config.text_dim)
-        text = F.pad(text.to(self.device, self.dtype), (0, 0, 0, config.text_tokens - text.shape[1]))
+        used = text.any(dim=2).any(dim=0).nonzero()
+        text = text[:, : int(used[-1]) + 1 if len(used) else 0].to(self.device, self.dtype)
         with torch.no_grad():
-            self.text = self.stream.model.encode_text(text)
+            self.text = self.stream.model.encode_text(text, padding=config.text_tokens - text.shape[1])
 
     def _new_cache(self) -> KVCache:
         stream, config = self.stream, self.stream.model.config
@@ -335,7 +335,8 @@ class StreamRun:
         """The settings that a state belongs to, as JSON gives them back."""
         stream = self.stream
         return {
-            "seed": stream.seed, "size": list(stream.latent_size), "dtype": str(self.dtype), "layers": len(self.text),
+            "seed": stream.seed, "size": list(stream.latent_size), "dtype": str(self.dtype),
+            "layers": stream.model.config.num_layers,
             "psb": _plain(stream.psb), "mci": _plain(stream.mci), "urcr": _plain(stream.urcr),
         }  # fmt: skip
 
