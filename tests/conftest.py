@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -59,3 +64,15 @@ def make_stream(model):
         return AvatarStream(**{"model": model, "reference": reference, "audio": RecordedFeatures(), **fields})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pack() -> ModuleType:
+    """The pack as a host imports it, over the stand-in of the host's API; `pack.nodes` are its nodes."""
+    root = Path(__file__).parent.parent
+    sys.path.insert(0, str(root / "tests" / "fake_comfy"))
+    spec = importlib.util.spec_from_file_location("joyavatar_pack", root / "__init__.py")
+    module = sys.modules["joyavatar_pack"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    importlib.import_module("joyavatar_pack.nodes")
+    return module

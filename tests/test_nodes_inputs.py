@@ -1,0 +1,215 @@
+"""Loader, reference, voice and the two schedule nodes: what they make, and what they say to wrong inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def host(pack):
+    """The pack's nodes by their names, with the embedded avatar loaded."""
+    nodes = {node.__name__.removeprefix("JoyAvatar"): node for node in pack.nodes.NODES}
+    model = nodes["ModelLoader"].execute("embedded", "default", "none")[0]
+    return SimpleNamespace(**nodes, model=model, pack=pack, error=pack.joyavatar_core.errors.AvatarError)
+
+
+@pytest.fixture(scope="module")
+def vae(pack):
+    return make_vae(pack)
+
+
+def make_vae(pack, state=None):
+    from comfy.model_patcher import ModelPatcher
+
+    class HostVAE:
+        vae_dtype = torch.float32
+        patcher = ModelPatcher(None, torch.device("cpu"), torch.device("cpu"))
+
+        def get_sd(self):
+            return state if state is not None else pack.joyavatar_core.vae.stand_in_state_dict(8)
+
+        def memory_used_decode(self, shape, dtype):
+            return 1000
+
+        memory_used_encode = memory_used_decode
+
+    return HostVAE()
+
+
+def avatar(host, **changes):
+    """The loaded model with another config."""
+    inner = host.model.model
+    transformer = SimpleNamespace(config=dataclasses.replace(inner.config, **changes))
+    swapped = inner.__class__.__new__(inner.__class__)
+    torch.nn.Module.__init__(swapped)
+    swapped.diffusion_model = transformer
+    return SimpleNamespace(model=swapped)
+
+
+def sound(seconds=1.0, rate=16000, channels=1):
+    return {"waveform": torch.rand(1, channels, round(seconds * rate)) * 0.1, "sample_rate": rate}
+
+
+# --- loader
+
+
+def test_embedded_is_first_in_the_list_and_files_follow(host, pack, tmp_path, monkeypatch):
+    import folder_paths
+
+    (tmp_path / "b.safetensors").touch()
+    (tmp_path / "readme.txt").touch()
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", {"diffusion_models": ([str(tmp_path)], set())})
+    assert pack.nodes.folders.checkpoint_names() == ["embedded", "b.safetensors"]
+
+
+def test_loader_says_what_is_wrong_with_a_file(host, tmp_path, monkeypatch):
+    import folder_paths
+
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(60))
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", {"joyavatar": ([str(tmp_path)], set())})
+    with pytest.raises(host.error, match="GGUF file"):
+        host.ModelLoader.execute("model.gguf", "default", "none")
+    with pytest.raises(host.error, match=r"'gone.safetensors' is not in models/diffusion_models"):
+        host.ModelLoader.execute("gone.safetensors", "default", "none")
+
+
+def test_a_replaced_file_is_loaded_again(host, tmp_path, monkeypatch):
+    import os
+
+    import folder_paths
+
+    file = tmp_path / "a.safetensors"
+    file.touch()
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", {"joyavatar": ([str(tmp_path)], set())})
+    before = host.ModelLoader.fingerprint_inputs(file.name, "default", "none")
+    os.utime(file, ns=(1, 1))
+    assert host.ModelLoader.fingerprint_inputs(file.name, "default", "none") != before
+
+
+def test_weight_dtype_is_kept(host):
+    model = host.ModelLoader.execute("embedded", "bf16", "none")[0].model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("reach", ["latent_format", "model_sampling", "model_type"])
+def test_nodes_that_sample_or_save_a_model_get_one_sentence(host, reach):
+    with pytest.raises(host.error, match="JoyAvatar model"):
+        getattr(host.model.model, reach)
+    with pytest.raises(host.error, match="ModelSampling"):
+        _ = host.model.model.model_config.sampling_settings
+
+
+def test_another_model_is_refused_by_name(host):
+    foreign = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    with pytest.raises(host.error, match="is a Linear, expected a JoyAvatar model"):
+        host.AudioEncode.execute(sound(), foreign, 0.0)
+
+
+# --- reference
+
+
+def test_reference_is_the_cropped_portrait_and_its_latent_in_the_hosts_scale(host, vae, pack):
+    picture = torch.rand(1, 50, 40, 3)
+    latent, shown = host.Reference.execute(picture, vae, host.model, 48, 32).args
+    assert shown.shape == (1, 32, 48, 3) and shown.min() >= 0 and shown.max() <= 1
+    module = pack.nodes.vae.streaming_vae(vae, host.model.model.config).module
+    raw = module.encode_moments(shown.mul(2).sub(1).permute(0, 3, 1, 2)[:, :, None])[0]
+    torch.testing.assert_close(latent["samples"], raw, atol=1e-5, rtol=1e-5)
+
+
+def test_latents_survive_the_way_to_the_hosts_scale_and_back(host, pack):
+    config, x = host.model.model.config, torch.randn(1, 16, 2, 4, 4)
+    there = pack.nodes.vae.to_host(x, config)
+    torch.testing.assert_close(pack.nodes.vae.from_host(there, config), x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "sentence"), [(1024, 1024, "more pixels than"), (40, 32, "multiples of 16")]
+)
+def test_sizes_that_cannot_be_are_refused(host, vae, width, height, sentence):
+    with pytest.raises(host.error, match=sentence):
+        host.Reference.execute(torch.rand(1, 64, 64, 3), vae, host.model, width, height)
+
+
+def test_another_vae_is_refused_in_one_sentence(host, pack):
+    wrong = make_vae(pack, {"decoder.conv_in.weight": torch.zeros(4, 4, 3, 3)})
+    with pytest.raises(host.error, match="not a video autoencoder"):
+        host.Reference.execute(torch.rand(1, 64, 64, 3), wrong, host.model, 32, 32)
+
+
+# --- voice
+
+
+def test_voice_is_cut_after_max_seconds_and_computes_nothing(host):
+    voice = host.AudioEncode.execute(sound(2.0, 8000, 2), host.model, 0.5)[0]
+    assert voice.source.num_samples == 4000 and voice.source.channels == 2
+    assert not voice.features._remembered
+
+
+def test_missing_and_broken_audio_is_refused(host):
+    with pytest.raises(host.error, match="There is no audio here"):
+        host.AudioEncode.execute(None, host.model, 0.0)
+    with pytest.raises(host.error, match="NaN"):
+        host.AudioEncode.execute({"waveform": torch.full((1, 1, 9), torch.nan), "sample_rate": 16000}, host.model, 0.0)
+
+
+def test_encoder_mismatches_say_which_one_the_checkpoint_wants(host):
+    with pytest.raises(host.error, match="log-mel features, which need no audio encoder"):
+        host.AudioEncode.execute(sound(), host.model, 0.0, object())
+    wav2vec = avatar(host, audio_features="wav2vec2")
+    with pytest.raises(host.error, match="Load Audio Encoder"):
+        host.AudioEncode.execute(sound(), wav2vec, 0.0)
+
+    class Whisper:
+        def get_sd(self):
+            return {"encoder.conv1.weight": torch.zeros(1)}
+
+    with pytest.raises(host.error, match="no wav2vec2 model"):
+        host.AudioEncode.execute(sound(), wav2vec, 0.0, Whisper())
+
+
+# --- schedules
+
+
+def psb(host, first=8, base=0, blocks=4, curve=1.0, mode="restart", steps="", model=None):
+    return host.PSBSchedule.execute(first, base, blocks, curve, mode, steps, model)
+
+
+def test_psb_node_makes_the_settings_and_says_the_steps(host):
+    output = psb(host)
+    assert [output[0].steps_for(block, 4) for block in range(6)] == [8, 7, 6, 5, 4, 4]
+    assert output.ui["text"][0].startswith("steps 8 7 6 5 4 …, then 4 a block")
+    assert output.ui["images"]
+
+
+def test_psb_list_replaces_the_curve(host):
+    assert psb(host, steps="9, 5 3")[0].steps == (9, 5, 3)
+    with pytest.raises(host.error, match="'4, x'"):
+        psb(host, steps="4, x")
+
+
+def test_psb_is_checked_against_a_wired_model(host):
+    with pytest.raises(host.error, match="at least as many"):
+        psb(host, first=2, model=host.model)
+
+
+def continuity(host, mci="inject", frames=3, noise=0.25, urcr="rotate", sinks=3, recent=6, model=None):
+    return host.Continuity.execute(mci, frames, noise, urcr, sinks, recent, "portrait", 0, model)
+
+
+def test_continuity_explains_itself_in_numbers(host):
+    # (21 - 3 - 6) / 3 = 4 blocks of 12 video frames at 16 a second; one more forward beside four steps and a refresh
+    text = continuity(host, model=host.model).ui["text"][0]
+    assert "resets every 3.0 s (4 blocks)" in text and "cost about ×1.20" in text
+    assert "cost about ×1.00" in continuity(host, mci="off", model=host.model).ui["text"][0]
+    assert "cost about ×1.10" in continuity(host, mci="off", urcr="prefill", model=host.model).ui["text"][0]
+    assert "never resets" in continuity(host, urcr="off", model=host.model).ui["text"][0]
+
+
+def test_continuity_is_checked_against_a_wired_model(host):
+    with pytest.raises(host.error, match="MCI shows the newest 9 frames"):
+        continuity(host, frames=9, model=host.model)

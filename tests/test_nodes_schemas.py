@@ -1,0 +1,64 @@
+"""Node ids, sockets and defaults are a promise to every saved workflow."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "node_schemas.json"
+HOST_PACKAGES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "nodes"}
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "comfy_extras",
+    "folder_paths",
+    "server",
+    "nodes",
+    "execution",
+}
+
+
+@pytest.fixture(scope="module")
+def schemas(pack):
+    return {node.__name__: node.define_schema() for node in pack.nodes.NODES}
+
+
+def test_schemas_are_those_that_were_promised(schemas):
+    from node_schemas import promise
+
+    found = {schema.node_id: promise(schema.object_info()) for schema in schemas.values()}
+    assert json.loads(json.dumps(found)) == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_every_node_is_listed_by_the_extension(pack):
+    extension = asyncio.run(pack.comfy_entrypoint())
+    assert [node.__name__ for node in asyncio.run(extension.get_node_list())] == list(json.loads(GOLDEN.read_text()))
+
+
+def test_every_input_and_output_explains_itself(pack, schemas):
+    for schema in schemas.values():
+        assert schema.description and schema.display_name and schema.category.startswith("JoyAvatar")
+        assert all(entry.options.get("tooltip") for entry in schema.inputs), schema.node_id
+
+
+def test_execute_takes_exactly_the_inputs_of_the_schema(pack, schemas):
+    import inspect
+
+    for node in pack.nodes.NODES:
+        taken = list(inspect.signature(node.execute).parameters)
+        assert sorted(taken) == sorted(entry.id for entry in schemas[node.__name__].inputs), node.__name__
+
+
+def test_only_the_nodes_folder_knows_the_host():
+    files = [*ROOT.glob("joyavatar_core/**/*.py"), *ROOT.glob("scripts/**/*.py"), ROOT / "__init__.py"]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            assert not {name.split(".")[0] for name in names} & HOST_PACKAGES, file
