@@ -14,7 +14,7 @@ from .notes import note, show_text
 from .progress import StreamProgress
 from .stream import HostStream
 from .types import OUTPUT, Stream
-from .vae import decoding_bytes, streaming_vae, to_host
+from .vae import streaming_vae, to_host
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
             "much first); for long videos use JoyAvatar Stream to Video.",
             inputs=[
                 Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler."),
-                io.Vae.Input("vae", tooltip="The VAE that encoded the portrait."),
                 io.Combo.Input(
                     "batching",
                     options=[ONE_BATCH, BY_RESET, BY_COUNT],
@@ -51,6 +50,11 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
                     min=1,
                     max=1000000,
                     tooltip="Frames a batch with 'by count'; the last may be shorter.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="The VAE that encoded the portrait. The embedded avatar needs none wired: it has its own.",
                 ),
             ],
             outputs=[
@@ -67,16 +71,16 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, stream: HostStream, vae: object, batching: str, count: int) -> io.NodeOutput:
+    def execute(cls, stream: HostStream, batching: str, count: int, vae: object | None = None) -> io.NodeOutput:
         total = stream.recipe.num_frames
         width, height = stream.size
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
-        decoder = streaming_vae(vae, stream.avatar.config)
+        decoder = streaming_vae(vae, stream.avatar)
         images = torch.empty(total, height, width, 3)  # filled block by block: no second copy at the end
         report, starts = stream.new_report(), [0]
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
         cache = decoder.new_cache()
-        memory = decoding_bytes(vae, height // 8, width // 8)
+        memory = decoder.working_bytes(width, height)
         with stream.running(cls.__name__, progress.on_step, (decoder.patcher,), memory) as run:
             for block in run:
                 video = decoder.decode(block.latents, cache)[0, :, : block.num_frames]  # [3, N, H, W] in -1 ... 1

@@ -25,11 +25,6 @@ class JoyAvatarReference(io.ComfyNode):
             "this picture.",
             inputs=[
                 io.Image.Input("image", tooltip="The portrait; of a batch the first picture is taken."),
-                io.Vae.Input(
-                    "vae",
-                    tooltip="The VAE the checkpoint was trained with: Wan 2.1's for public models, the embedded one "
-                    "(in the list of Load VAE) for the embedded avatar.",
-                ),
                 io.Model.Input("model", tooltip="From Load JoyAvatar Model; gives the size and the latent scale."),
                 io.Int.Input(
                     "width",
@@ -48,6 +43,12 @@ class JoyAvatarReference(io.ComfyNode):
                     step=16,
                     tooltip="Pixels, a multiple of 16; 0 is the checkpoint's own height.",
                 ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="The VAE the checkpoint was trained with: Wan 2.1's for public models. The embedded avatar "
+                    "needs none wired: it has its own.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -58,13 +59,14 @@ class JoyAvatarReference(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, vae: object, model: object, width: int, height: int) -> io.NodeOutput:
-        config = avatar_of(model).config
+    def execute(cls, image: Tensor, model: object, width: int, height: int, vae: object | None = None) -> io.NodeOutput:
+        avatar = avatar_of(model)
+        config = avatar.config
         width, height = width or config.width, height or config.height
         check_picture(config, width, height)
         portrait = load_portrait(image, width, height)  # [3, H, W] in -1 ... 1
-        decoder = streaming_vae(vae, config)
-        load_together([decoder.patcher], int(vae.memory_used_encode((1, 3, 1, height, width), vae.vae_dtype)))
+        decoder = streaming_vae(vae, avatar)
+        load_together([decoder.patcher], decoder.working_bytes(width, height))
         latent = to_host(decoder.encode(portrait), config)
         shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
         return io.NodeOutput({"samples": latent.to(mm.intermediate_device())}, shown)

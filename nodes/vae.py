@@ -10,24 +10,29 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..joyavatar_core.avatar import EMBEDDED, load_vae
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
+from .model import HostAvatar
+
+WAN_DIM = 96  # base width of the official Wan2.1 VAE
+WAN_NUMBERS_PER_PIXEL = 2200
 
 Statistics = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
-_known: WeakKeyDictionary[object, dict[Statistics, HostDecoder]] = WeakKeyDictionary()  # per VAE object of the host
+_known: WeakKeyDictionary[object, dict[Statistics, HostDecoder]] = WeakKeyDictionary()  # per VAE
 
 
 class HostDecoder:
     """A streaming VAE whose weights the host loads and offloads.
 
-    It works on the host's device wherever the weights are at the moment; made by `streaming_vae`.
+    It works on `device` wherever the weights are at the moment; made by `streaming_vae`.
     """
 
-    def __init__(self, module: StreamingVAE | TinyDecoder, like: object) -> None:
+    def __init__(self, module: StreamingVAE | TinyDecoder, device: torch.device, offload: torch.device) -> None:
         self.module = module
-        self.patcher = ModelPatcher(module, like.patcher.load_device, like.patcher.offload_device)
-        self.device = like.patcher.load_device
+        self.device = device
+        self.patcher = ModelPatcher(module, device, offload)
 
     def new_cache(self) -> VAECache:
         return self.module.new_cache()
@@ -46,30 +51,47 @@ class HostDecoder:
             raise AvatarError("This VAE is a tiny decoder (taew2_1) and cannot encode; use the Wan2.1 VAE here.")
         return self.module.encode(picture[None, :, None].to(self.device))
 
+    def working_bytes(self, width: int, height: int) -> int:
+        """About what a latent frame of a picture (pixels) takes while it is decoded, as the host reckons for Wan's."""
+        weight = next(self.module.parameters())
+        return (
+            WAN_NUMBERS_PER_PIXEL * width * height * weight.itemsize * getattr(self.module, "dim", WAN_DIM) // WAN_DIM
+        )
 
-def streaming_vae(vae: object, config: AvatarConfig) -> HostDecoder:
+
+def streaming_vae(vae: object | None, avatar: HostAvatar) -> HostDecoder:
     """The decoder of a host's VAE object, with the checkpoint's latent statistics; built once for each.
 
-    Raises AvatarError for a VAE that is not Wan2.1's, nor in its layout.
+    Without a VAE the embedded avatar gets the one it comes with. Raises AvatarError for a VAE that is not Wan2.1's nor
+    in its layout, and where a checkpoint needs one and none is wired.
     """
+    config = avatar.config
+    statistics = (config.latent_mean, config.latent_std)
+    decoders = _known.setdefault(avatar if vae is None else vae, {})
+    if statistics not in decoders:
+        decoders[statistics] = _embedded(avatar) if vae is None else _of_host(vae, statistics)
+    return decoders[statistics]
+
+
+def _embedded(avatar: HostAvatar) -> HostDecoder:
+    if avatar.name != EMBEDDED:
+        raise AvatarError(
+            f"'{avatar.name}' comes without a VAE and none is wired; add Load VAE with the Wan2.1 VAE (wan_2.1_vae)."
+        )
+    return HostDecoder(load_vae(EMBEDDED, avatar.config), mm.vae_device(), mm.vae_offload_device())
+
+
+def _of_host(vae: object, statistics: Statistics) -> HostDecoder:
     if not hasattr(vae, "get_sd") or not hasattr(vae, "patcher"):
         raise AvatarError(f"The VAE is a {type(vae).__name__}, expected one from Load VAE (Wan2.1's layout).")
-    statistics = (config.latent_mean, config.latent_std)
-    decoders = _known.setdefault(vae, {})
-    if statistics not in decoders:
-        state = {name: tensor.to(vae.patcher.offload_device) for name, tensor in vae.get_sd().items()}
-        decoders[statistics] = HostDecoder(vae_from_state_dict(state, *statistics), vae)
-    return decoders[statistics]
+    load, offload = vae.patcher.load_device, vae.patcher.offload_device
+    state = {name: tensor.to(offload) for name, tensor in vae.get_sd().items()}
+    return HostDecoder(vae_from_state_dict(state, *statistics), load, offload)
 
 
 def load_together(models: list[ModelPatcher], memory: int = 0) -> None:
     """Have the host load these at once, with `memory` bytes left for what they compute."""
     mm.load_models_gpu(models, memory_required=memory)
-
-
-def decoding_bytes(vae: object, height: int, width: int) -> int:
-    """What the host reckons for decoding one latent frame [height, width]."""
-    return int(vae.memory_used_decode((1, 16, 1, height, width), vae.vae_dtype))
 
 
 def to_host(latents: Tensor, config: AvatarConfig) -> Tensor:

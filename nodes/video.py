@@ -22,7 +22,7 @@ from .progress import StreamProgress
 from .report import summary_line
 from .stream import HostStream
 from .types import OUTPUT, Stream
-from .vae import decoding_bytes, streaming_vae
+from .vae import streaming_vae
 from .voice import waveform_of
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
             "Memory holds one block, however long the voice is. An interrupted run leaves a playable .part.mp4.",
             inputs=[
                 Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler."),
-                io.Vae.Input("vae", tooltip="The VAE that encoded the portrait."),
                 io.String.Input(
                     "filename_prefix",
                     default="JoyAvatar/talk",
@@ -53,6 +52,11 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                     min=1,
                     max=51,
                     tooltip="H.264 constant rate factor: 1 is best and largest, 18 looks lossless, 51 is smallest.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="The VAE that encoded the portrait. The embedded avatar needs none wired: it has its own.",
                 ),
                 io.Audio.Input(
                     "audio",
@@ -68,10 +72,15 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, stream: HostStream, vae: object, filename_prefix: str, quality: int, audio: dict | None = None
+        cls,
+        stream: HostStream,
+        filename_prefix: str,
+        quality: int,
+        vae: object | None = None,
+        audio: dict | None = None,
     ) -> io.NodeOutput:
         sound = waveform_of(audio) if audio is not None else stream.voice.source
-        decoder = streaming_vae(vae, stream.avatar.config)
+        decoder = streaming_vae(vae, stream.avatar)
         width, height = stream.size
         place = OutputFile.claim(filename_prefix, width, height)
         report = stream.new_report()
@@ -85,7 +94,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
             report.add(block, len(frames))
             progress.block_done(block.index, frames[-1])
 
-        memory = decoding_bytes(vae, height // 8, width // 8)
+        memory = decoder.working_bytes(width, height)
         with stream.running(cls.__name__, progress.on_step, (decoder.patcher,), memory) as run:
             try:
                 with writer:

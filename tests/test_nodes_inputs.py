@@ -26,16 +26,10 @@ def make_vae(pack, state=None):
     from comfy.model_patcher import ModelPatcher
 
     class HostVAE:
-        vae_dtype = torch.float32
         patcher = ModelPatcher(None, torch.device("cpu"), torch.device("cpu"))
 
         def get_sd(self):
             return state if state is not None else pack.joyavatar_core.vae.stand_in_state_dict(8)
-
-        def memory_used_decode(self, shape, dtype):
-            return 1000
-
-        memory_used_encode = memory_used_decode
 
     return HostVAE()
 
@@ -114,9 +108,9 @@ def test_another_model_is_refused_by_name(host):
 
 def test_reference_is_the_cropped_portrait_and_its_latent_in_the_hosts_scale(host, vae, pack):
     picture = torch.rand(1, 50, 40, 3)
-    latent, shown = host.Reference.execute(picture, vae, host.model, 48, 32).args
+    latent, shown = host.Reference.execute(picture, host.model, 48, 32, vae).args
     assert shown.shape == (1, 32, 48, 3) and shown.min() >= 0 and shown.max() <= 1
-    module = pack.nodes.vae.streaming_vae(vae, host.model.model.config).module
+    module = pack.nodes.vae.streaming_vae(vae, host.model.model).module
     raw = module.encode_moments(shown.mul(2).sub(1).permute(0, 3, 1, 2)[:, :, None])[0]
     torch.testing.assert_close(latent["samples"], raw, atol=1e-5, rtol=1e-5)
 
@@ -132,13 +126,22 @@ def test_latents_survive_the_way_to_the_hosts_scale_and_back(host, pack):
 )
 def test_sizes_that_cannot_be_are_refused(host, vae, width, height, sentence):
     with pytest.raises(host.error, match=sentence):
-        host.Reference.execute(torch.rand(1, 64, 64, 3), vae, host.model, width, height)
+        host.Reference.execute(torch.rand(1, 64, 64, 3), host.model, width, height, vae)
 
 
 def test_another_vae_is_refused_in_one_sentence(host, pack):
     wrong = make_vae(pack, {"decoder.conv_in.weight": torch.zeros(4, 4, 3, 3)})
     with pytest.raises(host.error, match="not a video autoencoder"):
-        host.Reference.execute(torch.rand(1, 64, 64, 3), wrong, host.model, 32, 32)
+        host.Reference.execute(torch.rand(1, 64, 64, 3), host.model, 32, 32, wrong)
+
+
+def test_the_embedded_avatar_brings_its_own_vae_and_others_ask_for_one(host):
+    latent, _ = host.Reference.execute(torch.rand(1, 64, 64, 3), host.model, 32, 32).args
+    assert latent["samples"].shape == (1, 16, 1, 4, 4)
+    other = host.ModelLoader.execute("embedded", "default", "none")[0]
+    other.model.name = "LiveTalk.safetensors"
+    with pytest.raises(host.error, match=r"'LiveTalk.safetensors' comes without a VAE"):
+        host.Reference.execute(torch.rand(1, 64, 64, 3), other, 32, 32)
 
 
 # --- voice

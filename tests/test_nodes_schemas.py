@@ -12,15 +12,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "node_schemas.json"
 HOST_PACKAGES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "nodes"}
-    "comfy",
-    "comfy_api",
-    "comfy_execution",
-    "comfy_extras",
-    "folder_paths",
-    "server",
-    "nodes",
-    "execution",
-}
 
 
 @pytest.fixture(scope="module")

@@ -30,14 +30,10 @@ def vae(pack):
     from comfy.model_patcher import ModelPatcher
 
     class HostVAE:
-        vae_dtype = torch.float32
         patcher = ModelPatcher(None, torch.device("cpu"), torch.device("cpu"))
 
         def get_sd(self):
             return pack.joyavatar_core.vae.stand_in_state_dict(8)
-
-        def memory_used_decode(self, shape, dtype):
-            return 1000
 
     return HostVAE()
 
@@ -66,7 +62,7 @@ def make_stream(host, **inputs):
 def whole(host, vae):
     """The stream decoded in one go, [FRAMES, H, W, 3] in 0 ... 1."""
     latents = torch.cat([block.latents for block in make_stream(host).recipe], dim=2)
-    decoder = host.pack.nodes.vae.streaming_vae(vae, host.model.model.config)
+    decoder = host.pack.nodes.vae.streaming_vae(vae, host.model.model)
     return decoder.decode(latents)[0].permute(1, 2, 3, 0).add(1).div(2)[:FRAMES]
 
 
@@ -82,7 +78,7 @@ def test_making_a_stream_runs_nothing(host, monkeypatch):
 def test_a_stream_is_the_same_at_every_pull(host, whole, vae):
     stream = make_stream(host)
     for _ in range(2):
-        images = host.StreamToFrames.execute(stream, vae, "one batch", 1)[0]
+        images = host.StreamToFrames.execute(stream, "one batch", 1, vae)[0]
         assert torch.equal(images[0], whole)
 
 
@@ -113,7 +109,7 @@ def test_memory_of_the_cache_is_announced_to_the_host(host, vae):
     import comfy.model_management as mm
 
     stream = make_stream(host)
-    host.StreamToFrames.execute(stream, vae, "one batch", 1)
+    host.StreamToFrames.execute(stream, "one batch", 1, vae)
     models = {type(patcher.model).__name__ for patcher in mm.loaded[-1]}
     assert models == {"HostAvatar", "StreamingVAE"} and mm.memory[-1] > stream.recipe.cache_bytes
 
@@ -137,7 +133,7 @@ def test_torch_compile_is_warned_about(host, monkeypatch, caplog):
 
 
 def test_one_batch_equals_a_whole_decode(host, vae, whole):
-    images, fps, audio = host.StreamToFrames.execute(make_stream(host), vae, "one batch", 1).args
+    images, fps, audio = host.StreamToFrames.execute(make_stream(host), "one batch", 1, vae).args
     assert len(images) == len(audio) == 1 and fps == 16.0
     assert torch.equal(images[0], whole)
     assert audio[0]["waveform"].shape == (1, 1, round(SECONDS * RATE))
@@ -155,9 +151,9 @@ def resetting_stream(host):
 
 @pytest.mark.parametrize(("batching", "lengths"), [("by count", [10, 10, 10, 6]), ("by reset", [33, 3])])
 def test_batches_are_the_one_batch_cut_in_pieces(host, vae, batching, lengths):
-    images, _, audio = host.StreamToFrames.execute(resetting_stream(host), vae, batching, 10).args
+    images, _, audio = host.StreamToFrames.execute(resetting_stream(host), batching, 10, vae).args
     assert [len(batch) for batch in images] == lengths
-    one_batch = host.StreamToFrames.execute(resetting_stream(host), vae, "one batch", 10)[0][0]
+    one_batch = host.StreamToFrames.execute(resetting_stream(host), "one batch", 10, vae)[0][0]
     assert torch.equal(torch.cat(images), one_batch)
     sound = torch.cat([piece["waveform"] for piece in audio], dim=-1)
     np.testing.assert_array_equal(sound[0, 0], host.voice.source.read(0, host.voice.source.num_samples))
@@ -167,7 +163,7 @@ def test_large_frame_batches_are_announced_before_they_are_made(host, vae, monke
     monkeypatch.setattr(host.pack.nodes.frames, "LARGE", 1)
     from server import PromptServer
 
-    host.StreamToFrames.execute(make_stream(host), vae, "one batch", 1)
+    host.StreamToFrames.execute(make_stream(host), "one batch", 1, vae)
     assert f"{FRAMES} frames of {SIDE}x{SIDE} take" in caplog.text
     assert any("MiB" in text for text in PromptServer.instance.texts)
 
@@ -175,7 +171,7 @@ def test_large_frame_batches_are_announced_before_they_are_made(host, vae, monke
 def test_latent_output_decodes_to_the_frames_and_says_how_many_to_keep(host, vae, whole):
     output = host.StreamToLatent.execute(make_stream(host))
     raw, config = output[0]["samples"], host.model.model.config
-    video = host.pack.nodes.vae.streaming_vae(vae, config).decode(host.pack.nodes.vae.from_host(raw, config))
+    video = host.pack.nodes.vae.streaming_vae(vae, host.model.model).decode(host.pack.nodes.vae.from_host(raw, config))
     torch.testing.assert_close(video[0].permute(1, 2, 3, 0).add(1).div(2)[:FRAMES], whole, atol=1e-4, rtol=0)
     assert output.ui["text"][0].endswith(f"keep the first {FRAMES}") and video.shape[2] == 45
 
@@ -184,7 +180,7 @@ def test_latent_output_decodes_to_the_frames_and_says_how_many_to_keep(host, vae
 
 
 def to_video(host, vae, prefix="talks/one", **inputs):
-    return host.StreamToVideo.execute(inputs.pop("stream", make_stream(host)), vae, prefix, 18, **inputs)
+    return host.StreamToVideo.execute(inputs.pop("stream", make_stream(host)), prefix, 18, vae, **inputs)
 
 
 def decoded(path):

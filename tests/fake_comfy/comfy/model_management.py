@@ -31,7 +31,7 @@ def get_torch_device() -> torch.device:
     return torch.device("cpu")
 
 
-unet_offload_device = intermediate_device = get_torch_device
+unet_offload_device = intermediate_device = vae_device = vae_offload_device = get_torch_device
 
 
 def is_device_cpu(device: torch.device) -> bool:
