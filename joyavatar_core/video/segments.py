@@ -104,7 +104,8 @@ def rescue_segment(growing: Path, out: Path) -> None:
     trim_to_whole_fragments(growing)
     frames = sum(1 for _ in copied_packets(growing, "video"))
     with av.open(str(growing)) as source:
-        fps, tags = source.streams.video[0].average_rate, dict(source.metadata)
+        stream, tags = source.streams.video[0], dict(source.metadata)
+        fps = stream.codec_context.framerate or stream.average_rate  # a cut file's average is not exact
         rate = source.streams.audio[0].rate if source.streams.audio else None
     sound = None if rate is None else partial(copied_sound, growing, rate=rate, samples=int(frames * rate / fps))
     assemble(out, [growing], fps, frames, marked(tags), sound)

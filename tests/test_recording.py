@@ -1,0 +1,294 @@
+"""A recording is the same video however often its process dies, and never another one by mistake."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import closing, suppress
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from joyavatar_core.errors import AvatarError
+from joyavatar_core.recording import Interval, Recording, join_recording
+from joyavatar_core.talk import frames_of
+from joyavatar_core.video import VideoWriter
+
+from . import recordings
+from .conftest import build_model
+from .recordings import EVERY, FRAMES, pictures, record, recording, stream, tiny_decoder, voice
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted recording: its folder and its segments."""
+    folder = tmp_path_factory.mktemp("whole") / "state"
+    segments = record(folder)
+    with recording(folder) as finished:
+        finished.join(folder.parent / "v.mp4")
+    return folder, segments
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_segments_hold_the_frames_of_the_stream(whole, tmp_path):
+    with closing(iter(stream())) as run:
+        frames = torch.cat([shown for _, shown in frames_of(run, tiny_decoder())])
+    assert len(frames) == FRAMES
+    ends = [0, 33, 69, 100]  # block 0 shows 9 frames, the others 12
+    for number, (start, stop) in enumerate(pairwise(ends)):
+        with VideoWriter(tmp_path / f"{number}.mp4", 32, 32, 16) as writer:
+            writer.write(frames[start:stop])
+        segment = whole[0] / f"segment-{number * EVERY:08d}.mp4"
+        assert np.array_equal(pictures(segment), pictures(tmp_path / f"{number}.mp4"))
+
+
+def test_the_joined_file_has_every_frame_and_the_sound_to_within_one_frame(whole):
+    folder, _ = whole
+    joined = pictures(folder.parent / "v.mp4")
+    parts = [pictures(path) for path in sorted(folder.glob("segment-*.mp4"))]
+    assert np.array_equal(joined, np.concatenate(parts))
+    with av.open(str(folder.parent / "v.mp4")) as video:
+        sound = video.streams.audio[0]
+        assert abs(sound.duration * sound.time_base - FRAMES / 16) < 1 / 16
+
+
+@pytest.mark.parametrize("crash_at", range(9))
+def test_a_crash_in_any_block_changes_nothing(whole, tmp_path, crash_at):
+    folder = tmp_path / "state"
+    record(folder, crash_at)
+    assert record(folder) == whole[1]
+    assert names(folder) == names(whole[0])
+
+
+def test_many_crashes_change_nothing(whole, tmp_path):
+    folder = tmp_path / "state"
+    for crash_at in (1, 4, 3, 8, 8, 6):
+        record(folder, crash_at)
+    assert record(folder) == whole[1]
+    with recording(folder) as finished:
+        finished.join(tmp_path / "v.mp4")
+    assert (tmp_path / "v.mp4").read_bytes() == (whole[0].parent / "v.mp4").read_bytes()
+
+
+def test_a_finished_segment_is_never_written_again(tmp_path):
+    folder = tmp_path / "state"
+    record(folder, crash_at=5)
+    before = os.stat(folder / "segment-00000000.mp4")
+    record(folder)
+    after = os.stat(folder / "segment-00000000.mp4")
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_resuming_a_finished_recording_only_joins_again(whole, tmp_path):
+    with recording(whole[0]) as finished:
+        assert finished.finished and finished.frames == FRAMES
+        finished.record(on_block=lambda *_: pytest.fail("a block was made again"))
+        finished.join(tmp_path / "again.mp4")
+    assert (tmp_path / "again.mp4").read_bytes() == (whole[0].parent / "v.mp4").read_bytes()
+
+
+def test_two_states_are_kept_and_are_as_large_as_announced(whole, tmp_path):
+    folder = tmp_path / "state"
+    record(folder, crash_at=8)
+    assert [name for name in names(folder) if "state" in name] == [f"state-0000000{n}.safetensors" for n in (3, 6)]
+    size = (folder / "state-00000006.safetensors").stat().st_size
+    with recording(folder) as running:
+        assert running.state_bytes / 2 < size < running.state_bytes + 30_000  # less until the cache is full; latents
+
+
+# --- damage ---
+
+
+@pytest.mark.parametrize("name", ["state-00000006.safetensors", "segment-00000003.mp4"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
+def test_damage_to_the_newest_files_costs_one_segment(whole, tmp_path, caplog, name, damage):
+    folder = tmp_path / "state"
+    record(folder, crash_at=7)
+    path = folder / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    cut = {"cut": data[: len(data) // 2], "flip": data, "empty": b""}.get(damage)
+    path.unlink() if cut is None else path.write_bytes(cut)
+    assert record(folder) == whole[1]
+    assert names(folder) == names(whole[0])
+    if name.startswith("segment") or damage != "gone":
+        assert "cannot be used" in caplog.text
+
+
+def test_damage_to_both_states_is_refused_and_what_there_is_can_be_joined(tmp_path):
+    folder = tmp_path / "state"
+    record(folder, crash_at=7)
+    for path in folder.glob("state-*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    kept = names(folder)
+    with pytest.raises(AvatarError, match=r"No state .* can be used \(.*checksum.*checksum.*join"):
+        record(folder)
+    assert names(folder) == kept
+    assert len(pictures(join_recording(folder, tmp_path / "v.mp4"))) >= 69
+
+
+def test_segments_without_any_state_are_not_deleted(tmp_path):
+    folder = tmp_path / "state"
+    record(folder, crash_at=7)
+    for path in folder.glob("state-*"):
+        path.unlink()
+    for resume in (True, False):
+        with pytest.raises(AvatarError, match="without states"):
+            record(folder, resume=resume)
+    assert (folder / "segment-00000003.mp4").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_costs_nothing(whole, tmp_path, monkeypatch):
+    folder, replace = tmp_path / "state", os.replace
+
+    def full(source, target):
+        if "state-00000003" in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(AvatarError, match=r"cannot be written: No space left on device; free some space"):
+            record(folder)
+    assert not list(folder.glob("*.tmp"))
+    assert record(folder) == whole[1]
+
+
+# --- another run ---
+
+
+@pytest.mark.parametrize(("options", "sentence"), [
+    ({"portrait": 6}, "another portrait"),
+    ({"voice": voice(pitch=151)}, "another voice"),
+    ({"voice": None}, "another voice"),
+    ({"model": build_model(seed=1)}, "other weights"),
+    ({"seed": 7}, "seed 0 and this run has 7"),
+    ({"crf": 20}, "quality 18 and this run has 20"),
+    ({"frames": 50}, "frames 100 and this run has 50"),
+    ({"every": Interval(blocks=4)}, "checkpoint every 3 and this run has 4"),
+])  # fmt: skip
+def test_what_differs_is_named_and_refused(whole, options, sentence):
+    before = names(whole[0])
+    with pytest.raises(AvatarError, match=sentence):
+        record(whole[0], **options)
+    assert names(whole[0]) == before
+
+
+def test_another_decoder_is_refused(whole, monkeypatch):
+    monkeypatch.setattr(recordings, "tiny_decoder", lambda: tiny_decoder(seed=1))
+    with pytest.raises(AvatarError, match="another decoder"):
+        record(whole[0])
+
+
+def test_another_thread_count_is_only_a_warning(tmp_path, caplog, monkeypatch):
+    folder = tmp_path / "state"
+    record(folder, crash_at=4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    record(folder)
+    assert "threads 64" in caplog.text and "not bit for bit" in caplog.text
+
+
+def test_a_recording_is_not_continued_unasked(whole):
+    with pytest.raises(AvatarError, match="already holds a recording; resume it"):
+        record(whole[0], resume=False)
+
+
+def test_a_folder_in_use_is_refused_and_free_again_afterwards(tmp_path):
+    with recording(tmp_path / "state"), pytest.raises(AvatarError, match=f"in use by process {os.getpid()}"):
+        recording(tmp_path / "state").open()
+    recording(tmp_path / "state").open().close()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "absent" / "state", tmp_path / "file"):
+        with pytest.raises(AvatarError, match="cannot be used"):
+            record(folder)
+
+
+def test_a_stream_without_an_end_is_refused(tmp_path):
+    with pytest.raises(AvatarError, match="without an end"):
+        Recording(tmp_path / "state", stream(audio=None), tiny_decoder())
+    assert not (tmp_path / "state").exists()
+
+
+# --- a hostile folder ---
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights on Windows")
+def test_links_and_foreign_files_are_left_alone(whole, tmp_path):
+    folder, outside = tmp_path / "state", tmp_path / "outside"
+    record(folder, crash_at=4)
+    outside.write_text("precious")
+    foreign = ["notes.txt", "state-1.safetensors", "state-00000001.safetensors.bak", "segment-000000009.mp4", ".hidden"]
+    for name in foreign:
+        (folder / name).write_text("mine")
+    (folder / "state-00000077.safetensors").mkdir()
+    for name in ("segment-00000003.part.mp4", "segment-00000003.mp4", "segment-00000003.mp4.tmp",
+                 "state-00000006.safetensors.tmp", "state-00000006.safetensors", "segment-00000006.part.mp4",
+                 "segment-00000006.mp4.tmp"):  # fmt: skip
+        with suppress(FileNotFoundError):
+            (folder / name).unlink()
+        (folder / name).symlink_to(outside)
+    assert record(folder) == whole[1]
+    assert outside.read_text() == "precious"
+    assert all((folder / name).read_text() == "mine" for name in foreign)
+    assert not any(path.is_symlink() for path in folder.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights on Windows")
+def test_a_state_that_is_a_link_or_too_large_is_not_read(tmp_path, caplog):
+    folder = tmp_path / "state"
+    record(folder, crash_at=4)
+    (folder / "state-00000008.safetensors").symlink_to("/dev/zero")
+    os.mkfifo(folder / "state-00000007.safetensors")
+    with (folder / "state-00000006.safetensors").open("wb") as file:
+        file.truncate(10**12)  # sparse
+    record(folder, crash_at=4)
+    assert "expected at most" in caplog.text and "not a regular file" in caplog.text
+
+
+# --- what there is so far ---
+
+
+@pytest.mark.parametrize("crash_at", [2, 4, 8])
+def test_joining_an_interrupted_recording_saves_every_frame_with_its_sound(whole, tmp_path, crash_at):
+    folder = tmp_path / "state"
+    record(folder, crash_at)
+    kept = {name: (folder / name).read_bytes() for name in names(folder)}
+    saved = pictures(join_recording(folder, tmp_path / "v.mp4"))
+    expected = 9 + 12 * (crash_at - 1)
+    assert np.array_equal(saved, pictures(whole[0].parent / "v.mp4")[:expected])
+    with av.open(str(tmp_path / "v.mp4")) as video:
+        sound = np.concatenate([frame.to_ndarray()[0] for frame in video.decode(audio=0)])
+        assert abs(len(sound) / video.streams.audio[0].rate - expected / 16) < 0.2
+    assert np.abs(sound).max() > 0.2
+    assert {name: (folder / name).read_bytes() for name in names(folder)} == kept
+    assert names(tmp_path) == ["state", "v.mp4"]
+
+
+def test_a_recording_can_be_joined_while_it_runs(tmp_path, whole):
+    seen = []
+
+    def look(block, frames):
+        if block.index == 7:
+            seen.append(len(pictures(join_recording(tmp_path / "state", tmp_path / "v.mp4"))))
+
+    with recording(tmp_path / "state") as running:
+        running.record(look)
+        assert running.segments == whole[1]
+    assert 69 <= seen[0] <= 93
+
+
+def test_joining_nothing_is_one_sentence(tmp_path):
+    with pytest.raises(AvatarError, match="no state folder"):
+        join_recording(tmp_path / "absent", tmp_path / "v.mp4")
+    record(tmp_path / "state", crash_at=0)
+    with pytest.raises(AvatarError, match="nothing to join"):
+        join_recording(tmp_path / "state", tmp_path / "v.mp4")
