@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
         paths = [files.segment(block) for block in files.segments()]
         growing = files.growing()
         if growing is not None and files.segment(int(growing.name[8:16])) not in paths:
-            paths.append(rescued(growing, Path(scratch)))
+            paths += rescued(growing, Path(scratch))
         whole = []
         for path in paths:
             try:
@@ -78,13 +77,15 @@ def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
         return join_segments([path for path, *_ in whole], target, sound_of(whole))
 
 
-def rescued(growing: Path, scratch: Path) -> Path:
-    """A plain mp4 of the whole fragments of a growing file; the growing file itself is not changed."""
+def rescued(growing: Path, scratch: Path) -> list[Path]:
+    """A plain mp4 of the whole fragments of a growing file, none where there is none; the file itself is only read."""
     copy, plain = scratch / "fragments.mp4", scratch / growing.name
-    with suppress(OSError, av.FFmpegError):
+    try:
         shutil.copyfile(growing, copy)
         rescue_segment(copy, plain)
-    return plain
+    except (OSError, av.FFmpegError):
+        return []
+    return [plain]
 
 
 def sound_of(segments: Sequence[tuple]) -> AudioSource | None:

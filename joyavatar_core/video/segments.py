@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -103,6 +104,8 @@ def rescue_segment(growing: Path, out: Path) -> None:
     """
     trim_to_whole_fragments(growing)
     frames = sum(1 for _ in copied_packets(growing, "video"))
+    if not frames:
+        raise OSError(errno.ENODATA, "no whole fragment")
     with av.open(str(growing)) as source:
         stream, tags = source.streams.video[0], dict(source.metadata)
         fps = stream.codec_context.framerate or stream.average_rate  # a cut file's average is not exact
