@@ -58,15 +58,13 @@ class HostAvatar(torch.nn.Module):
         raise AvatarError(NOT_SAMPLED.format(what="place in a KSampler", instead="a KSampler"))
 
     @property
-    def model_sampling(self) -> object:
-        raise AvatarError(NOT_SAMPLED.format(what="sampling of its own to take part in", instead="this node"))
-
-    @property
-    def model_type(self) -> object:
+    def model_sampling(self) -> object:  # asked for by scheduler nodes, and first of all by those that save a model
         raise AvatarError(
-            "A JoyAvatar model cannot be saved by the host's checkpoint nodes, which would lose what its metadata "
-            "says; keep the original file, and LoRAs as files of their own."
+            "A JoyAvatar model has no sampling of the host's kind, and would lose its metadata if it were saved as a "
+            "model; use it with the JoyAvatar Streaming Sampler and keep the original file."
         )
+
+    model_type = model_sampling
 
 
 def avatar_patcher(checkpoint: Checkpoint, name: str, weight_dtype: torch.dtype | None = None) -> ModelPatcher:

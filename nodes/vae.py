@@ -54,9 +54,8 @@ class HostDecoder:
     def working_bytes(self, width: int, height: int) -> int:
         """About what a latent frame of a picture (pixels) takes while it is decoded, as the host reckons for Wan's."""
         weight = next(self.module.parameters())
-        return (
-            WAN_NUMBERS_PER_PIXEL * width * height * weight.itemsize * getattr(self.module, "dim", WAN_DIM) // WAN_DIM
-        )
+        share = getattr(self.module, "dim", WAN_DIM) / WAN_DIM
+        return int(WAN_NUMBERS_PER_PIXEL * share * width * height * weight.itemsize)
 
 
 def streaming_vae(vae: object | None, avatar: HostAvatar) -> HostDecoder:

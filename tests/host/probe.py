@@ -1,0 +1,121 @@
+"""Run by the host's Python: what the MODEL does under the host's own nodes, printed as one line of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+
+host, pack, place = sys.argv[1:]
+sys.argv = sys.argv[:1]
+sys.path.insert(0, host)
+
+import comfy.cli_args  # noqa: E402
+import utils.install_util  # noqa: E402, F401  the host's package, before a dependency's module takes its name
+
+comfy.cli_args.args.cpu = True
+comfy.cli_args.args.base_directory = place
+
+import comfy.model_management as mm  # noqa: E402
+import folder_paths  # noqa: E402
+import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+import nodes  # noqa: E402
+
+found: dict[str, object] = {}
+logged: list[str] = []
+
+
+class Listener(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        logged.append(record.getMessage())
+
+
+def refusal(call, *args, **kwargs) -> str:
+    try:
+        call(*args, **kwargs)
+    except Exception as problem:
+        return f"{type(problem).__name__}: {problem}"
+    return "nothing was refused"
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+
+
+def extra(module: str):
+    asyncio.run(nodes.load_custom_node(str(Path(host, "comfy_extras", f"{module}.py")), module_parent="comfy_extras"))
+
+
+logging.getLogger().addHandler(Listener())
+folder_paths.folder_names_and_paths["loras"] = ([str(Path(place, "models", "loras"))], {".safetensors"})
+folder_paths.set_output_directory(str(Path(place, "output")))
+asyncio.run(nodes.load_custom_node(pack))
+for module in ("nodes_model_advanced", "nodes_model_merging", "nodes_torch_compile"):
+    extra(module)
+ours = {name: node for name, node in nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("JoyAvatar")}
+model = ours["JoyAvatarModelLoader"].execute("embedded", "default", "none")[0]
+
+# --- a LoRA on two layers, through the native loader
+dim = model.model.config.dim
+generator = torch.Generator().manual_seed(0)
+down, up = torch.randn(4, dim, generator=generator), torch.randn(dim, 4, generator=generator)
+layers = ["blocks.0.self_attn.q", "blocks.1.cross_attn.o"]
+lora = {f"diffusion_model.{layer}.lora_{side}.weight": w for layer in layers for side, w in (("A", down), ("B", up))}
+Path(place, "models", "loras").mkdir(parents=True, exist_ok=True)
+save_file(
+    {name: tensor.contiguous().clone() for name, tensor in lora.items()}, Path(place, "models/loras/tiny.safetensors")
+)
+with torch.inference_mode():
+    before = weights(model)
+    patched = nodes.LoraLoaderModelOnly().load_lora_model_only(model, "tiny.safetensors", 0.5)[0]
+    mm.load_models_gpu([patched])
+    during = weights(patched)
+    changed = sorted(name for name in before if not torch.equal(before[name], during[name]))
+    found["lora_changes"] = changed
+    found["lora_error"] = max(float((during[name] - before[name] - 0.5 * up @ down).abs().max()) for name in changed)
+    mm.load_models_gpu([model])
+    after = weights(model)
+    found["restored"] = all(torch.equal(before[name], after[name]) for name in before)
+    mm.load_models_gpu([patched])
+    mm.unload_all_models()
+    found["unloaded"] = all(torch.equal(before[name], tensor) for name, tensor in weights(model).items())
+
+# --- nodes that an avatar has nothing to do with
+latent, conditioning = {"samples": torch.zeros(1, 16, 1, 8, 8)}, [[torch.zeros(1, 1, 16), {}]]
+found["KSampler"] = refusal(
+    nodes.KSampler().sample, model, 0, 1, 1.0, "euler", "simple", conditioning, conditioning, latent
+)
+found["ModelSamplingSD3"] = refusal(nodes.NODE_CLASS_MAPPINGS["ModelSamplingSD3"]().patch, model, 3.0)
+found["ModelSave"] = refusal(nodes.NODE_CLASS_MAPPINGS["ModelSave"]().save, model, "saved")
+
+# --- streams: weights kept in bfloat16 and cast by the host, the host's attention, TorchCompileModel
+voice = {"waveform": torch.sin(torch.arange(8000) * 0.05)[None, None] * 0.3, "sample_rate": 16000}
+
+
+def latents(model) -> torch.Tensor:
+    with torch.inference_mode():
+        spoken = ours["JoyAvatarAudioEncode"].execute(voice, model, 0.0)[0]
+        inputs = {"reference": latent, "voice": spoken, "preset": "plain", "seed": 0}
+        stream = ours["JoyAvatarStreamingSampler"].execute(model, **inputs)[0]
+        ours["JoyAvatarStreamToLatent"].hidden = type("Hidden", (), {"unique_id": None})
+        return ours["JoyAvatarStreamToLatent"].execute(stream)[0]["samples"].clone()
+
+
+plain = latents(model)
+half = ours["JoyAvatarModelLoader"].execute("embedded", "bf16", "none")[0]
+found["compute_dtype"] = str(half.model.compute_dtype)
+found["bf16_difference"] = float((latents(half) - plain).abs().mean() / plain.abs().mean())
+found["lora_moves_latents"] = float((latents(patched) - plain).abs().mean())
+found["repeats"] = bool(torch.equal(latents(model), plain))
+module = sys.modules[type(model.model).__module__]
+model.model.diffusion_model.attention = module.host_attention
+found["host_attention_difference"] = float((latents(model) - plain).abs().max())
+compiled = nodes.NODE_CLASS_MAPPINGS["TorchCompileModel"].execute(model, "inductor")[0]
+latents(compiled)
+found["compile_warning"] = next((text for text in logged if "TorchCompileModel" in text), "")
+
+print("\n" + json.dumps(found))

@@ -1,0 +1,38 @@
+"""The MODEL under the host's own nodes: LoRA, casting, attention, and nodes it has nothing to do with."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_native_lora_patches_exactly_and_comes_off_without_a_trace(probe):
+    targets = ["blocks.0.self_attn.q", "blocks.1.cross_attn.o"]
+    assert probe["lora_changes"] == [f"diffusion_model.{layer}.weight" for layer in targets]
+    assert probe["lora_error"] < 1e-5
+    assert probe["restored"] and probe["unloaded"]
+    assert probe["lora_moves_latents"] > 0
+
+
+@pytest.mark.parametrize(
+    ("node", "sentence"),
+    [
+        ("KSampler", "instead of a KSampler"),
+        ("ModelSamplingSD3", "instead of a ModelSampling node"),
+        ("ModelSave", "keep the original file"),
+    ],
+)
+def test_other_model_nodes_get_one_sentence(probe, node, sentence):
+    assert probe[node].startswith("AvatarError: A JoyAvatar model") and sentence in probe[node]
+
+
+def test_the_host_casts_half_precision_weights(probe):
+    assert probe["compute_dtype"] == "torch.float32"  # what the host computes in on a CPU
+    assert 0 < probe["bf16_difference"] < 0.05
+
+
+def test_the_hosts_attention_gives_the_same_stream(probe):
+    assert probe["repeats"] and probe["host_attention_difference"] < 1e-3
+
+
+def test_torch_compile_is_warned_about(probe):
+    assert "has no effect" in probe["compile_warning"]
