@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import sys
@@ -109,13 +110,42 @@ plain = latents(model)
 half = ours["JoyAvatarModelLoader"].execute("embedded", "bf16", "none")[0]
 found["compute_dtype"] = str(half.model.compute_dtype)
 found["bf16_difference"] = float((latents(half) - plain).abs().mean() / plain.abs().mean())
-found["lora_moves_latents"] = float((latents(patched) - plain).abs().mean())
+loaded_whole = latents(patched)
+found["lora_moves_latents"] = float((loaded_whole - plain).abs().mean())
 found["repeats"] = bool(torch.equal(latents(model), plain))
+
+# --- the same with nearly all weights left where they are kept, and the LoRA applied as each is used
+with torch.inference_mode():
+    mm.unload_all_models()
+    load_models = mm.load_models_gpu
+    mm.load_models_gpu = lambda models, **_: [m.patch_model(m.load_device, lowvram_model_memory=1) for m in models]
+    found["lowvram_difference"] = float((latents(patched) - loaded_whole).abs().max())
+    found["lowvram_patches"] = patched.model.lowvram_patch_counter
+    patched.unpatch_model(patched.offload_device)
+    mm.load_models_gpu = load_models
+
 module = sys.modules[type(model.model).__module__]
 model.model.diffusion_model.attention = module.host_attention
 found["host_attention_difference"] = float((latents(model) - plain).abs().max())
 compiled = nodes.NODE_CLASS_MAPPINGS["TorchCompileModel"].execute(model, "inductor")[0]
 latents(compiled)
 found["compile_warning"] = next((text for text in logged if "TorchCompileModel" in text), "")
+
+# --- a wav2vec2 encoder of the real size, through the host's loader
+from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd  # noqa: E402
+from transformers import Wav2Vec2Config, Wav2Vec2Model  # noqa: E402
+
+torch.manual_seed(0)
+original = Wav2Vec2Model(Wav2Vec2Config()).eval()
+state = {f"wav2vec2.{name}": tensor.detach() for name, tensor in original.state_dict().items()}
+config = dataclasses.replace(model.model.config, audio_dim=10752, audio_features="wav2vec2")
+listener = sys.modules[ours["JoyAvatarAudioEncode"].__module__]
+encoder, patcher = listener.encoder_for(config, load_audio_encoder_from_sd(dict(state)))
+reference = listener.Wav2Vec2.load(state)
+edges = list(range(0, 8001, 1000))
+heard, expected = (listening.encode(voice["waveform"][0, 0].numpy(), edges) for listening in (encoder, reference))
+found["wav2vec2"] = [list(heard.shape), float((heard - expected).abs().max() / expected.abs().max())]
+found["wav2vec2_missing"] = refusal(listener.encoder_for, config, None)
+found["wav2vec2_unwanted"] = refusal(listener.encoder_for, model.model.config, object())
 
 print("\n" + json.dumps(found))

@@ -36,3 +36,13 @@ def test_the_hosts_attention_gives_the_same_stream(probe):
 
 def test_torch_compile_is_warned_about(probe):
     assert "has no effect" in probe["compile_warning"]
+
+
+def test_weights_left_offloaded_give_the_same_stream_with_its_lora(probe):
+    assert probe["lowvram_patches"] == 2 and probe["lowvram_difference"] < 1e-4
+
+
+def test_the_native_audio_encoder_gives_the_features_of_its_file(probe):
+    shape, difference = probe["wav2vec2"]
+    assert shape == [8, 10752] and difference < 0.01  # the host keeps it in half precision
+    assert "Load Audio Encoder" in probe["wav2vec2_missing"] and "unwire" in probe["wav2vec2_unwanted"]
