@@ -1,5 +1,5 @@
-"""The command line: ``speak`` makes a video of a portrait and a voice, ``join`` saves what an interrupted recording
-made, ``inspect`` tells what a file is."""
+"""The command line: ``speak`` makes a video of a portrait and a voice, ``live`` lets it be watched meanwhile,
+``join`` saves what an interrupted recording made, ``inspect`` tells what a file is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from .audio.pcm import PCM_FORMATS
 from .errors import AvatarError
+from .live import add_live_flags, live
 from .model.attention import BACKENDS
 from .sampling.presets import PRESETS
 from .speak import DTYPES, speak
@@ -26,9 +28,40 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("speak", help="make a talking video", description="Make a talking video.")
     command.set_defaults(run=speak)
-    command.add_argument("--portrait", required=True, help="a picture of any size")
-    command.add_argument("--audio", required=True, help="the voice: any audio or video file")
     command.add_argument("--out", required=True, help="the video to write, *.mp4")
+    add_avatar_flags(command)
+    recording = command.add_argument_group("recording", "long videos that survive a crash")
+    recording.add_argument("--state", metavar="DIR", help="record in segments and states in this folder")
+    recording.add_argument(
+        "--checkpoint-every", metavar="N|SIZE",
+        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
+        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
+    )  # fmt: skip
+    recording.add_argument("--resume", action="store_true", help="go on with what is in --state, if anything")
+
+    command = commands.add_parser("live", help="let a talking video be watched while it is made")
+    command.set_defaults(run=live)
+    add_live_flags(command)
+    add_avatar_flags(command)
+
+    join = commands.add_parser("join", help="make one video of what a --state folder holds so far")
+    join.set_defaults(run=run_join)
+    join.add_argument("folder", metavar="DIR")
+    join.add_argument("--out", required=True, help="the video to write, *.mp4")
+
+    inspect = commands.add_parser("inspect", help="tell what a file of weights is")
+    inspect.set_defaults(run=run_inspect)
+    inspect.add_argument("file")
+    return top
+
+
+def add_avatar_flags(command: argparse.ArgumentParser) -> None:
+    """What every command that makes a video takes: portrait, voice, mechanisms, models, machine, report."""
+    command.add_argument("--portrait", required=True, help="a picture of any size")
+    command.add_argument("--audio", required=True, help="the voice: any audio or video file, or - for raw PCM on stdin")
+    command.add_argument("--audio-rate", type=int, default=16000, help="of the raw PCM, in Hz; default 16000")
+    command.add_argument("--audio-channels", type=int, default=1, help="of the raw PCM; default 1")
+    command.add_argument("--audio-format", choices=PCM_FORMATS, default="s16le", help="of the raw PCM")
     command.add_argument(
         "--preset", choices=PRESETS, default="checkpoint", help="default: what the checkpoint recommends"
     )
@@ -42,14 +75,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
     command.add_argument("--report", help="write a JSON report of the run here")
-    recording = command.add_argument_group("recording", "long videos that survive a crash")
-    recording.add_argument("--state", metavar="DIR", help="record in segments and states in this folder")
-    recording.add_argument(
-        "--checkpoint-every", metavar="N|SIZE",
-        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
-        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
-    )  # fmt: skip
-    recording.add_argument("--resume", action="store_true", help="go on with what is in --state, if anything")
+    command.add_argument("--plot", metavar="FILE.png", help="draw the report as a picture here")
     models = command.add_argument_group("models")
     models.add_argument("--weights", default="embedded", help="transformer: 'embedded' or a file")
     models.add_argument("--vae", default="embedded", help="'embedded' or a Wan2.1 VAE file")
@@ -63,16 +89,6 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: the file's, float32 on a CPU")
     machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
-
-    join = commands.add_parser("join", help="make one video of what a --state folder holds so far")
-    join.set_defaults(run=run_join)
-    join.add_argument("folder", metavar="DIR")
-    join.add_argument("--out", required=True, help="the video to write, *.mp4")
-
-    inspect = commands.add_parser("inspect", help="tell what a file of weights is")
-    inspect.set_defaults(run=run_inspect)
-    inspect.add_argument("file")
-    return top
 
 
 def parse_size(text: str) -> tuple[int, int]:

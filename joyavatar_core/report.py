@@ -66,23 +66,26 @@ class RunReport:
     frames: int = 0  # written to the video
     audio_seconds: float = 0.0
     blocks: list[dict[str, Any]] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)  # other facts: warnings, delays
     started: float = field(default_factory=time.perf_counter, repr=False)
 
-    def add(self, block: Any, frames: int = 0) -> None:
-        """Note a LatentBlock (anything with its BLOCK_FIELDS) and how many video frames it gave."""
-        self.blocks.append({name: getattr(block, name) for name in BLOCK_FIELDS})
+    def add(self, block: Any, frames: int = 0, **measures: Any) -> None:
+        """Note a LatentBlock (anything with its BLOCK_FIELDS), how many video frames it gave, and what was measured."""
+        self.blocks.append({**{name: getattr(block, name) for name in BLOCK_FIELDS}, **measures})
         self.frames += frames
 
     def summary(self) -> dict[str, Any]:
         """Everything as plain JSON types; times in seconds, memory in bytes."""
         values = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("started", "blocks")
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("started", "blocks", "more")
         }
         values["settings"] = dict(self.settings)
         values["fps"] = float(self.fps)
         values["wall_seconds"] = time.perf_counter() - self.started
         values["peak_rss_bytes"] = peak_rss_bytes()
-        return {**values, "blocks": self.blocks}
+        return {**values, **self.more, "blocks": self.blocks}
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Write `summary` to `path`, whole or not at all. Raises AvatarError where that is impossible."""

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,12 @@ from .report import RunReport
 from .sampling.mci import MciSettings
 from .sampling.presets import Preset, parse_settings, preset
 from .sampling.psb import PsbSettings
-from .sampling.stream import LatentBlock
+from .sampling.stream import AvatarStream, LatentBlock
 from .sampling.urcr import UrcrSettings
 
 if TYPE_CHECKING:
+    from .audio import AudioSource
+    from .avatar import Avatar
     from .recording import Recording
 
 log = logging.getLogger(__name__)
@@ -61,26 +63,29 @@ def chosen_settings(args: argparse.Namespace, config: AvatarConfig) -> Preset:
     return chosen
 
 
-def speak(args: argparse.Namespace) -> None:
-    """``joyavatar speak``: load, generate, write, report. Raises AvatarError for bad input."""
-    from tqdm import tqdm
+@dataclass(frozen=True)
+class Job:
+    """What a command makes a video of, loaded and checked; `size` is (width, height) in pixels."""
 
-    from .audio import FileAudio
+    avatar: Avatar
+    voice: AudioSource
+    stream: AvatarStream
+    size: tuple[int, int]
+    report: RunReport
+    metadata: dict[str, object]
+
+
+def prepare(args: argparse.Namespace, title: str) -> Job:
+    """Load what the flags that all commands share name. Raises AvatarError for bad input."""
+    from .audio import open_voice
     from .avatar import load_avatar, load_prompt
-    from .recording import DEFAULT_INTERVAL, Interval, Recording
-    from .talk import talk
-    from .video import VideoWriter
-    from .video.containers import checked_target
 
-    if (args.resume or args.checkpoint_every) and not args.state:
-        raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
-    every = Interval.parse(args.checkpoint_every) if args.checkpoint_every else DEFAULT_INTERVAL
-    checked_target(args.out)
-    if args.report and not Path(args.report).resolve().parent.is_dir():  # known before the work, not after it
-        raise AvatarError(f"The report {args.report} cannot be written: there is no such folder; choose another place.")
+    for name, path in (("report", args.report), ("plot", args.plot)):
+        if path and not Path(path).resolve().parent.is_dir():  # known before the work, not after it
+            raise AvatarError(f"The {name} {path} cannot be written: there is no such folder; choose another place.")
     device = choose_device(args.device)
     dtype = DTYPES[args.dtype] or (torch.float32 if device.type == "cpu" else None)
-    voice = FileAudio(args.audio)
+    voice = open_voice(args.audio, args.audio_rate, args.audio_channels, args.audio_format)
     avatar = load_avatar(
         args.weights, args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
         lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, device=device, dtype=dtype, attention=args.attention,
@@ -95,7 +100,29 @@ def speak(args: argparse.Namespace) -> None:
     )
     facts = {"preset": args.preset, "seed": args.seed, "width": width, "height": height, **asdict(settings)}
     report = RunReport(config.fps, avatar.name, config.trained, facts)
-    metadata = {"title": Path(args.out).stem, "joyavatar": {"weights": avatar.name, **facts}}
+    metadata = {"title": title, "joyavatar": {"weights": avatar.name, **facts}}
+    return Job(avatar, voice, stream, (width, height), report, metadata)
+
+
+def speak(args: argparse.Namespace) -> None:
+    """``joyavatar speak``: load, generate, write, report. Raises AvatarError for bad input."""
+    from tqdm import tqdm
+
+    from .audio.opening import STDIN
+    from .recording import DEFAULT_INTERVAL, Interval, Recording
+    from .talk import talk
+    from .video import VideoWriter
+    from .video.containers import checked_target
+
+    if (args.resume or args.checkpoint_every) and not args.state:
+        raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
+    if args.state and args.audio == STDIN:
+        raise AvatarError("A voice from standard input cannot be heard again to resume; give --state with a file.")
+    every = Interval.parse(args.checkpoint_every) if args.checkpoint_every else DEFAULT_INTERVAL
+    checked_target(args.out)
+    job = prepare(args, Path(args.out).stem)
+    avatar, stream, voice, report, config = job.avatar, job.stream, job.voice, job.report, job.avatar.config
+    metadata = job.metadata
     with tqdm(total=stream.num_frames, unit="frame", disable=None) as bar:
 
         def on_block(block: LatentBlock, shown: Tensor) -> None:
@@ -112,21 +139,33 @@ def speak(args: argparse.Namespace) -> None:
                 say_where(recording)
                 report.frames = recording.frames
                 before = bar.n = recording.frames
+                report.settings = {**report.settings, "resumed_at_block": recording.blocks}
                 recording.record(on_block)
                 recording.join(args.out)
         else:
             with VideoWriter(
-                args.out, width, height, config.fps, voice.sample_rate, voice.channels, crf=args.quality,
+                args.out, *job.size, config.fps, voice.sample_rate, voice.channels, crf=args.quality,
                 metadata=metadata,
             ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
                 talk(run, avatar.decoder, writer, voice, on_block)
     seconds = time.perf_counter() - started
-    report.audio_seconds = min(voice.num_samples / voice.sample_rate, report.frames / config.fps)
-    if args.report:
-        report.to_json(args.report)
+    save_report(args, job)
     stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"
     print(f"{args.out}: {report.frames} frames, {report.frames / config.fps:.2f} s, "
           f"{(report.frames - before) / seconds:.1f} frames/s{stand_in}")  # fmt: skip
+
+
+def save_report(args: argparse.Namespace, job: Job) -> None:
+    """--report and --plot, at the end of a run or of what there is of it."""
+    from .plot import save_plot
+
+    report, voice = job.report, job.voice
+    heard = voice.available if voice.num_samples is None else voice.num_samples
+    report.audio_seconds = min(heard / voice.sample_rate, report.frames / float(report.fps))
+    if args.report:
+        report.to_json(args.report)
+    if args.plot:
+        save_plot(report.summary(), args.plot)
 
 
 def say_where(recording: Recording) -> None:

@@ -24,11 +24,18 @@ class GrowingAudio(AudioSource):
     What lies more than `history_seconds` behind the furthest sample read is forgotten, and reading it raises
     AvatarError; what has not been read yet is never dropped. With `ahead_seconds` a push waits while more than that
     is unread, so that a sender faster than the reader costs no memory; without, it never waits.
+    `channels`: 1 or 2 where known beforehand, else the first chunk's.
     """
 
     live = True
 
-    def __init__(self, sample_rate: int, history_seconds: float = 30.0, ahead_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        history_seconds: float = 30.0,
+        ahead_seconds: float | None = None,
+        channels: int | None = None,
+    ) -> None:
         super().__init__(sample_rate)
         for name, seconds in (("history", history_seconds), ("lead", ahead_seconds)):
             if seconds is not None and not 0 < seconds < float("inf"):
@@ -38,7 +45,7 @@ class GrowingAudio(AudioSource):
         self._changed = threading.Condition()
         self._buffer = RollingBuffer()
         self._arrivals: deque[tuple[int, float]] = deque()  # (samples there after a push, when)
-        self._channels: int | None = None
+        self._channels = channels
         self._read_to = 0
         self._wanted = 0  # samples that a reader waits for
         self._finished = False
@@ -74,7 +81,8 @@ class GrowingAudio(AudioSource):
 
     @property
     def channels(self) -> int:
-        self.wait(1)
+        if self._channels is None:
+            self.wait(1)
         return self._channels or 1
 
     @property

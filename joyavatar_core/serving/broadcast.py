@@ -1,0 +1,108 @@
+"""One growing stream of bytes to any number of listeners, none of whom can hold it up."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+
+MAX_BACKLOG = 16 << 20  # bytes a listener may lag behind; at 512x512 about a minute
+
+
+class Listener:
+    """What one viewer has still to get: iterate it for the stream's bytes, `leave` when done.
+
+    The first portions are the stream's head and its newest block. Iteration ends with the stream, or when the listener
+    has fallen too far behind (`dropped`).
+    """
+
+    def __init__(self, limit: int, on_drop: Callable[[], None] | None) -> None:
+        self.dropped = False
+        self._limit, self._on_drop = limit, on_drop
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+        self._ended = False
+        self._changed = threading.Condition()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._ended:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                data = self._waiting.popleft()
+                self._bytes -= len(data)
+            yield data
+
+    def offer(self, data: bytes) -> None:
+        """Queue bytes; never waits. A listener whose backlog is full gets nothing more."""
+        with self._changed:
+            if self._ended or not data:
+                return
+            if self._waiting and self._bytes + len(data) > self._limit:
+                self.dropped = self._ended = True
+                self._waiting.clear()
+            else:
+                self._waiting.append(data)
+                self._bytes += len(data)
+            self._changed.notify_all()
+        if self.dropped and self._on_drop is not None:
+            self._on_drop()
+
+    def end(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+class Broadcast:
+    """Life cycle: made with the stream's head, `publish` block after block, `end`. Listeners come and go at any time.
+
+    head: what every listener gets first. Each published portion has to be one that a listener can begin with.
+    """
+
+    def __init__(self, head: bytes = b"", max_backlog: int = MAX_BACKLOG) -> None:
+        self.dropped = 0  # listeners that were too slow
+        self._head, self._limit = head, max_backlog
+        self._newest = b""
+        self._ended = False
+        self._lock = threading.Lock()
+        self._listeners: set[Listener] = set()
+
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
+    def publish(self, data: bytes) -> None:
+        """Hand a portion to all listeners; costs no waiting, however slow they are."""
+        with self._lock:
+            self._newest = data or self._newest
+            for listener in list(self._listeners):
+                listener.offer(data)
+                if listener.dropped:
+                    self._listeners.discard(listener)
+                    self.dropped += 1
+
+    def join(self, on_drop: Callable[[], None] | None = None) -> Listener:
+        """A new listener; on_drop is called (by the publisher: briefly) where it is given up as too slow."""
+        listener = Listener(self._limit, on_drop)
+        with self._lock:
+            for data in (self._head, self._newest):
+                listener.offer(data)
+            if self._ended:
+                listener.end()
+            else:
+                self._listeners.add(listener)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        with self._lock:
+            self._listeners.discard(listener)
+
+    def end(self) -> None:
+        """The stream is over: listeners get what is queued for them, then their end."""
+        with self._lock:
+            self._ended = True
+            for listener in self._listeners:
+                listener.end()
