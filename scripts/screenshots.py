@@ -1,0 +1,171 @@
+"""Take the pictures of workflows and nodes in a real browser, from a running ComfyUI that has this pack.
+
+    python scripts/screenshots.py --server 127.0.0.1:8188
+
+Writes docs/images/workflow_<name>.jpg, the template browser's workflows/<name>.jpg, and the help pages'
+web/docs/images/<NodeId>.jpg. Needs playwright (pip install -e .[browser]) and Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import shutil
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = ROOT / "workflows"
+RUNNABLE = ("schedules", "frames", "talk")  # with the embedded avatar
+NOT_RUNNABLE = ("talk_livetalk",)  # shown as it is loaded
+ALONE = "JoyAvatarStreamToLatent"  # in no workflow
+MARGINS = [20, 20, 20, 20]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]
+WORKFLOW_WIDTH, THUMBNAIL_WIDTH, NODE_WIDTH = 1600, 480, 560
+
+READY = "() => window.app?.graph && window.LiteGraph?.registered_node_types?.JoyAvatarStreamToVideo"
+FIT = """([left, top, right, bottom]) => {
+  const { ds, canvas } = app.canvas, boxes = app.graph.groups.map((g) => [...g.pos, ...g.size]);
+  const x = Math.min(...boxes.map((b) => b[0])), y = Math.min(...boxes.map((b) => b[1]));
+  const w = Math.max(...boxes.map((b) => b[0] + b[2])) - x, h = Math.max(...boxes.map((b) => b[1] + b[3])) - y;
+  ds.scale = Math.min((canvas.clientWidth - left - right) / w, (canvas.clientHeight - top - bottom) / h);
+  ds.offset[0] = left / ds.scale - x; ds.offset[1] = top / ds.scale - y;
+  app.canvas.setDirty(true, true);
+  const at = canvas.getBoundingClientRect();
+  return { x: at.x + left - 8, y: at.y + top - 8, width: w * ds.scale + 16, height: h * ds.scale + 16 };
+}"""
+FOCUS = """([type, scale]) => {
+  const node = app.graph.nodes.filter((n) => n.type === type).at(-1), { ds, canvas } = app.canvas;
+  ds.scale = scale; ds.offset[0] = 120 / scale - node.pos[0]; ds.offset[1] = 120 / scale - node.pos[1];
+  node.title = node.constructor.title; node.setSize([Math.max(node.size[0], 260), node.size[1]]);
+  app.canvas.deselectAll?.(); app.canvas.setDirty(true, true);
+  const at = canvas.getBoundingClientRect(), m = 10, title = 30 * scale;
+  return { x: at.x + 120 - m, y: at.y + 120 - title - m - 20, width: node.size[0] * scale + 2 * m,
+           height: node.size[1] * scale + title + 2 * m + 20 };
+}"""
+
+
+def chromium() -> str | None:
+    """Where Chromium is: $CHROMIUM, else on the path; None lets playwright use its own."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+def ask(url: str, body: object = None) -> object:
+    """A JSON request to the host."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        text = response.read()
+    return json.loads(text) if text else None
+
+
+@contextmanager
+def open_page(url: str, width: int = 1600, height: int = 900) -> Iterator[Page]:
+    """The host's page in headless Chromium, ready to load a workflow."""
+    from playwright.sync_api import sync_playwright
+
+    ask(
+        f"{url}/settings",
+        {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False},
+    )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto(url)
+        page.wait_for_function(READY, timeout=90_000)
+        page.wait_for_timeout(1500)
+        yield page
+        browser.close()
+
+
+def load(page: Page, name: str) -> None:
+    """Open a workflow of this pack."""
+    content = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [content, name])
+    page.wait_for_timeout(2000)  # pictures arrive
+    page.keyboard.press("Escape")  # a dialog about files that this machine lacks
+
+
+def run(page: Page, url: str, seconds: float = 600) -> None:
+    """Press Run and wait for the end."""
+    page.evaluate("() => app.queuePrompt(0)")
+    end = time.monotonic() + seconds
+    while ask(f"{url}/prompt")["exec_info"]["queue_remaining"]:
+        if time.monotonic() > end:
+            raise TimeoutError(f"The workflow still runs after {seconds:.0f} s.")
+        page.wait_for_timeout(500)
+    page.wait_for_timeout(3000)  # players load
+
+
+def save(page: Page, clip: dict[str, float], path: Path, width: int, quality: int = 72) -> None:
+    """A part of the page as a JPEG of at most `width` pixels."""
+    from PIL import Image
+
+    page.wait_for_timeout(700)
+    picture = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
+    if picture.width > width:
+        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, quality=quality, optimize=True)
+    print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {path.stat().st_size // 1024} KB")
+
+
+def only_graph(page: Page) -> None:
+    """No menus over the graph."""
+    page.add_style_tag(
+        content="body * { visibility: hidden } "
+        "#graph-canvas, .dom-widget, .dom-widget * { visibility: visible !important }"
+    )
+
+
+def shoot_node(page: Page, node: str) -> None:
+    """The help page's picture of a node."""
+    clip = page.evaluate(FOCUS, [node, 1.25])
+    save(page, clip, ROOT / "web" / "docs" / "images" / f"{node}.jpg", NODE_WIDTH)
+
+
+def main() -> None:
+    """Shoot everything."""
+    top = argparse.ArgumentParser(description="Take the pictures of workflows and nodes.")
+    top.add_argument("--server", default="127.0.0.1:8188")
+    url = "http://" + top.parse_args().server
+    shot: set[str] = set()
+    with open_page(url, 2400, 1350) as page:
+        only_graph(page)
+        for name in (*RUNNABLE, *NOT_RUNNABLE):
+            load(page, name)
+            page.evaluate(FIT, MARGINS)
+            if name in RUNNABLE:
+                run(page, url)
+            clip = page.evaluate(FIT, MARGINS)
+            save(page, clip, ROOT / "docs" / "images" / f"workflow_{name}.jpg", WORKFLOW_WIDTH)
+            save(page, clip, WORKFLOWS / f"{name}.jpg", THUMBNAIL_WIDTH)
+            types = page.evaluate("() => app.graph.nodes.map((node) => node.type)")
+            for node in sorted({kind for kind in types if kind.startswith("JoyAvatar")} - shot):
+                shoot_node(page, node)
+                shot.add(node)
+        page.evaluate(f"() => app.graph.add(LiteGraph.createNode('{ALONE}'))")
+        shoot_node(page, ALONE)
+
+
+if __name__ == "__main__":
+    main()
