@@ -1,0 +1,35 @@
+"""How much a VAE keeps: the round trip of held-out clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..training.dataset import load_clip
+from ..training.vae_training import psnr, round_trip
+from ..vae import StreamingVAE
+from .drift import sharpness
+from .mouth import mouth_report
+from .sheet import contact_sheet
+
+
+def evaluate_vae(vae: StreamingVAE, paths: Sequence[Path], sheet: Path | None = None) -> dict[str, float]:
+    """Means over the clips: PSNR in dB, mouth r against ground truth's, and ratios of amplitude and sharpness."""
+    figures, rows = [], []
+    for path in paths:
+        clip = load_clip(path)
+        decoded = round_trip(vae, torch.from_numpy(clip.frames)).numpy()
+        true, kept = (mouth_report(frames, clip.box, clip.mouth[:, 0]) for frames in (clip.frames, decoded))
+        figures.append({
+            "psnr": psnr(torch.from_numpy(decoded), torch.from_numpy(clip.frames)),
+            "mouth_r": kept.r, "mouth_r_truth": true.r, "mouth_r_ratio": kept.r / true.r,
+            "amplitude_ratio": kept.amplitude / true.amplitude,
+            "sharpness_ratio": sharpness(decoded).mean() / sharpness(clip.frames).mean(),
+        })  # fmt: skip
+        rows += [clip.frames, decoded]
+    if sheet is not None:
+        contact_sheet(rows[:12], sheet)
+    return {name: float(np.mean([figure[name] for figure in figures])) for name in figures[0]}

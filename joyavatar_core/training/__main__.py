@@ -1,0 +1,192 @@
+"""The recipe as commands: python -m joyavatar_core.training data | latents | vae | forcing | ship | evaluate."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+
+from ..avatar import EMBEDDED_TRANSFORMER, EMBEDDED_VAE, Avatar, load_avatar
+from ..checkpoints import open_checkpoint, save_checkpoint
+from ..checkpoints.reader import read_file
+from ..errors import AvatarError
+from .dataset import write_dataset
+from .loop import LoopSettings, averaged_weights
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        COMMANDS[options.command](options)
+    except AvatarError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+def make_data(options: argparse.Namespace) -> None:
+    """Clips for training and, held out, for judging."""
+    folder = options.runs / "data"
+    write_dataset(folder, options.held_out, split="held-out", workers=options.threads)
+    write_dataset(folder, options.clips, split="train", workers=options.threads)
+
+
+def train_vae(options: argparse.Namespace) -> None:
+    """The VAE; its raw latents get Wan2.1's statistics at the end."""
+    from . import vae_training as training
+
+    recipe = training.VaeRecipe(frames=options.frames, batch=options.batch or training.VaeRecipe.batch)
+    settings = _settings(options, "vae", 2e-3, weight_decay=0.0)
+    start = _vae_weights(options.fine_tune) if options.fine_tune else None
+    vae = training.train_vae(
+        _clips(options), settings, recipe, options.compile, start=start, decoder_only=options.decoder_only
+    )
+    if not options.decoder_only:
+        vae = training.fold_statistics(vae, *training.latent_statistics(vae, _clips(options)[:100]))
+    training.save_vae(vae, options.runs / "vae.safetensors")
+
+
+def make_latents(options: argparse.Namespace) -> None:
+    """All clips as latents of the trained VAE, for `forcing`."""
+    _latents(options)
+
+
+def train_transformer(options: argparse.Namespace) -> None:
+    """Stage 1 of the transformer, from scratch or from `--fine-tune`; writes runs/avatar.safetensors."""
+    from . import forcing
+
+    recipe = forcing.ForcingRecipe(batch=options.batch or forcing.ForcingRecipe.batch)
+    start = _state(options.fine_tune) if options.fine_tune else None
+    settings = _settings(options, "forcing", 1.5e-3)
+    model = forcing.train_forcing(_latents(options), settings, recipe, forcing.TINY, start, options.compile)
+    save_checkpoint(options.runs / "avatar.safetensors", model.state_dict(), forcing.TINY)
+
+
+def ship(options: argparse.Namespace) -> None:
+    """The averaged weights of the run so far as the embedded avatar, in half precision."""
+    from . import forcing
+
+    state = {name: tensor.half() for name, tensor in averaged_weights(options.runs / "forcing").items()}
+    save_checkpoint(EMBEDDED_TRANSFORMER, state, forcing.TINY)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """The figures of the VAE's round trip and of a rollout on held-out people, as JSON."""
+    from ..evaluation.autoencoder import evaluate_vae
+    from ..evaluation.rollout import evaluate_rollout
+    from ..sampling.presets import preset
+
+    avatar = load_avatar(dtype=torch.float32) if options.shipped else _avatar_of_run(options)
+    held_out = sorted((options.runs / "data").glob("held-out-*.safetensors"))
+    folder = options.runs / "evaluation"
+    figures = {}
+    if held_out and not options.rollout_only:
+        figures["vae"] = evaluate_vae(avatar.vae, held_out[: options.people], folder / "vae.png")
+    chosen = preset(options.preset, avatar.config)
+    figures["rollout"] = evaluate_rollout(
+        avatar, chosen, list(range(100, 100 + options.people)), options.seconds, folder
+    )
+    text = json.dumps(figures, indent=1)
+    (folder / "figures.json").write_text(text)
+    print(text)
+
+
+COMMANDS = {
+    "data": make_data, "vae": train_vae, "latents": make_latents, "forcing": train_transformer, "ship": ship,
+    "evaluate": evaluate,
+}  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m joyavatar_core.training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.__doc__)
+        sub.add_argument("--config", choices=["tiny"], default="tiny")
+        sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of data, checkpoints and logs")
+        sub.add_argument("--threads", type=int, default=2)
+        if name in ("vae", "forcing"):
+            sub.add_argument("--steps", type=int, default=10**9)
+            sub.add_argument("--minutes", type=float, default=math.inf)
+            sub.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
+            sub.add_argument("--learning-rate", type=float)
+            sub.add_argument("--batch", type=int)
+            sub.add_argument("--seed", type=int, default=0)
+            sub.add_argument("--compile", action="store_true", help="pays where compiling takes less than training")
+            sub.add_argument("--fine-tune", type=Path, help="start from these weights instead of from scratch")
+        if name == "data":
+            sub.add_argument("--clips", type=int, default=700)
+            sub.add_argument("--held-out", type=int, default=12)
+        if name == "vae":
+            sub.add_argument("--frames", type=int, default=17, help="of a crop: 4 n + 1")
+            sub.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
+        if name == "evaluate":
+            sub.add_argument("--preset", default="checkpoint")
+            sub.add_argument("--people", type=int, default=3)
+            sub.add_argument("--seconds", type=float, default=30.0)
+            sub.add_argument("--shipped", action="store_true", help="judge the embedded avatar, not the run")
+            sub.add_argument("--rollout-only", action="store_true")
+    return parser
+
+
+def _settings(options: argparse.Namespace, run: str, learning_rate: float, **others: object) -> LoopSettings:
+    if math.isinf(options.minutes) and options.steps == 10**9:
+        raise AvatarError("The training has no end; give --steps or --minutes.")
+    return LoopSettings(
+        options.runs / run, options.steps, options.minutes, options.learning_rate or learning_rate,
+        seed=options.seed, resume=options.resume, **others,
+    )  # fmt: skip
+
+
+def _clips(options: argparse.Namespace) -> list[Path]:
+    paths = sorted((options.runs / "data").glob("train-*.safetensors"))
+    if not paths:
+        raise AvatarError(f"'{options.runs / 'data'}' holds no training clips; make them with the command 'data'.")
+    return paths
+
+
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    checkpoint = open_checkpoint(path)
+    return {name: tensor.float() for name, tensor in checkpoint.state_dict().items()}
+
+
+def _vae_weights(path: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor.copy(torch.float32) for name, tensor in read_file(path).tensors.items()}
+
+
+def _vae(options: argparse.Namespace):
+    from ..vae import vae_from_state_dict
+
+    path = options.runs / "vae.safetensors"
+    path = path if path.exists() else EMBEDDED_VAE
+    if not path.exists():
+        raise AvatarError("There is no trained VAE yet; train it with the command 'vae'.")
+    return vae_from_state_dict(_vae_weights(path))
+
+
+def _latents(options: argparse.Namespace):
+    from .latents import latent_clips
+
+    return latent_clips(_clips(options), _vae(options), options.runs / "latents")
+
+
+def _avatar_of_run(options: argparse.Namespace) -> Avatar:
+    from ..audio import LogMel
+    from ..model.transformer import AvatarTransformer
+    from .forcing import TINY
+
+    model = AvatarTransformer(dataclasses.replace(TINY))
+    model.load_state_dict(averaged_weights(options.runs / "forcing"))
+    vae = _vae(options)
+    return Avatar(model.eval().requires_grad_(False), vae, vae, LogMel(), "run")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Stage 1 of the transformer: teacher forcing on noised latents, in the very layouts that sampling uses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..config import AvatarConfig
+from ..model.transformer import AvatarTransformer, SelfContext
+from ..sampling.flow import shifted_sigma
+from .latents import LatentClips
+from .layout import COPY, PAST, TARGET, Layout
+from .loop import LoopSettings, Trainer
+from .losses import box_weight, flow_loss
+
+LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))
+
+TINY = AvatarConfig(
+    dim=192, ffn_dim=768, num_heads=3, num_layers=8, text_dim=16, freq_dim=64, audio_dim=64, audio_hidden=64,
+    text_tokens=1, audio_features="log-mel", levels=LEVELS, shift=5.0, trained_positions=15, width=128, height=128,
+    preset={"psb": {"first": 8}, "mci": {"frames": 3, "noise": 0.25}, "urcr": {"sinks": 3, "recent": 6}},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ForcingRecipe:
+    """How a pass is filled.
+
+    blocks, size: of a pass, in blocks and latent frames. copies: injected frames, shown in every second step.
+    clean: share of samples with a clean past; else each past block is noised up to `most_noise`.
+    still: share whose first block is remembered as the portrait. joined: share that goes on from its first block
+    without a jump. silent: share without a voice. trained_levels: share of targets at a level the sampler uses.
+    """
+
+    blocks: int = 5
+    size: int = 3
+    batch: int = 4
+    copies: int = 3
+    copied_every: int = 2
+    copy_noise: tuple[float, float] = (0.1, 0.35)
+    clean: float = 0.5
+    most_noise: float = 0.35
+    still: float = 0.7
+    joined: float = 0.35
+    silent: float = 0.08
+    trained_levels: float = 0.6
+    mouth_weight: float = 4.0
+
+
+def new_transformer(config: AvatarConfig) -> AvatarTransformer:
+    """A transformer that starts as Wan's does: Xavier matrices, small embeddings, a head of zeros."""
+    model = AvatarTransformer(config)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(model.patch_embedding.weight.flatten(1))
+    for embedding in (model.text_embedding, model.time_embedding):
+        nn.init.normal_(embedding[0].weight, std=0.02)
+    for owner in (*model.blocks, model.head):
+        nn.init.normal_(owner.modulation, std=config.dim**-0.5)
+    nn.init.zeros_(model.head.head.weight)
+    return model
+
+
+def train_forcing(
+    clips: LatentClips,
+    settings: LoopSettings,
+    recipe: ForcingRecipe,
+    config: AvatarConfig,
+    start: dict[str, Tensor] | None = None,
+    compiled: bool = False,
+    bfloat16: bool = True,
+) -> AvatarTransformer:
+    """Train until the settings' limit, from scratch or from the weights `start`; returns the averaged weights."""
+    torch.manual_seed(settings.seed)
+    model = new_transformer(config)
+    if start is not None:
+        model.load_state_dict(start)
+    trainer = Trainer(model, settings)
+    passes = {copies: ForcedPass(model, recipe, copies) for copies in {0, recipe.copies}}
+    runs: dict[int, Callable] = {
+        copies: torch.compile(one, dynamic=False) if compiled else one for copies, one in passes.items()
+    }
+
+    def step_loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        copies = recipe.copies if step % recipe.copied_every == 0 else 0
+        batch = forcing_batch(clips, recipe, passes[copies].layout, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            flow = runs[copies](batch.latents, batch.labels, batch.features)
+        return {"loss": flow_loss(flow, batch.target, batch.weight)}
+
+    trainer.run(step_loss)
+    model.load_state_dict(trainer.ema)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class ForcedBatch:
+    """One pass: `latents` [B, 33, F, h, w] and their `labels` [B, F] and `features` [B, F, 4, audio_dim], over all
+    segments; `target` flow and its `weight` [B, 1 or 16, blocks * size, h, w] over the blocks to be denoised."""
+
+    latents: Tensor
+    labels: Tensor
+    features: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+class ForcedPass:
+    """The transformer over one layout: (latents, labels, features) -> flow of the blocks to be denoised."""
+
+    def __init__(self, model: AvatarTransformer, recipe: ForcingRecipe, copies: int) -> None:
+        self.model = model
+        self.layout = Layout.of(recipe.blocks, recipe.size, copies)
+        self.first_target = self.layout.of_kind(TARGET)[0].start
+        self.text = torch.zeros(1, model.config.text_tokens, model.config.text_dim)
+
+    def __call__(self, latents: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+        model, (height, width) = self.model, latents.shape[-2:]
+        rope = model.rope(self.layout.frames, height, width)
+        attention = self.layout.attention(height * width // 4)
+        text = model.encode_text(self.text.expand(len(latents), -1, -1))
+        audio = model.project_audio(model.encode_audio(features))
+        flow = model(latents, labels, text, audio, SelfContext(rope, attention=attention))
+        return flow[:, :, self.first_target :]
+
+
+def forcing_batch(clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator: torch.Generator) -> ForcedBatch:
+    """A random batch for a layout; everything random comes from `generator`."""
+    samples = [_sample(clips, recipe, layout, generator) for _ in range(recipe.batch)]
+    fields = [field.name for field in dataclasses.fields(ForcedBatch)]
+    return ForcedBatch(**{name: torch.stack([sample[name] for sample in samples]) for name in fields})
+
+
+def _sample(clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator: torch.Generator) -> dict[str, Tensor]:
+    """A stream's first block and some later blocks of the same clip, as one sample of `ForcedBatch`."""
+
+    def chance(share: float) -> bool:
+        return uniform() < share
+
+    def uniform(low: float = 0.0, high: float = 1.0) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    clip, size, total = draw(0, len(clips) - 1), recipe.size, recipe.blocks * recipe.size
+    latents = clips.latents[clip].float()
+    jump = 0 if chance(recipe.joined) else draw(0, latents.shape[1] - total)
+    number = torch.tensor(layout.frames)
+
+    def source(kind: int) -> Tensor:
+        """Where each frame of the pass is in the clip. Copies for block 1 precede it there, also after a jump."""
+        first_block = (number < size) & torch.tensor(kind != COPY)
+        return torch.where(first_block, number, number + jump)
+
+    kinds = torch.tensor([s.kind for s in layout.segments for _ in s.frames])
+    place = torch.where(kinds == COPY, source(COPY), source(TARGET))
+    x0 = latents[:, place]  # [16, F, h, w]
+    reference = latents[:, :1]
+    given = (number == 0) & (kinds != COPY)
+    if chance(recipe.still):
+        stills = (kinds == PAST) & (number < size)
+        x0 = torch.where(stills[None, :, None, None], reference, x0)
+
+    clean = chance(recipe.clean)
+    copy_sigma = uniform(*recipe.copy_noise)
+    sigmas = []
+    for segment in layout.segments:
+        if segment.kind == PAST:
+            sigma = 0.0 if clean else uniform(0.0, recipe.most_noise)
+        elif segment.kind == COPY:
+            sigma = copy_sigma
+        elif chance(recipe.trained_levels):
+            sigma = LEVELS[draw(0, len(LEVELS) - 1)][1]
+        else:
+            sigma = shifted_sigma(uniform(), 3.0)
+        sigmas += [sigma] * len(segment.frames)
+    sigma = torch.tensor(sigmas)
+    labels = torch.where(given & (kinds == PAST), 0.0, 1000 * sigma)
+    strength = torch.where(given, 0.0, sigma)[None, :, None, None]
+    noise = torch.randn(x0.shape, generator=generator)
+    noisy = (1 - strength) * x0 + strength * noise
+
+    mask = (~given).float()[None, :, None, None].expand(1, -1, *x0.shape[-2:])
+    features = clips.features[clip][place]
+    if chance(recipe.silent):
+        features = torch.zeros_like(features)
+    first = layout.of_kind(TARGET)[0].start
+    weight = box_weight(clips.boxes[clip][place[first:]], *x0.shape[-2:], recipe.mouth_weight)
+    return {
+        "latents": torch.cat([noisy, reference.expand_as(x0), mask]),
+        "labels": labels,
+        "features": features,
+        "target": (noise - x0)[:, first:],
+        "weight": (weight * (~given[first:]).float()[:, None, None])[None],
+    }

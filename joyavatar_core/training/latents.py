@@ -1,0 +1,65 @@
+"""Clips as the transformer sees them: latents of a frozen VAE, the voice's features, and where the mouth is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..audio import ArrayAudio, AudioFeatures, LogMel
+from ..vae import StreamingVAE
+from ..vae.wan import PIXELS_PER_LATENT
+from .clips import LATENT_FRAMES, Clip
+from .dataset import load_clip
+
+
+@dataclass(frozen=True)
+class LatentClips:
+    """Clips of equal length, all in memory."""
+
+    latents: Tensor  # [N, 16, L, h, w] bfloat16, normalised; the first latent is the first frame alone
+    features: Tensor  # [N, L, 4, audio_dim]
+    boxes: Tensor  # [N, L, 4] the mouth region over the latent's frames: left, top, right, bottom in cells
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+
+def latent_clips(
+    paths: Sequence[Path], vae: StreamingVAE, folder: Path, fps: int = 16, block_frames: int = 3
+) -> LatentClips:
+    """The clips as latents; each is encoded once and kept in `folder`, so a kill loses one clip's work at most."""
+    from safetensors.torch import load_file, save_file
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = []
+    for path in tqdm(paths, desc="latents", unit="clip", mininterval=5):
+        kept = folder / path.name
+        if not kept.exists():
+            partial = kept.with_suffix(f".{os.getpid()}.partial")
+            save_file(encode_clip(load_clip(path), vae, fps, block_frames), partial)
+            partial.replace(kept)
+        clips.append(load_file(kept))
+    return LatentClips(*(torch.stack([clip[name] for clip in clips]) for name in ("latents", "features", "boxes")))
+
+
+@torch.no_grad()
+def encode_clip(clip: Clip, vae: StreamingVAE, fps: int, block_frames: int) -> dict[str, Tensor]:
+    """One clip's latents [16, L, h, w], features [L, 4, audio_dim] and boxes [L, 4]."""
+    video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    latents = vae.encode(video)[0]
+    count = latents.shape[1]
+    audio = AudioFeatures(ArrayAudio(clip.waveform, clip.sample_rate), LogMel(), fps, block_frames)
+    box = torch.from_numpy(clip.box)
+    box = torch.cat([box[:1].expand(LATENT_FRAMES - 1, -1), box]).unflatten(0, (-1, LATENT_FRAMES))
+    corners = torch.cat([box[..., :2].amin(1), box[..., 2:].amax(1)], dim=-1)
+    return {
+        "latents": latents.bfloat16(),
+        "features": audio.latent_features(0, count),
+        "boxes": corners / PIXELS_PER_LATENT,
+    }

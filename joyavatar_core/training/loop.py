@@ -1,0 +1,175 @@
+"""The training loop: resumable after a kill at any moment, with EMA weights, a cosine schedule and a progress bar."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+# A step's batch and noise come from its own generator, so a resumed run sees what an unbroken one would have seen.
+StepLoss = Callable[[int, torch.Generator], Mapping[str, Tensor]]  # must hold "loss"
+
+CHECKPOINT = "checkpoint.pt"
+FINAL_RATE = 0.03  # of the peak learning rate
+EMA_WARMUP = 10
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast to train; `steps` and `minutes` are both limits, whichever comes first ends the run.
+
+    ema: decay of the averaged weights; save_seconds: at most this much is lost by a kill; beta2: Adam's.
+    """
+
+    folder: Path
+    steps: int = 10**9
+    minutes: float = math.inf
+    learning_rate: float = 1.5e-3
+    warmup: int = 50
+    beta2: float = 0.99
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.998
+    seed: int = 0
+    resume: bool = True
+    save_seconds: float = 60.0
+    log_every: int = 20
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / CHECKPOINT
+
+
+class Trainer:
+    """Model, averaged weights and optimizer of one run folder.
+
+    Life cycle: made (and resumed from the folder's checkpoint, if any) -> `run` until the limit -> `averaged` weights.
+    """
+
+    def __init__(self, model: nn.Module, settings: LoopSettings) -> None:
+        self.model, self.settings = model, settings
+        self.step, self.seconds = 0, 0.0
+        self.ema = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, settings.weight_decay),
+            lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True,
+        )  # fmt: skip
+        if settings.resume and settings.checkpoint.exists():
+            self._resume()
+
+    def run(self, step_loss: StepLoss) -> None:
+        """Train until the limit; stopped earlier (Ctrl+C), it saves first."""
+        settings = self.settings
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        log, smooth = _open_log(settings.folder), None
+        last = saved = time.monotonic()
+        bar = tqdm(total=min(settings.steps, 10**6), initial=self.step, desc=settings.folder.name, mininterval=5)
+        try:
+            while self.progress < 1:
+                losses = self._update(step_loss)
+                now = time.monotonic()
+                self.seconds, last = self.seconds + now - last, now
+                loss = float(losses["loss"])
+                smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+                bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
+                bar.update()
+                if self.step % settings.log_every == 0:
+                    log(self.step, {"smooth": smooth, "rate": self.rate, "minutes": self.seconds / 60} | dict(losses))
+                if now - saved > settings.save_seconds:
+                    self.save()
+                    saved = now
+        finally:
+            bar.close()
+            self.save()
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, by steps or by minutes."""
+        return max(self.step / self.settings.steps, self.seconds / 60 / self.settings.minutes)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        cosine = (1 + math.cos(math.pi * min(1.0, self.progress))) / 2
+        warm = min(1.0, (self.step + 1) / max(1, self.settings.warmup))
+        return self.settings.learning_rate * warm * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
+
+    def save(self) -> None:
+        """Write everything the next step depends on; the file appears whole or not at all."""
+        state = {
+            "model": self.model.state_dict(), "ema": self.ema, "optimizer": self.optimizer.state_dict(),
+            "step": self.step, "seconds": self.seconds,
+        }  # fmt: skip
+        self.settings.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.settings.checkpoint.with_suffix(f".{os.getpid()}.partial")
+        torch.save(state, partial)
+        partial.replace(self.settings.checkpoint)
+
+    def _resume(self) -> None:
+        state = torch.load(self.settings.checkpoint, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.ema = state["ema"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def _update(self, step_loss: StepLoss) -> Mapping[str, Tensor]:
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        losses = step_loss(self.step, step_generator(settings.seed, self.step))
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(settings.ema, self.step / (EMA_WARMUP + self.step))
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                self.ema[name].lerp_(tensor, 1 - decay)
+        return {name: value.detach() for name, value in losses.items()}
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step."""
+    return torch.Generator().manual_seed((seed << 32) + step)
+
+
+def averaged_weights(folder: Path) -> dict[str, Tensor]:
+    """The EMA weights of a run folder."""
+    return torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["ema"]
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> Iterable[dict[str, object]]:
+    """Weight decay for matrices and kernels only."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _open_log(folder: Path) -> Callable[[int, Mapping[str, object]], None]:
+    """Scalars to TensorBoard where it is installed, and always to a text file."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(folder))
+    except ImportError:
+        writer = None
+
+    def log(step: int, values: Mapping[str, object]) -> None:
+        numbers = {name: float(value) for name, value in values.items()}
+        with (folder / "log.tsv").open("a") as file:
+            file.write(f"{step}\t" + "\t".join(f"{name}={number:.5g}" for name, number in numbers.items()) + "\n")
+        if writer is not None:
+            for name, number in numbers.items():
+                writer.add_scalar(name, number, step)
+
+    return log

@@ -1,0 +1,51 @@
+"""What training minimises: sharp pictures whose mouths move, and flows that matter most at the mouth."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GRADIENT_WEIGHT = 0.5
+COARSE_WEIGHT = 0.5
+MOTION_WEIGHT = 1.0
+KL_WEIGHT = 3e-4
+
+
+def box_weight(box: Tensor, height: int, width: int, inside: float) -> Tensor:
+    """A map that is `inside` within a box and 1 elsewhere.
+
+    box [..., 4]: left, top, right, bottom in units of the map's cells -> [..., height, width].
+    """
+    left, top, right, bottom = (edge[..., None] for edge in box.unbind(-1))
+    rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    covered = ((rows > top) & (rows < bottom))[..., :, None] & ((columns > left) & (columns < right))[..., None, :]
+    return 1 + (inside - 1) * covered.float()
+
+
+def reconstruction_losses(video: Tensor, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """Pixels, edges and movement: video, target [B, 3, T, H, W]; weight [B, 1, T, H, W].
+
+    The movement term is what keeps mouths alive: without it an autoencoder shows one mouth per latent frame.
+    """
+    error = video - target
+    losses = {
+        "pixel": (error.abs() * weight).mean(),
+        "gradient": (error.diff(dim=-1).abs() * weight[..., 1:]).mean()
+        + (error.diff(dim=-2).abs() * weight[..., 1:, :]).mean(),
+        "coarse": F.avg_pool3d(error, (1, 4, 4)).abs().mean(),
+        "motion": (error.diff(dim=2).abs() * weight[:, :, 1:]).mean(),
+    }
+    scales = {"pixel": 1.0, "gradient": GRADIENT_WEIGHT, "coarse": COARSE_WEIGHT, "motion": MOTION_WEIGHT}
+    return losses | {"reconstruction": sum(scales[name] * value for name, value in losses.items())}
+
+
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """Mean divergence from the unit Gaussian per latent number, in nats."""
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def flow_loss(flow: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean square error of flows [B, C, F, h, w]; weight broadcasts, 0 for frames that are only context."""
+    weight = weight.expand_as(flow)
+    return ((flow.float() - target).square() * weight).sum() / weight.sum()

@@ -1,0 +1,202 @@
+"""A VAE that works before it is trained: the best linear codec of some clips, written into Wan2.1's architecture.
+
+Residual branches start at zero, so the network begins as its shortcuts: the encoder's strided convolutions become
+principal components, the decoder's convolutions least-squares fits of what the encoder saw. Two layers would bend it,
+the heads' norm and SiLU; they are kept straight by a large constant channel, which makes the norm nearly constant, and
+by pairs, since silu(a) - silu(-a) = a. Training then only has to improve on it, which on a CPU is the difference
+between hours and minutes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..vae import StreamingVAE
+from ..vae.layers import AttentionBlock, Downsample, ResidualBlock, Upsample
+
+CONSTANT = 3.0  # times the typical length of what shares the norm with it
+RIDGE = 1e-4
+
+
+@torch.no_grad()
+def start_linear(vae: StreamingVAE, video: Tensor, logvar: float) -> None:
+    """Set the weights of a new `vae` with plain latents from clips [B, 3, 1 + 4n, H, W] in [-1, 1]."""
+    for module in vae.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            nn.init.zeros_(module.bias)
+    for module in vae.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.residual["6"].weight)
+            if hasattr(module, "shortcut"):
+                pass_through(module.shortcut)
+        elif isinstance(module, AttentionBlock):
+            nn.init.zeros_(module.proj.weight)
+    frames = video.permute(0, 2, 3, 4, 1).contiguous()
+    latents, features, static = _start_encoder(vae, frames, logvar)
+    _start_decoder(vae, latents, features, static)
+
+
+def _start_encoder(vae: StreamingVAE, frames: Tensor, logvar: float) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Returns the latents, per level what an upsampler has to give back, and the latents of each pair of frames."""
+    encoder = vae.encoder
+    pass_through(encoder.conv1)
+    first, second, third = (block for block in encoder.downsamples if isinstance(block, Downsample))
+    full = frames  # [B, T, H, W, 3]
+    half = _fit_space(first, full, min(12, vae.dim))
+    quarter_all = _fit_space(second, half, vae.dim * 2)
+    quarter = _fit_time(second, quarter_all, vae.dim * 2)
+    count = (third.resample["1"].weight.shape[0] - 2) // 2
+    codes_all = _fit_space(third, quarter, count)
+    codes = _fit_time(third, codes_all, count)
+    length = CONSTANT * (2 * codes.square().sum(-1)).mean().sqrt()
+    _make_pairs(third, count, float(length))
+
+    mean = codes.mean((0, 1, 2, 3))
+    centred = (codes - mean).flatten(0, 3).double()
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    project = (vectors[:, -16:] / values[-16:].sqrt()).T.flip(0).float()  # [16, count]
+    _straighten(encoder.head, project, -project @ mean, float(length))
+    encoder.head["2"].bias[16:] = logvar
+    pass_through(vae.conv1)
+
+    latents = (codes - mean) @ project.T
+    pairs = (codes_all - mean) @ project.T  # as if each frame stood still
+    return latents, [full, half, quarter_all, quarter], pairs
+
+
+def _start_decoder(vae: StreamingVAE, latents: Tensor, features: list[Tensor], pairs: Tensor) -> None:
+    full, half, quarter_all, quarter = features
+    decoder = vae.decoder
+    pass_through(vae.conv2)
+    pass_through(decoder.conv1)
+    first, second, third = (block for block in decoder.upsamples if isinstance(block, Upsample))
+    x = _fit_double(first, latents, pairs)
+    x = _fit_up(first, x, quarter)
+    x = _fit_double(second, x, quarter_all)
+    x = _fit_up(second, x, half)
+    length = CONSTANT * float((2 * full.square().sum(-1)).mean().sqrt())
+    constant = torch.full_like(full[..., :1], length)
+    _fit_up(third, x, torch.cat([full, -full, constant], dim=-1))
+    _straighten(decoder.head, torch.eye(3), torch.zeros(3), length)
+
+
+def pass_through(conv: nn.Conv3d | nn.Conv2d) -> None:
+    """The identity on the channels that input and output share, at the kernel's middle and in the newest frame."""
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    middle = conv.weight.shape[-1] // 2
+    for channel in range(min(conv.weight.shape[:2])):
+        if conv.weight.ndim == 5:
+            conv.weight[channel, channel, -1, middle, middle] = 1
+        else:
+            conv.weight[channel, channel, middle, middle] = 1
+
+
+def _fit_space(block: Downsample, x: Tensor, count: int) -> Tensor:
+    """The `count` principal components of 2 x 2 cells, ordered: [B, T, H, W, C] -> [B, T, H/2, W/2, count]."""
+    channels = x.shape[-1]
+    cells = x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 1, 2, 4, 3, 5, 6).flatten(4)
+    flat = cells.flatten(0, 3).double()
+    _, vectors = torch.linalg.eigh(flat.T @ flat)
+    project = vectors.flip(1)[:, :count].T.float()  # [count, 4 C]
+    conv = block.resample["1"]
+    nn.init.zeros_(conv.weight)
+    conv.weight[:count, :channels, :2, :2] = project.unflatten(1, (2, 2, channels)).permute(0, 3, 1, 2)
+    return cells @ project.T
+
+
+def _fit_time(block: Downsample, x: Tensor, count: int) -> Tensor:
+    """Two frames as one: means where they matter more, else the differences of the strongest components.
+
+    A mean keeps its component's place, so that the stream's first frame, which passes alone, means the same.
+    [B, 1 + 2n, H, W, count] -> [B, 1 + n, H, W, count].
+    """
+    before, after = x[:, 1::2], x[:, 2::2]
+    mean, change = (before + after) / 2, (after - before) / 2
+    energy = torch.cat([part.square().mean((0, 1, 2, 3)) for part in (mean, change)])
+    chosen = set(energy.argsort(descending=True)[:count].tolist())
+    changes = iter(sorted(k - count for k in chosen if k >= count))
+    weight = block.time_conv.weight
+    nn.init.zeros_(weight)
+    combine = torch.zeros(count, 2 * count)
+    for place in range(count):
+        if place in chosen:
+            combine[place, place] = combine[place, count + place] = 0.5
+        else:
+            source = next(changes)
+            combine[place, source], combine[place, count + source] = -0.5, 0.5
+    weight[:count, :count, 1, 0, 0], weight[:count, :count, 2, 0, 0] = combine[:, :count], combine[:, count:]
+    return torch.cat([x[:, :1], torch.cat([before, after], dim=-1) @ combine.T], dim=1)
+
+
+def _make_pairs(block: Downsample, count: int, constant: float) -> None:
+    """Let a downsampler give every number also with the other sign, and a constant."""
+    conv, time = block.resample["1"], block.time_conv
+    conv.weight[count : 2 * count] = -conv.weight[:count]
+    conv.bias[2 * count] = constant
+    time.weight[count : 2 * count, count : 2 * count] = time.weight[:count, :count]
+    time.weight[2 * count, 2 * count, 2] = 1
+
+
+def _straighten(head: nn.ModuleDict, project: Tensor, bias: Tensor, constant: float) -> None:
+    """A head that gives `project` of its input's pairs: channels a, -a, constant."""
+    outputs, count = project.shape
+    conv = head["2"]
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    head["0"].gamma.fill_(constant / head["0"].gamma.numel() ** 0.5)
+    conv.weight[:outputs, :count, -1, 1, 1] = project
+    conv.weight[:outputs, count : 2 * count, -1, 1, 1] = -project
+    conv.bias[:outputs] = bias
+
+
+def _fit_double(block: Upsample, x: Tensor, target: Tensor) -> Tensor:
+    """Two frames from one by least squares; [B, 1 + n, H, W, C], [B, 1 + 2n, H, W, D] -> [B, 1 + 2n, H, W, D]."""
+    channels, wanted = x.shape[-1], target.shape[-1]
+    both = torch.cat([target[:, 1::2], target[:, 2::2]], dim=-1)
+    weight, bias = least_squares(x[:, 1:].flatten(0, 3), both.flatten(0, 3))
+    conv, half = block.time_conv, block.time_conv.weight.shape[0] // 2
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    for k in range(2):
+        rows = slice(k * wanted, (k + 1) * wanted)
+        conv.weight[k * half : k * half + wanted, :channels, 2, 0, 0] = weight[rows]
+        conv.bias[k * half : k * half + wanted] = bias[rows]
+    pairs = (x[:, 1:] @ weight.T + bias).unflatten(-1, (2, wanted)).permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
+    still = F.pad(x[:, :1], (0, wanted - channels)) if wanted > channels else x[:, :1, ..., :wanted]
+    return torch.cat([still, pairs], dim=1)
+
+
+def _fit_up(block: Upsample, x: Tensor, target: Tensor) -> Tensor:
+    """Twice the picture by least squares: [B, T, H, W, C], [B, T, 2H, 2W, D] -> [B, T, 2H, 2W, D]."""
+    channels, wanted = x.shape[-1], target.shape[-1]
+    conv = block.resample["1"]
+    pictures = x.flatten(0, 1).permute(0, 3, 1, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    size = 9 * channels + 1
+    gram, cross = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, wanted, dtype=torch.float64)
+    for picture, wish in zip(pictures, target.flatten(0, 1), strict=True):
+        rows = F.pad(F.unfold(picture[None], 3, padding=1)[0].T, (0, 1), value=1.0)
+        gram += (rows.T @ rows).double()
+        cross += (rows.T @ wish.flatten(0, 1)).double()
+    solution = _solve(gram, cross)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    conv.weight[:wanted, :channels] = solution[:-1].T.unflatten(1, (channels, 3, 3))
+    conv.bias[:wanted] = solution[-1]
+    result = F.conv2d(pictures, conv.weight[:wanted, :channels], conv.bias[:wanted], padding=1)
+    return result.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+
+
+def least_squares(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight [D, C] and bias [D] of the best linear map from x [N, C] to target [N, D]."""
+    rows = F.pad(x, (0, 1), value=1.0)
+    solution = _solve((rows.T @ rows).double(), (rows.T @ target).double())
+    return solution[:-1].T, solution[-1]
+
+
+def _solve(gram: Tensor, cross: Tensor) -> Tensor:
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.linalg.solve(gram + ridge, cross).float()

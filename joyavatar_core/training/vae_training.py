@@ -1,0 +1,187 @@
+"""Training the small VAE: crops of talking faces in, the same crops out, and the mouth's movement kept."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..vae import StreamingVAE
+from ..vae.wan import WAN_MEAN, WAN_STD
+from .clips import Clip
+from .dataset import load_clip
+from .loop import LoopSettings, Trainer
+from .losses import KL_WEIGHT, box_weight, kl_divergence, reconstruction_losses
+from .vae_start import start_linear
+
+MOUTH_WEIGHT = 3.0
+FIRST_LOGVAR = -6.0  # the latents start out almost without noise
+START_CLIPS, START_FRAMES = 28, 9
+
+
+@dataclass(frozen=True)
+class VaeRecipe:
+    """Crops of `frames` frames and `crop` pixels, `batch` at a time; every `whole_every`-th step shows one whole
+    picture instead, of fewer frames."""
+
+    dim: int = 16
+    crop: int = 64
+    frames: int = 17
+    batch: int = 2
+    whole_every: int = 4
+    whole_frames: int = 9
+
+
+def new_vae(dim: int, paths: Sequence[Path]) -> StreamingVAE:
+    """A VAE with plain latents that starts as a linear codec of some clips; `fold_statistics` ends its training."""
+    vae = StreamingVAE(dim, mean=(0.0,) * 16, std=(1.0,) * 16)
+    some = paths[:: max(1, len(paths) // START_CLIPS)][:START_CLIPS]
+    start_linear(vae, torch.stack([as_video(load_clip(path, 20, START_FRAMES)) for path in some]), FIRST_LOGVAR)
+    return vae
+
+
+def train_vae(
+    paths: Sequence[Path],
+    settings: LoopSettings,
+    recipe: VaeRecipe,
+    compiled: bool = False,
+    bfloat16: bool = True,
+    start: Mapping[str, Tensor] | None = None,
+    decoder_only: bool = False,
+) -> StreamingVAE:
+    """Train on the clips of `paths` until the settings' limit; returns the averaged weights.
+
+    From scratch the latents are plain, not yet folded; from `start` they are normalised with Wan2.1's statistics.
+    With `decoder_only` the latents stay what they are, so a transformer trained on them is still right.
+    """
+    torch.manual_seed(settings.seed)
+    if start is not None:
+        vae = StreamingVAE(start["decoder.head.0.gamma"].shape[0])
+        vae.load_state_dict(start)
+    else:
+        vae = new_vae(recipe.dim, paths)
+    for frozen in (vae.encoder, vae.conv1) if decoder_only else ():
+        frozen.requires_grad_(False)
+    trainer = Trainer(vae.train(), settings)
+    mean, std = (torch.tensor(values).view(-1, 1, 1, 1) for values in (vae.mean, vae.std))
+
+    def losses(video: Tensor, weight: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            mu, logvar = vae.encode_moments(video)
+            mu, logvar = (mu - mean) / std, (logvar - 2 * std.log()).clamp(-12, 4)
+            decoded = vae.decode(mu + (0.5 * logvar).exp() * noise, clamp=False)
+        parts = reconstruction_losses(decoded.float(), video, weight)
+        kl = kl_divergence(mu, logvar)
+        return parts | {"kl": kl, "loss": parts["reconstruction"] + KL_WEIGHT * kl}
+
+    run = torch.compile(losses, dynamic=False) if compiled else losses
+    trainer.run(lambda step, generator: run(*vae_batch(paths, recipe, step, generator)))
+    vae.load_state_dict(trainer.ema)
+    return vae.eval()
+
+
+def vae_batch(
+    paths: Sequence[Path], recipe: VaeRecipe, step: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Video [B, 3, T, H, W] in [-1, 1], its weight [B, 1, T, H, W], and the noise of its latents."""
+    whole = recipe.whole_every and step % recipe.whole_every == recipe.whole_every - 1
+    frames, count = (recipe.whole_frames, 1) if whole else (recipe.frames, recipe.batch)
+    pairs = [_excerpt(paths, frames, None if whole else recipe.crop, generator) for _ in range(count)]
+    video, weight = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    size = video.shape[-1] // 8
+    noise = torch.randn(count, 16, 1 + frames // 4, size, size, generator=generator)
+    return video, weight, noise
+
+
+def _excerpt(paths: Sequence[Path], frames: int, crop: int | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """[3, T, H, W] and [1, T, H, W]; half of all crops are centred on the mouth, half of all are mirrored."""
+
+    def draw(stop: int) -> int:
+        return int(torch.randint(stop, (), generator=generator))
+
+    path = paths[draw(len(paths))]
+    clip = load_clip(path, draw(clip_frames(path) - frames + 1), frames)
+    video = as_video(clip)
+    box = torch.from_numpy(clip.box)
+    weight = box_weight(box, *video.shape[-2:], MOUTH_WEIGHT)[None]
+    if crop is not None:
+        limit = video.shape[-1] - crop
+        left, top = draw(limit + 1), draw(limit + 1)
+        if draw(2):
+            centre = (box[0, :2] + box[0, 2:]) / 2 - crop / 2
+            left, top = (max(0, min(limit, int(c) + draw(25) - 12)) for c in centre)
+        window = (..., slice(top, top + crop), slice(left, left + crop))
+        video, weight = video[window], weight[window]
+    if draw(2):
+        video, weight = video.flip(-1), weight.flip(-1)
+    return video.contiguous(), weight.contiguous()
+
+
+def as_video(clip: Clip) -> Tensor:
+    """A clip's frames as [3, T, H, W] in [-1, 1]."""
+    return torch.from_numpy(clip.frames).permute(3, 0, 1, 2).float() / 127.5 - 1
+
+
+def clip_frames(path: Path) -> int:
+    """How many frames a clip on disk has."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return file.get_slice("frames").get_shape()[0]
+
+
+@torch.no_grad()
+def latent_statistics(vae: StreamingVAE, paths: Sequence[Path], frames: int = 33) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each latent channel over clips, [16] each."""
+    moments = []
+    for path in paths:
+        moments.append(vae.encode_moments(as_video(load_clip(path, 0, frames))[None])[0])
+    latents = torch.cat(moments)
+    return latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
+
+
+@torch.no_grad()
+def fold_statistics(vae: StreamingVAE, mean: Tensor, std: Tensor) -> StreamingVAE:
+    """The same VAE whose raw latents have Wan2.1's mean and deviation per channel instead of `mean` and `std` [16].
+
+    So a host that knows Wan2.1's latents normalises these to unit variance, and no statistics travel with the file.
+    """
+    wan_mean, wan_std = torch.tensor(WAN_MEAN), torch.tensor(WAN_STD)
+    gain = wan_std / std
+    folded = StreamingVAE(vae.dim)
+    state = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    mu = slice(0, 16)
+    state["conv1.weight"][mu] *= gain.view(-1, 1, 1, 1, 1)
+    state["conv1.bias"][mu] = (state["conv1.bias"][mu] - mean) * gain + wan_mean
+    state["conv1.bias"][16:] += 2 * gain.log()
+    state["conv2.bias"] += (state["conv2.weight"].flatten(1) * (mean - wan_mean / gain)).sum(1)
+    state["conv2.weight"] *= (1 / gain).view(1, -1, 1, 1, 1)
+    folded.load_state_dict(state)
+    return folded.eval().requires_grad_(False)
+
+
+def save_vae(vae: StreamingVAE, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write a folded VAE under Wan2.1's names; the file appears whole or not at all."""
+    from safetensors.torch import save_file
+
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in vae.state_dict().items()}, partial)
+    partial.replace(path)
+
+
+@torch.no_grad()
+def round_trip(vae: StreamingVAE, frames: Tensor) -> Tensor:
+    """[T, H, W, 3] uint8 -> the same through the VAE, block by block as in streaming."""
+    video = frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    decoded = vae.decode(vae.encode(video))[0].permute(1, 2, 3, 0)
+    return ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def psnr(video: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio of uint8 pictures, in dB."""
+    return 20 * math.log10(255) - 10 * math.log10((video.float() - target.float()).square().mean().item() + 1e-9)
