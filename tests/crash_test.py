@@ -186,6 +186,7 @@ def wait_until(condition: Callable[[], bool], process: int, seconds: float = 120
     """Watch closely; False when the process ended first."""
     deadline = time.monotonic() + seconds
     while not condition():
+        time.sleep(0.0005)
         if time.monotonic() > deadline:
             return False
         with contextlib.suppress(FileNotFoundError), open(f"/proc/{process}/stat") as status:
@@ -198,7 +199,10 @@ def kill(trial: Trial, dice: random.Random, moment: str, duration: float) -> str
     """Start, and SIGKILL at a random time or at a moment; returns what happened."""
     process = trial.start()
     if moment == "random":
-        time.sleep(dice.uniform(0, 0.8 * duration))
+        segments = len(trial.reference.segments)
+        name = f"segment-{EVERY * dice.randrange(segments):08d}*.mp4"  # progress, not time: other programs run as well
+        wait_until(lambda: any(trial.state.glob(name)), process)
+        time.sleep(dice.uniform(0, 1.5 * duration / segments))
     else:
         skip = dice.randrange(3)  # not always the first such moment
 

@@ -19,7 +19,7 @@ from joyavatar_core.video import VideoWriter
 
 from . import recordings
 from .conftest import build_model
-from .recordings import EVERY, FRAMES, pictures, record, recording, stream, tiny_decoder, voice
+from .recordings import EVERY, FRAMES, CrashError, pictures, record, recording, stream, tiny_decoder, voice
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,14 @@ def test_many_crashes_change_nothing(whole, tmp_path):
     with recording(folder) as finished:
         finished.join(tmp_path / "v.mp4")
     assert (tmp_path / "v.mp4").read_bytes() == (whole[0].parent / "v.mp4").read_bytes()
+
+
+def test_a_stopped_object_is_not_driven_on(tmp_path):
+    with recording(tmp_path / "state", crash_at=4) as running:
+        with pytest.raises(CrashError):
+            running.record()
+        with pytest.raises(AvatarError, match="stopped inside a segment"):
+            running.record()
 
 
 def test_a_finished_segment_is_never_written_again(tmp_path):

@@ -84,7 +84,8 @@ class Recording:
     def state_bytes(self) -> int:
         """Bytes of a state's tensors once the stream's memory is full; two states lie on the disk, three in passing."""
         decoder = sum(dtype.itemsize * prod(shape) for shape, dtype in self._layout.values())
-        return self.stream.cache_bytes + decoder
+        remembered = self.stream.urcr.capacity(self.stream.model.config)  # MCI's overlay is made anew
+        return self.stream.cache_bytes * remembered // (remembered + self.stream.mci.injected) + decoder
 
     @property
     def blocks(self) -> int:
@@ -130,7 +131,10 @@ class Recording:
         return self
 
     def record(self, on_block: OnBlock | None = None) -> None:
-        """Generate and write until the end. Whatever stops it earlier leaves files that play and can be resumed."""
+        """Generate and write until the end. Whatever stops it earlier leaves files that play and can be resumed.
+
+        Raises AvatarError for a full disk, and when called again on an object that an exception has stopped.
+        """
         while not self.finished:
             self.segments.append(self._record_segment(on_block))
             self._save()
@@ -158,7 +162,9 @@ class Recording:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def _record_segment(self, on_block: OnBlock | None) -> Segment:
-        path = self.folder.segment(self._run.block)
+        if self._run.block != self.blocks:
+            raise AvatarError("This recording was stopped inside a segment; close it and resume it from its folder.")
+        path = self.folder.segment(self.blocks)
         pictures = new_digest()
 
         def note(block: LatentBlock, frames: Tensor) -> None:

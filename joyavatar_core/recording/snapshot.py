@@ -103,9 +103,8 @@ def cache_layout(stream: AvatarStream, decoder: Decoder) -> dict[str, tuple[tupl
 def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Raises DamagedError unless a state fits this run: every tensor's shape and dtype, every number's range."""
     saved, cache = state["run"], run.cache
-    block, cursor, frames, positions = saved["block"], saved["cursor"], saved["cache"]["frames"], saved["cache"][
-        "positions"
-    ]  # fmt: skip
+    block, cursor = saved["block"], saved["cursor"]
+    frames, positions = saved["cache"]["frames"], saved["cache"]["positions"]
     numbers = [block, cursor, *frames, *positions]
     if not all(type(number) is int and 0 <= number < 2**40 for number in numbers):
         raise DamagedError("its numbers are out of range")
@@ -113,13 +112,15 @@ def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[st
         raise DamagedError("its cache does not fit")
     layers, batch, _, *rest = cache.keys.shape
     shape = (layers, batch, len(frames) * cache.tokens, *rest)
-    hidden = (1, run.shape[2], run.stream.model.config.audio_hidden)
     whole = all(same_layout(saved["cache"][name], shape, cache.keys.dtype) for name in ("keys", "values"))
+    config = run.stream.model.config
+    hidden = (1, config.block_frames, config.audio_hidden)
+    count = len(saved["past"])
+    whole &= count <= run.blocks_kept and [past["index"] for past in saved["past"]] == [*range(block - count, block)]
     for past in saved["past"]:
-        whole &= set(past) == {"index", "latents", "hidden", "context_noise"} and past["index"] in range(block)
+        whole &= set(past) == {"index", "latents", "hidden", "context_noise"} and 0 <= past["context_noise"] <= 1
         whole &= same_layout(past["latents"], run.shape, run.dtype)
-        whole &= past["hidden"] is None or same_layout(past["hidden"], hidden, run.dtype)
-        whole &= 0 <= past["context_noise"] <= 1
+        whole &= same_layout(past["hidden"], hidden, run.dtype) if config.audio_dim else past["hidden"] is None
     expected = layout if block else {}
     whole &= set(state["decoder"]) == set(expected)
     whole &= all(same_layout(state["decoder"][name], *form) for name, form in expected.items())

@@ -117,6 +117,12 @@ class StreamRun:
         self.cache = None
         self.past = []
 
+    @property
+    def blocks_kept(self) -> int:
+        """How many of the newest blocks are kept as latents, to be shown again."""
+        needed = max(self.stream.urcr.recent, self.stream.mci.injected)
+        return max(1, -(-needed // self.stream.model.config.block_frames))
+
     # --- one block -------------------------------------------------------------------------------------------------
 
     def _make_room(self) -> bool:
@@ -198,8 +204,7 @@ class StreamRun:
             self._store(still, self.cursor)
         else:
             self._store(past, self.cursor)
-        needed = max(self.stream.urcr.recent, self.stream.mci.injected)
-        self.past = [*self.past, past][-max(1, -(-needed // config.block_frames)) :]
+        self.past = [*self.past, past][-self.blocks_kept :]
         self.block += 1
         self.cursor += config.block_frames
 
