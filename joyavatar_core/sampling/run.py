@@ -50,6 +50,7 @@ class StreamRun:
         self.block = 0  # index of the next block
         self.cursor = 0  # position of its first frame
         self.past: list[PastBlock] = []
+        self._was_reset = False  # by `reset`, since the last block
         height, width = stream.latent_size
         self.device = stream.compute_device
         self.dtype = stream.compute_dtype
@@ -77,7 +78,7 @@ class StreamRun:
             raise StopIteration
 
         started = time.perf_counter()  # waiting for a voice that is still being spoken does not count
-        reset = self._make_room()
+        reset = self._make_room() or self._was_reset
         hidden = self._hear()
         trained = config.levels
         levels = levels_for(
@@ -86,6 +87,7 @@ class StreamRun:
         overlay = self._overlay_motion()
         latents = self._denoise(levels, hidden, behind=overlay)
         self._remember(latents, hidden)
+        self._was_reset = False
 
         stop = shown.stop if total is None else min(shown.stop, total)
         return LatentBlock(
@@ -112,6 +114,25 @@ class StreamRun:
         if "text" in changes:
             self._encode_text()
 
+    @torch.no_grad()
+    def reset(self, recent: int = 0) -> None:
+        """Forget all but the sinks and the newest `recent` latent frames, before the next block.
+
+        What URCR does when the positions run out, at any time and with any multiple of the block up to URCR's recent
+        or MCI's frames: with 0 only the sinks stay, so that whatever has gone wrong since is not seen again; the motion
+        has a seam there. Raises AvatarError for another number.
+        """
+        block = self.stream.model.config.block_frames
+        newest = min(len(self.past), self.block - -(-self.stream.urcr.sinks // block)) * block
+        if not (isinstance(recent, int) and 0 <= recent <= max(0, newest) and recent % block == 0):
+            raise AvatarError(
+                f"A reset is to keep {recent} recent latent frames; give a multiple of {block} from 0 to "
+                f"{max(0, newest)}."
+            )
+        self._keep(recent)
+        self.past = self.past[len(self.past) - recent // block :]
+        self._was_reset = True
+
     def close(self) -> None:
         """Free the cache; the run is over."""
         self.cache = None
@@ -135,19 +156,24 @@ class StreamRun:
             return False
         if not urcr.reset_due(self.cursor, config):
             return False
-        first_recent = self.block * config.block_frames - urcr.recent
+        self._keep(urcr.recent)
+        return True
+
+    def _keep(self, count: int) -> None:
+        """Remember the sinks and the newest `count` frames alone, at positions 0, 1, 2 ..."""
+        config, urcr = self.stream.model.config, self.stream.urcr
+        first_recent = self.block * config.block_frames - count
         sinks = [slot for slot, frame in enumerate(self.cache.frames) if frame < urcr.sinks]
         recent = [slot for slot, frame in enumerate(self.cache.frames) if frame >= first_recent]
-        back = self.cursor - urcr.recent - urcr.sinks  # how far the recent frames move
-        if urcr.mode == "rotate":
+        if urcr.mode != "prefill":
+            back = self.cursor - count - len(sinks)  # how far the recent frames move
             self.cache.keep(sinks + recent)
             self.cache.shift(range(len(sinks), self.cache.length), -back)
         else:
             self.cache.keep(sinks)
-            for past in self.past[len(self.past) - urcr.recent // config.block_frames :]:
+            for past in self.past[len(self.past) - count // config.block_frames :]:
                 self._store(past, position=self.cache.length)
-        self.cursor = urcr.sinks + urcr.recent
-        return True
+        self.cursor = len(sinks) + count
 
     def _hear(self) -> Tensor | None:
         """The voice of the next block, [1, K, audio_hidden]; None for checkpoints without audio."""
@@ -166,7 +192,7 @@ class StreamRun:
         mci, frames = self.stream.mci, self.stream.model.config.block_frames
         given = 1 if self.reference is not None else 0
         now = self.block * frames
-        count = min(mci.injected, now - given)
+        count = min(mci.injected, now - given, len(self.past) * frames)
         if count <= 0:
             return 0
         latents = torch.cat([past.latents for past in self.past], dim=2)[:, :, -count:]
