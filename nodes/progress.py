@@ -39,7 +39,8 @@ class StreamProgress:
         mm.throw_exception_if_processing_interrupted()
         preview = None
         if frame is not None:
-            preview = ("JPEG", Image.fromarray(frame.cpu().numpy()), PREVIEW_PIXELS)
+            picture = Image.fromarray(frame.cpu().numpy())
+            preview = ("JPEG", picture, min(PREVIEW_PIXELS, max(picture.size)))  # the host would enlarge small ones
         self._bar.update_absolute(block + 1, self.blocks, preview)
         done, total = self._steps_before[min(block + 1, self.blocks)], self._steps_before[-1]
         left = (time.perf_counter() - self._started) * (total - done) / max(1, done)
