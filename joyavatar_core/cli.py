@@ -76,6 +76,11 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
     command.add_argument("--report", help="write a JSON report of the run here")
     command.add_argument("--plot", metavar="FILE.png", help="draw the report as a picture here")
+    command.add_argument(
+        "--monitor", action=argparse.BooleanOptionalAction, default=True,
+        help="measure colour, sharpness, structure and lips, and warn when they drift; default: yes",
+    )  # fmt: skip
+    command.add_argument("--heal", action="store_true", help="at such a warning, forget all but the sinks (a seam)")
     models = command.add_argument_group("models")
     models.add_argument("--weights", default="embedded", help="transformer: 'embedded' or a file")
     models.add_argument("--vae", default="embedded", help="'embedded' or a Wan2.1 VAE file")

@@ -18,6 +18,7 @@ import numpy as np
 from .audio import ArrayAudio, AudioFeatures
 from .audio.clock import Clock
 from .errors import AvatarError
+from .observe import Observer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +74,7 @@ def live(args: argparse.Namespace) -> None:
         raise AvatarError("The video would go to a terminal; pipe it on, for example | ffplay -")
     job = prepare(args, "live" if args.out in (None, STDOUT) else Path(args.out).stem)
     warm_up(job)
-    progress = LiveProgress(job)
+    progress = LiveProgress(job, args.monitor, args.heal)
     try:
         with contextlib.ExitStack() as stack:
             sinks = open_sinks(args, address, job, progress, stack)
@@ -162,6 +163,7 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
 
     with contextlib.closing(iter(job.stream)) as run:
         clock = Clock(job.voice.sample_rate, job.avatar.config.fps)
+        progress.observe.heal = run if progress.heal else None
         for block, frames in frames_of(run, job.avatar.decoder):
             voice = run.stream.audio.source if run.stream.audio is not None else job.voice
             start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
@@ -172,14 +174,16 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
                 progress.hold(block.first_frame)
             for sink in sinks:
                 sink(frames, samples)
+            progress.observe.voice = voice
             progress.add(block, frames, len(samples), voice.arrival(start + 1), voice.arrival(stop))
 
 
 class LiveProgress:
     """How a live run goes: the delay of every block, whether it keeps up; for the log, the report and the page."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, monitor: bool = True, heal: bool = False) -> None:
+        self.job, self.heal = job, heal
+        self.observe = Observer(job.report, job.voice, monitor)
         self.samples = 0  # sent on
         self.first: float | None = None  # seconds from the first sample to the first frame
         self.delay: float | None = None  # seconds from a block's last sample to its frames, newest block
@@ -204,7 +208,7 @@ class LiveProgress:
             log.info("first frame %.2f s after the first sample", self.first)
         self.delay = None if last_in is None else now - last_in
         self.slowest = max(self.slowest, self.delay or 0.0)
-        report.add(block, len(frames), delay=self.delay)
+        self.observe(block, frames, delay=self.delay)
         if self.delay is not None:
             log.debug("block %d: %.2f s from audio to frames", block.index, self.delay)
             length = len(frames) / float(report.fps)

@@ -109,6 +109,7 @@ def speak(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from .audio.opening import STDIN
+    from .observe import Observer
     from .recording import DEFAULT_INTERVAL, Interval, Recording
     from .talk import talk
     from .video import VideoWriter
@@ -116,6 +117,8 @@ def speak(args: argparse.Namespace) -> None:
 
     if (args.resume or args.checkpoint_every) and not args.state:
         raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
+    if args.state and args.heal:
+        raise AvatarError("--heal looks at more than a recording's state holds to resume; leave one of them out.")
     if args.state and args.audio == STDIN:
         raise AvatarError("A voice from standard input cannot be heard again to resume; give --state with a file.")
     every = Interval.parse(args.checkpoint_every) if args.checkpoint_every else DEFAULT_INTERVAL
@@ -123,10 +126,11 @@ def speak(args: argparse.Namespace) -> None:
     job = prepare(args, Path(args.out).stem)
     avatar, stream, voice, report, config = job.avatar, job.stream, job.voice, job.report, job.avatar.config
     metadata = job.metadata
+    observe = Observer(report, voice, args.monitor)
     with tqdm(total=stream.num_frames, unit="frame", disable=None) as bar:
 
         def on_block(block: LatentBlock, shown: Tensor) -> None:
-            report.add(block, len(shown))
+            observe(block, shown)
             bar.set_postfix_str(f"block {block.index}, {report.frames / config.fps:.1f} s of video")
             bar.update(len(shown))
 
@@ -147,6 +151,7 @@ def speak(args: argparse.Namespace) -> None:
                 args.out, *job.size, config.fps, voice.sample_rate, voice.channels, crf=args.quality,
                 metadata=metadata,
             ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
+                observe.heal = run if args.heal else None
                 talk(run, avatar.decoder, writer, voice, on_block)
     seconds = time.perf_counter() - started
     save_report(args, job)
