@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from ..joyavatar_core.audio import Clock, num_blocks
-from .notes import note, show_text
+from .notes import note, show_text, title
 from .progress import StreamProgress
 from .stream import HostStream
 from .types import OUTPUT, Stream
@@ -81,7 +81,7 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
         cache = decoder.new_cache()
         memory = decoder.working_bytes(width, height)
-        with stream.running(cls.__name__, progress.on_step, (decoder.patcher,), memory) as run:
+        with stream.running(title(cls), progress.on_step, (decoder.patcher,), memory) as run:
             for block in run:
                 video = decoder.decode(block.latents, cache)[0, :, : block.num_frames]  # [3, N, H, W] in -1 ... 1
                 shown = images[block.first_frame : block.last_frame + 1]
@@ -115,7 +115,7 @@ def announce(cls: type[io.ComfyNode], size: int, what: str) -> None:
     text = f"{what} take {size / 2**20:,.0f} MiB of memory"
     show_text(cls.hidden.unique_id, text)
     if size > LARGE:
-        log.warning("%s: %s; JoyAvatar Stream to Video needs one block whatever the length", cls.__name__, text)
+        log.warning("%s: %s; JoyAvatar Stream to Video needs one block whatever the length", title(cls), text)
 
 
 class JoyAvatarStreamToLatent(io.ComfyNode):
@@ -145,7 +145,7 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
         report = stream.new_report()
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
         blocks = []
-        with stream.running(cls.__name__, progress.on_step) as run:
+        with stream.running(title(cls), progress.on_step) as run:
             for block in run:
                 blocks.append(block.latents.to(mm.intermediate_device(), torch.float32))
                 report.add(block, block.num_frames)

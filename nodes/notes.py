@@ -9,6 +9,11 @@ from server import PromptServer
 from torch import Tensor, from_numpy
 
 
+def title(cls: type) -> str:
+    """A node's name as users see it (the host runs a copy of the class under another name)."""
+    return cls.define_schema().display_name
+
+
 def show_text(node_id: str | None, text: str) -> None:
     """Put a line of text on a node of the open graph; nothing happens where nobody looks."""
     server = getattr(PromptServer, "instance", None)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.report import RunReport
-from .notes import drawn, to_image
+from .notes import drawn, title, to_image
 from .plots import chart, stacked
 from .progress import StreamProgress, clock_text
 from .stream import HostStream
@@ -59,7 +59,7 @@ def sampled(cls: type[io.ComfyNode], stream: HostStream) -> RunReport:
     """Run a stream for its report alone."""
     report = stream.new_report()
     progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-    with stream.running(cls.__name__, progress.on_step) as run:
+    with stream.running(title(cls), progress.on_step) as run:
         for block in run:
             report.add(block, block.num_frames)
             progress.block_done(block.index)

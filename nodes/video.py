@@ -17,7 +17,7 @@ from ..joyavatar_core.report import RunReport
 from ..joyavatar_core.sampling.stream import LatentBlock
 from ..joyavatar_core.talk import talk
 from ..joyavatar_core.video import VideoWriter
-from .notes import show_text
+from .notes import show_text, title
 from .progress import StreamProgress
 from .report import summary_line
 from .stream import HostStream
@@ -95,7 +95,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
             progress.block_done(block.index, frames[-1])
 
         memory = decoder.working_bytes(width, height)
-        with stream.running(cls.__name__, progress.on_step, (decoder.patcher,), memory) as run:
+        with stream.running(title(cls), progress.on_step, (decoder.patcher,), memory) as run:
             try:
                 with writer:
                     talk(run, decoder, writer, sound, on_block)

@@ -120,7 +120,7 @@ def test_a_second_puller_is_told_that_it_samples_again(host, vae, caplog):
         host.StreamToLatent.execute(stream)
         assert "anew" not in caplog.text
         host.StreamToLatent.execute(stream)
-        assert "JoyAvatarStreamToLatent samples a stream anew" in caplog.text
+        assert "JoyAvatar Stream to Latent samples a stream anew" in caplog.text
 
 
 def test_torch_compile_is_warned_about(host, monkeypatch, caplog):
@@ -276,7 +276,7 @@ def test_report_runs_a_stream_that_nobody_has_pulled(host, caplog):
     stream = make_stream(host)
     assert host.StreamReport.execute(stream)[1].startswith(f"{FRAMES} frames")
     host.StreamReport.execute(stream)
-    assert stream.pulled_by == ["JoyAvatarStreamReport"]
+    assert stream.pulled_by == ["JoyAvatar Stream Report"]
 
 
 def test_report_of_a_foreign_video_is_refused(host):

@@ -94,6 +94,19 @@ def test_batches_reach_native_nodes_one_by_one(server, talk, node):
     assert pieces == [5, 5, 2]
 
 
+def test_pulling_a_stream_twice_is_said_to_cost_twice(server, talk, node):
+    graph = talk(
+        video=node("JoyAvatarStreamToVideo", **VIDEO),
+        latent=node("JoyAvatarStreamToLatent", stream=["stream", 0]),
+        report=node("JoyAvatarStreamReport", source=["stream", 0]),
+        saved=node("SaveLatent", samples=["latent", 0], filename_prefix="latents"),
+        seed=21,
+    )
+    server.run(graph)
+    log = (server.base / "server.log").read_text(encoding="utf-8")
+    assert "samples a stream anew that JoyAvatar Stream" in log and "Clone samples" not in log
+
+
 def test_schedule_nodes_show_their_effect(server, talk, node):
     psb = {"first_steps": 2, "base_steps": 1, "blocks": 2, "curve": 1.0, "mode": "restart", "steps": ""}
     continuity = {"mci_mode": "inject", "mci_frames": 3, "mci_noise": 0.25, "urcr_mode": "rotate", "sinks": 3}
