@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 INK, GRID, PAPER = (210, 214, 220), (62, 66, 74), (32, 34, 38)
 BAR, LINE, MARK = (95, 160, 240), (240, 180, 80), (225, 90, 90)
 MARGIN, TITLE = 44, 22
+DENSEST = 4  # pixels from one mark to the next
 
 
 def chart(
@@ -33,14 +34,14 @@ def chart(
         draw.text((4, y - 6), f"{share * highest:.3g}", INK, font)
     count = max(1, len(values))
     pitch = (right - left) / count
-    for block in marks:
+    for block in marks if len(marks) * DENSEST < right - left else ():  # more would paint everything red
         x = left + (block + 0.5) * pitch
         draw.line((x, top, x, bottom), MARK)
     columns = [(left + index * pitch, bottom - value / highest * (bottom - top)) for index, value in enumerate(values)]
     if bars:
-        gap = 1 if pitch >= 4 else 0
+        gap = 3 if pitch >= 10 else 0
         for x, y in columns:
-            draw.rectangle((x, min(y, bottom - 1), x + max(1.0, pitch - gap), bottom), BAR)
+            draw.rectangle((round(x), min(y, bottom - 1), max(round(x), round(x + pitch) - 1 - gap), bottom), BAR)
     elif len(columns) == 1:
         draw.ellipse((left, columns[0][1] - 2, left + 4, columns[0][1] + 2), LINE)
     else:
