@@ -1,0 +1,92 @@
+"""What a ComfyUI user and the registry see besides the nodes: texts, help pages, pictures, metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    tomllib = pytest.importorskip("tomli", reason="Python 3.10 needs tomli to read pyproject.toml")
+
+ROOT = Path(__file__).parents[1]
+SCHEMAS = json.loads((ROOT / "tests" / "golden" / "node_schemas.json").read_text(encoding="utf-8"))
+HELP = ROOT / "web" / "docs"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_node_input_and_output_has_a_text(language):
+    texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert set(texts) == set(SCHEMAS)
+    for name, schema in SCHEMAS.items():
+        node = texts[name]
+        assert node["display_name"] and node["description"]
+        assert set(node["inputs"]) == {*schema["required"], *schema["optional"]}
+        assert all(entry["tooltip"] for entry in node["inputs"].values())
+        assert set(node["outputs"]) == {str(number) for number in range(len(schema["outputs"]))}
+
+
+def test_chinese_texts_are_chinese():
+    texts = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    for node in texts.values():
+        for text in [node["description"], *(entry["tooltip"] for entry in node["inputs"].values())]:
+            assert re.search(r"[\u4e00-\u9fff]", text), text
+
+
+def test_categories_and_sockets_have_a_text_in_both_languages():
+    main = [json.loads((ROOT / "locales" / name / "main.json").read_text(encoding="utf-8")) for name in ("en", "zh")]
+    categories = {part for schema in SCHEMAS.values() for part in schema["category"].split("/")}
+    sockets = {out[1] for schema in SCHEMAS.values() for out in schema["outputs"] if out[1].startswith("JOYAVATAR")}
+    for texts in main:
+        assert set(texts["nodeCategories"]) == categories
+        assert set(texts["dataTypes"]) == sockets
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_node_has_a_help_page_with_a_small_picture_and_all_inputs(name):
+    page = (HELP / f"{name}.md").read_text(encoding="utf-8")
+    assert f"(images/{name}.jpg)" in page
+    picture = HELP / "images" / f"{name}.jpg"
+    assert picture.stat().st_size < 60_000 and Image.open(picture).width >= 200
+    for key in {**SCHEMAS[name]["required"], **SCHEMAS[name]["optional"]}:
+        assert f"| `{key}` |" in page
+
+
+def test_no_help_page_is_of_a_node_that_is_gone():
+    assert {path.stem for path in HELP.glob("*.md")} == set(SCHEMAS)
+
+
+def test_the_registry_finds_what_it_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    comfy = project["tool"]["comfy"]
+    assert comfy["DisplayName"] and comfy["PublisherId"] and comfy["requires-comfyui"]
+    for key in ("Icon", "Banner"):
+        assert (ROOT / comfy[key].partition("/main/")[2]).is_file()
+    assert project["project"]["urls"]["Repository"]
+    version = project["project"]["version"]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_icon_is_square_and_the_banner_wide():
+    icon, banner = (Image.open(ROOT / "docs" / "images" / name) for name in ("icon.png", "banner.jpg"))
+    assert icon.width == icon.height <= 400
+    assert banner.width / banner.height == pytest.approx(21 / 9, rel=0.01)
+
+
+def test_what_the_nodes_read_is_published():
+    ignored = (ROOT / ".comfyignore").read_text(encoding="utf-8").split()
+    for needed in ("nodes", "joyavatar_core", "workflows", "web", "locales", "requirements.txt", "__init__.py"):
+        assert not any(needed == line.strip("/") for line in ignored)
+        assert (ROOT / needed).exists()
+
+
+def test_every_workflow_has_its_picture_in_the_docs():
+    page = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
+    for path in (ROOT / "workflows").glob("*.json"):
+        picture = ROOT / "docs" / "images" / f"workflow_{path.stem}.jpg"
+        assert f"images/{picture.name}" in page and picture.stat().st_size < 150_000
