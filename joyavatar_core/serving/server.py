@@ -79,7 +79,7 @@ class LiveServer:
         """Answer from now on, in threads of its own; returns self."""
         if not self.loopback:
             log.warning("the live stream can be watched by everybody who reaches %s:%d", self.host, self.port)
-        threading.Thread(target=self._server.serve_forever, name="live server", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="live server", daemon=True).start()
         return self
 
     def close(self, linger: float = 3.0) -> None:
