@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-RATE, SECONDS, EVERY = 16000, 15.0, 3  # 240 frames, 21 blocks, 7 segments
+RATE, SECONDS, EVERY = 16000, 12.0, 3  # 192 frames, 17 blocks, 6 segments
 KILLED = -signal.SIGKILL if os.name == "posix" else None
 MOMENTS = {  # a kill may wait for one of these to appear in the state folder (or beside the video)
     "state being written": "state-*.tmp",

@@ -57,6 +57,11 @@ def module_fingerprint(module: object) -> str:
     return type(module).__name__
 
 
+def text_fingerprint(text: str) -> str:
+    """Of a text."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def stream_digest(file: BinaryIO, stop: int | None = None) -> str:
     """Of an open file from where it stands, up to byte `stop` (None: its end)."""
     digest = new_digest()

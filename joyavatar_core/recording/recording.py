@@ -236,7 +236,7 @@ class Recording:
                 segment.check(self.folder.segment(number * self.every))
             for name, value in environment().items():
                 if state["environment"].get(name) != value:
-                    log.warning("resuming with %s %s where the recording began with %s: the video may not be the same "
+                    log.warning("resuming with %s %s where the recording began with %r: the video may not be the same "
                                 "byte for byte", name, value, state["environment"].get(name))  # fmt: skip
             self._run.load_state_dict(state["run"])
         except (KeyError, TypeError, AttributeError) as problem:

@@ -16,14 +16,15 @@ from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder
 from .files import open_regular
-from .fingerprint import module_fingerprint, stream_digest, tensors_fingerprint, voice_fingerprint
+from .fingerprint import module_fingerprint, stream_digest, tensors_fingerprint, text_fingerprint, voice_fingerprint
 from .state import DamagedError, same_layout
 
 Decoder = StreamingVAE | TinyDecoder
 PROBE = 2  # height and width in latents of the picture that a decoder's cache is measured with
 WHAT = {  # fingerprints, in words; the rest of an identity is settings
-    "weights": "other weights", "decoder": "another decoder", "audio_encoder": "another audio encoder",
-    "portrait": "another portrait", "voice": "another voice", "prompt": "another prompt",
+    "weights": "other weights", "config": "weights of another configuration", "decoder": "another decoder",
+    "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
+    "prompt": "another prompt",
 }  # fmt: skip
 
 
@@ -58,6 +59,7 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
     hearing = [getattr(features, name, None) for name in ("left_frames", "right_frames", "offset")]
     return {
         "weights": module_fingerprint(stream.model),
+        "config": text_fingerprint(repr(stream.model.config)),
         "decoder": module_fingerprint(decoder),
         "audio_encoder": module_fingerprint(getattr(features, "encoder", None)),
         **{name: tensors_fingerprint([("", t)]) if t is not None else None for name, t in tensors.items()},
@@ -73,7 +75,8 @@ def check_identity(folder: Path, recorded: Mapping[str, Any], mine: Mapping[str,
     for name, value in mine.items():
         before = recorded.get(name)
         if before != value:
-            what = WHAT.get(name) or f"{name.replace('_', ' ')} {before} and this run has {value}"
+            # repr: what a file says must not reach a terminal raw
+            what = WHAT.get(name) or f"{name.replace('_', ' ')} {repr(before)[:200]} and this run has {value!r}"
             raise AvatarError(
                 f"The recording in {folder} was made with {what}; resume with the same, or choose another folder."
             )
