@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -139,3 +142,39 @@ def test_every_mistake_is_one_sentence(files, pipes, capsys, monkeypatch, more, 
     assert run(files, *more) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and sentence in error
+
+
+@pytest.mark.parametrize("how", ["enough", "interrupted"])
+def test_a_run_ends_cleanly_although_the_pipe_stays_open(files, tmp_path, how):
+    flags = ["--portrait", files / "portrait.png", "--audio", "-", "--size", "32x32", "--psb", "1"]
+    limit = ["--seconds", "0.5"] if how == "enough" else []
+    command = [sys.executable, "-m", "joyavatar_core", "live", *flags, "--out", tmp_path / "v.mp4", *limit]
+    with subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(voice().tobytes())
+        process.stdin.flush()
+        if how == "interrupted":
+            assert any(b"first frame" in line for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == (0 if how == "enough" else 130)
+        said = process.stderr.read().decode()
+    assert "Fatal" not in said and "Traceback" not in said
+    left = tmp_path / ("v.mp4" if how == "enough" else "v.part.mp4")
+    assert decoded(str(left))[0] >= 8
+
+
+@pytest.mark.parametrize(("more", "sentence"), [
+    (["--heal"], "--heal"), (["--audio", "-"], "cannot be heard again"),
+])  # fmt: skip
+def test_a_recording_refuses_what_it_could_not_resume(files, tmp_path, capsys, more, sentence):
+    given = ["--portrait", files / "portrait.png", "--audio", files / "voice.wav", "--out", tmp_path / "v.mp4"]
+    assert main(["speak", *map(str, [*given, "--state", tmp_path / "state", *more])]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_speak_reports_the_monitors_measures_unless_told_not_to(files, tmp_path):
+    given = ["--portrait", files / "portrait.png", "--audio", files / "voice.wav", "--size", "32x32", "--psb", "1"]
+    for name, more in (("with", ["--heal"]), ("without", ["--no-monitor"])):
+        report = tmp_path / f"{name}.json"
+        assert main(["speak", *map(str, [*given, "--out", tmp_path / "v.mp4", "--report", report, *more])]) == 0
+        blocks = json.loads(report.read_text())["blocks"]
+        assert all(("colour" in block) == (name == "with") for block in blocks)

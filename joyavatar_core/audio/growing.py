@@ -15,6 +15,7 @@ from ..errors import AvatarError
 from .rolling import RollingBuffer
 from .source import AudioSource, check_finite, to_native
 
+SLICE_SECONDS = 1.0
 Chunk = np.ndarray | torch.Tensor  # [S] or [channels, S], as for ArrayAudio
 
 
@@ -152,7 +153,10 @@ class GrowingAudio(AudioSource):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
-                self._changed.wait(left) if self._chunks is None else self._pull()
+                if self._chunks is not None:
+                    self._pull()
+                else:  # in slices, without which Ctrl-C would not get through on Windows
+                    self._changed.wait(SLICE_SECONDS if left is None else min(left, SLICE_SECONDS))
             if self._finished and self._buffer.end == 0:
                 raise AvatarError("The audio ended before its first sample, expected at least one; check the recorder.")
             return self._buffer.end >= samples

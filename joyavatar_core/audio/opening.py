@@ -29,4 +29,6 @@ def open_voice(
             "The voice is to come from standard input, which is a terminal; pipe raw PCM in, for example "
             f"ffmpeg -i voice.mp3 -f {sample_format} -ar {sample_rate} -ac {channels} - | joyavatar ..."
         )
-    return read_pcm(sys.stdin.buffer, sample_rate, channels, sample_format)
+    # Unbuffered: a thread that waits in a buffered standard input would stop Python from ending.
+    raw = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+    return read_pcm(raw, sample_rate, channels, sample_format)
