@@ -202,7 +202,7 @@ def kill(trial: Trial, dice: random.Random, moment: str, duration: float) -> str
         segments = len(trial.reference.segments)
         name = f"segment-{EVERY * dice.randrange(segments):08d}*.mp4"  # progress, not time: other programs run as well
         wait_until(lambda: any(trial.state.glob(name)), process)
-        time.sleep(dice.uniform(0, 1.5 * duration / segments))
+        time.sleep(dice.uniform(0, min(0.3, duration / segments)))
     else:
         skip = dice.randrange(3)  # not always the first such moment
 
@@ -263,8 +263,8 @@ def kills(nursery: Nursery, reference: Trial, duration: float, count: int, seed:
     while sum(happened[kind] for kind in kinds) < count:
         trial = Trial(nursery, reference.inputs, reference.inputs / f"trial{number}", reference)
         for _ in range(min(dice.choice([2, 3]), count - sum(happened[kind] for kind in kinds))):
-            moment = kinds[sum(happened.values()) % len(kinds)]
-            happened[kill(trial, dice, moment, duration)] += 1
+            rarest = min(kinds, key=lambda kind: happened[kind])
+            happened[kill(trial, dice, rarest, duration)] += 1
             trial.check_what_is_left()
         trial.finish()
         shutil.rmtree(trial.place)
