@@ -99,6 +99,27 @@ def test_a_second_run_shows_live_pictures_again(page, url):
     page.wait_for_function(f"() => {PLAYER}?.duration > 2.9", timeout=120_000)
 
 
+def test_nodes_2_show_live_pictures_then_the_player(page, url):
+    browser.ask(f"{url}/settings", {"Comfy.VueNodes.Enabled": True})
+    page.reload()
+    page.wait_for_function(browser.READY, timeout=90_000)
+    page.wait_for_timeout(1500)
+    browser.load(page, "talk")
+    page.evaluate(browser.FIT, [90, 60, 20, 20])
+    page.evaluate("() => { app.graph.nodes.find((n) => n.type === 'JoyAvatarAudioEncode').widgets[0].value = 2 }")
+    page.evaluate("() => app.queuePrompt(0)")
+    node = f"document.querySelector('[data-node-id=\"' + {VIDEO_NODE}.id + '\"]')"
+    page.wait_for_function(f"() => {node}?.querySelector('img[src^=\"blob:\"]')", timeout=60_000)
+    page.wait_for_function(f"() => {node}?.querySelector('video')?.duration > 1.9", timeout=120_000)
+    keep(page, "nodes_2")
+    left = page.evaluate(f"() => !!{node}.querySelector('img[src^=\"blob:\"]')")
+    browser.ask(f"{url}/settings", {"Comfy.VueNodes.Enabled": False})
+    page.reload()
+    page.wait_for_function(browser.READY, timeout=90_000)
+    page.wait_for_timeout(1500)
+    assert not left, "the last live picture stays beside the player"
+
+
 def test_a_nodes_help_opens_with_its_picture(page):
     browser.load(page, "schedules")
     page.evaluate(
