@@ -112,7 +112,7 @@ def open_sinks(
     """Everywhere the blocks go, opened; `stack` closes it."""
     from .serving import Broadcast, LiveServer
     from .video import VideoWriter
-    from .video.live import LiveEncoder
+    from .video.live import LiveEncoder, from_key_frame
 
     picture = (*job.size, job.avatar.config.fps, job.voice.sample_rate, job.voice.channels)
     style: dict[str, Any] = {"crf": args.quality, "metadata": job.metadata}
@@ -130,7 +130,8 @@ def open_sinks(
         encoder = LiveEncoder(*picture, formats=formats, **style)
         targets: list[tuple[str, Callable[[bytes], object]]] = []
         if address:
-            broadcasts = {name: Broadcast(encoder.heads[name]) for name in formats}
+            begin = {"mpegts": from_key_frame}
+            broadcasts = {name: Broadcast(encoder.heads[name], begin=begin.get(name)) for name in formats}
             server = LiveServer(
                 broadcasts, *address, names=tuple(args.allow_host), max_viewers=args.viewers, status=progress.status
             )

@@ -18,7 +18,7 @@ from joyavatar_core.live import parse_address
 from joyavatar_core.serving import Broadcast, LiveServer
 from joyavatar_core.serving.access import refusal, split_host
 from joyavatar_core.video import AI_NOTICE
-from joyavatar_core.video.live import LiveEncoder
+from joyavatar_core.video.live import LiveEncoder, from_key_frame
 
 FPS, RATE, SIZE = 16, 16000, (48, 32)
 
@@ -67,6 +67,23 @@ def test_a_viewer_can_join_at_every_block(name):
     for block, first in enumerate((0, 9, 21, 33)):
         grey, times, _ = decoded(encoder.heads[name] + b"".join(part[name] for part in parts[block:]))
         assert len(grey) == 45 - first and abs(times[0] - 1024 / RATE - first / FPS) < 2e-3
+
+
+def test_a_transport_stream_is_joined_exactly_at_a_key_frame():
+    encoder = LiveEncoder(*SIZE, FPS, RATE, formats=("mpegts",))
+    parts = [part["mpegts"] for part in encoded(encoder, 4)]
+    stream = Broadcast(begin=from_key_frame)
+    for part in parts[:3]:
+        stream.publish(part)
+    listener = stream.join()
+    stream.publish(parts[3] + parts[4])
+    stream.end()
+    data = b"".join(listener)
+    assert len(data) < len(b"".join(parts[2:]))
+    with av.open(io.BytesIO(data)) as file:
+        packets = [packet for packet in file.demux(video=0) if packet.size]
+    assert packets[0].is_keyframe and len(packets) == 45 - 21
+    assert from_key_frame(b"") == b"" and from_key_frame(b"G" * 500) == b"G" * 500
 
 
 def test_a_block_leaves_the_encoder_whole():

@@ -59,13 +59,17 @@ class Listener:
 class Broadcast:
     """Life cycle: made with the stream's head, `publish` block after block, `end`. Listeners come and go at any time.
 
-    head: what every listener gets first. Each published portion has to be one that a listener can begin with.
+    head: what every listener gets first. Each published portion has to be one that a listener can begin with, at the
+    latest from where `begin` cuts it.
     """
 
-    def __init__(self, head: bytes = b"", max_backlog: int = MAX_BACKLOG) -> None:
+    def __init__(
+        self, head: bytes = b"", max_backlog: int = MAX_BACKLOG, begin: Callable[[bytes], bytes] | None = None
+    ) -> None:
         self.dropped = 0  # listeners that were too slow
         self._head, self._limit = head, max_backlog
         self._newest = b""
+        self._begin = begin
         self._ended = False
         self._lock = threading.Lock()
         self._listeners: set[Listener] = set()
@@ -88,7 +92,8 @@ class Broadcast:
         """A new listener; on_drop is called (by the publisher: briefly) where it is given up as too slow."""
         listener = Listener(self._limit, on_drop)
         with self._lock:
-            for data in (self._head, self._newest):
+            newest = self._newest if self._begin is None else self._begin(self._newest)
+            for data in (self._head, newest):
                 listener.offer(data)
             if self._ended:
                 listener.end()

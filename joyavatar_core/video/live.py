@@ -30,6 +30,7 @@ FRAGMENT = {
 # The tables again before each key frame, so that a viewer can join there; no artificial delay.
 TRANSPORT = {"mpegts_flags": "+pat_pmt_at_frames", "muxdelay": "0", "muxpreload": "0", "max_interleave_delta": "1"}
 AT_ONCE = {"flush_packets": "1", "fflags": "+bitexact"}
+TS_PACKET, TS_VIDEO = 188, 0x100  # bytes; the first stream's number in libavformat's muxer
 TICK = Fraction(1, 90_000)  # s; MPEG's clock
 X264 = {"preset": "veryfast", "tune": "zerolatency", "bf": "0", "forced-idr": "1", "sc_threshold": "0", "threads": "1"}
 
@@ -56,8 +57,8 @@ class LiveEncoder:
     """Encodes blocks of frames and sound once, for one container or both; every block begins with a key frame.
 
     Life cycle: made, `encode` block after block, `finish`; or `close` at any time. `heads` are the bytes that a viewer
-    needs first, whenever it joins: mp4's header, nothing for MPEG-TS. The bytes of one block can follow its head, or
-    the bytes of the block before.
+    needs first, whenever it joins: mp4's header, nothing for MPEG-TS. Any block's bytes can follow it (in MPEG-TS
+    `from_key_frame` on), then those of all later blocks.
 
     Args:
         width, height: pixels, even. fps: frames per second. sample_rate: Hz of the sound, None for silence.
@@ -181,6 +182,19 @@ class LiveEncoder:
             self._out.take()  # the same head again
             _mux_as(packets, indices, container, copies)
         return self._out.take()
+
+
+def from_key_frame(data: bytes) -> bytes:
+    """A block's MPEG-TS from the tables of its key frame on: the last packets of the block before it come first."""
+    tables = 0
+    for at in range(0, len(data) - TS_PACKET + 1, TS_PACKET):  # ISO/IEC 13818-1, 2.4.3
+        pid = int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF
+        if pid == 0:
+            tables = at
+        adapted = data[at + 3] & 0x20 and data[at + 4]
+        if pid == TS_VIDEO and adapted and data[at + 5] & 0x40:  # a random access point
+            return data[tables:]
+    return data
 
 
 def _timed(packet: av.Packet, start: Fraction, length: Fraction) -> av.Packet:
