@@ -190,6 +190,7 @@ class LiveProgress:
         self.delay: float | None = None  # seconds from a block's last sample to its frames, newest block
         self.slowest = 0.0
         self.started: float | None = None
+        self._length = 0.0  # of a whole block, in seconds
         self._behind = False
 
     def hold(self, frame: int) -> None:
@@ -212,8 +213,8 @@ class LiveProgress:
         self.observe(block, frames, delay=self.delay)
         if self.delay is not None:
             log.debug("block %d: %.2f s from audio to frames", block.index, self.delay)
-            length = len(frames) / float(report.fps)
-            if (self.delay > 2 * length) != self._behind:
+            self._length = max(self._length, len(frames) / float(report.fps))
+            if (self.delay > 2 * self._length) != self._behind:
                 self._behind = not self._behind
                 log.warning(
                     "the avatar %s the voice: %.1f s behind",
