@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from typing import Any
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import av
+import numpy as np
 from torch import Tensor
 
 from .audio import AudioSource
+from .audio.clock import block_to_frames
+from .errors import AvatarError
 from .measures import frame_loudness
-from .monitor import DriftMonitor
-from .report import RunReport
+from .monitor import WINDOW_SECONDS, DriftMonitor, Measures, Warned
+from .report import RunReport, read_report
 from .sampling.run import StreamRun
 from .sampling.stream import LatentBlock
+
+if TYPE_CHECKING:
+    from .recording import Recording
 
 log = logging.getLogger(__name__)
 
@@ -50,3 +62,49 @@ class Observer:
             log.warning("the stream is reset to its sinks before block %d", block.index + 1)
             self.heal.reset(0)
             self.monitor.restart()
+
+    def look_back(self, recording: Recording, saved: str | os.PathLike[str] | None = None) -> None:
+        """Go on where a recording does: compare with how its video began, and report what came before too.
+
+        saved: the report of the run so far, if there is one; blocks that are made again are left out of it.
+        """
+        self.report.frames = recording.frames
+        if self.monitor is not None:
+            self._see_beginning(recording)
+        if saved is None:
+            return
+        try:
+            before = read_report(saved)
+            self.report.blocks[:] = [block for block in before["blocks"] if block["index"] < recording.blocks]
+            if self.monitor is not None:
+                self.monitor.warnings[:] = [
+                    Warned(**warning) for warning in before.get("warnings", []) if warning["block"] < recording.blocks
+                ]
+                self.monitor.history[:] = [Measures(**measures) for measures in before.get("every_10_seconds", [])]
+        except (AvatarError, KeyError, TypeError) as problem:
+            log.warning("the report of the earlier runs is left out: %s", problem)
+
+    def _see_beginning(self, recording: Recording) -> None:
+        """Show the monitor the first seconds of a recording, from its segments."""
+        block_frames = recording.stream.model.config.block_frames
+        wanted = min(recording.frames, round(WINDOW_SECONDS * float(self.report.fps)))
+        with closing(pictures(recording.segment_paths)) as shown:
+            for block in range(recording.blocks):
+                span = block_to_frames(block, block_frames)
+                frames = list(itertools.islice(shown, min(len(span), recording.frames - span.start)))
+                if not frames or self.monitor.frames >= wanted:
+                    break
+                loudness = None
+                if self.voice is not None:
+                    loudness = frame_loudness(self.voice, self.report.fps, span[: len(frames)])
+                self.monitor.update(block, np.stack(frames), loudness)
+        self.monitor.frames = recording.frames
+        self.monitor.restart()
+
+
+def pictures(videos: Iterable[Path]) -> Iterator[np.ndarray]:
+    """The frames of files one behind another, uint8 [H, W, 3]."""
+    for path in videos:
+        with av.open(str(path)) as file:
+            for frame in file.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")

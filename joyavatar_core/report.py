@@ -16,6 +16,7 @@ from typing import Any
 
 from .errors import AvatarError
 
+MAX_BYTES = 256 << 20  # of a report that is read back: some hundred hours
 BLOCK_FIELDS = ("index", "steps", "reset", "max_position", "seconds")
 
 
@@ -101,3 +102,20 @@ class RunReport:
                 f"The report {target} cannot be written: {problem.strerror}; choose another place."
             ) from None
         return target
+
+
+def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `RunReport.to_json` wrote. Raises AvatarError for what is missing, too large or not a report."""
+    source = Path(path)
+    try:
+        with source.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        summary = json.loads(text) if len(text) <= MAX_BYTES else None
+    except OSError as problem:
+        raise AvatarError(f"The report {source} cannot be read: {problem.strerror}; give another one.") from None
+    except (ValueError, RecursionError):
+        summary = None
+    blocks = summary.get("blocks") if isinstance(summary, dict) else None
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise AvatarError(f"{source.name} is not a run's report, expected the JSON with its blocks; give another file.")
+    return summary

@@ -141,7 +141,7 @@ def speak(args: argparse.Namespace) -> None:
                 metadata=metadata,
             ) as recording:  # fmt: skip
                 say_where(recording)
-                report.frames = recording.frames
+                observe.look_back(recording)
                 before = bar.n = recording.frames
                 report.settings = {**report.settings, "resumed_at_block": recording.blocks}
                 recording.record(on_block)

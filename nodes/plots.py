@@ -1,4 +1,4 @@
-"""Small drawings of schedules and runs."""
+"""Small drawings of schedules."""
 
 from __future__ import annotations
 
@@ -50,13 +50,3 @@ def chart(
     last = f"block {len(values) - 1}"
     draw.text((right - draw.textlength(last, font), bottom + 4), last, INK, font)
     return image
-
-
-def stacked(images: Sequence[Image.Image]) -> Image.Image:
-    """Drawings of one width below each other."""
-    whole = Image.new("RGB", (images[0].width, sum(image.height for image in images)), PAPER)
-    top = 0
-    for image in images:
-        whole.paste(image, (0, top))
-        top += image.height
-    return whole

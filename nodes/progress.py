@@ -18,7 +18,10 @@ PREVIEW_PIXELS = 512
 
 
 class StreamProgress:
-    """Counts blocks of a run and tells the host; give `on_step` to the run and call `block_done` after each block."""
+    """Counts blocks of a run and tells the host; give `on_step` to the run and call `block_done` after each block.
+
+    `said` stands before the time left: where a run went on, what a monitor warned of.
+    """
 
     def __init__(self, stream: AvatarStream, node_id: str | None) -> None:
         config = stream.model.config
@@ -28,6 +31,13 @@ class StreamProgress:
         self._steps_before = [0, *accumulate(steps)]  # of each block, and of all of them at the end
         self._bar = comfy.utils.ProgressBar(self.blocks, node_id=node_id)
         self._started = time.perf_counter()
+        self._first = 0
+        self.said = ""
+
+    def begin_at(self, block: int) -> None:
+        """The run goes on before this block: what was made earlier took no time now."""
+        self._first, self._started = block, time.perf_counter()
+        self._bar.update_absolute(block, self.blocks)
 
     def on_step(self, block: int, step: int, steps: int) -> None:
         """After one denoising step. Raises the host's interruption when the user has pressed Stop."""
@@ -43,9 +53,14 @@ class StreamProgress:
             preview = ("JPEG", picture, min(PREVIEW_PIXELS, max(picture.size)))  # the host would enlarge small ones
         self._bar.update_absolute(block + 1, self.blocks, preview)
         done, total = self._steps_before[min(block + 1, self.blocks)], self._steps_before[-1]
-        left = (time.perf_counter() - self._started) * (total - done) / max(1, done)
+        spent = time.perf_counter() - self._started
+        left = spent * (total - done) / max(1, done - self._steps_before[self._first])
         if block + 1 < self.blocks:
-            show_text(self.node_id, f"block {block + 1} of {self.blocks}, {clock_text(left)} left")
+            self.tell(f"{self.said}block {block + 1} of {self.blocks}, {clock_text(left)} left")
+
+    def tell(self, text: str) -> None:
+        """Show a line of text on the node."""
+        show_text(self.node_id, text)
 
 
 def clock_text(seconds: float) -> str:

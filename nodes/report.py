@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from comfy_api.latest import io
-from PIL import Image
 
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.report import RunReport
+from ..joyavatar_core.plot import draw_report
+from ..joyavatar_core.report import RunReport, read_report
 from .notes import drawn, title, to_image
-from .plots import chart, stacked
 from .progress import StreamProgress, clock_text
 from .stream import HostStream
 from .types import OUTPUT, Stream
 
-MOST_RESETS = 200  # that are listed
+MOST_LISTED = 200  # resets and warnings
 
 
 class JoyAvatarStreamReport(io.ComfyNode):
-    """Steps, resets, positions and seconds of every block of a run."""
+    """Steps, seconds, resets and what the drift monitor measured in every block of a run."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -25,18 +28,19 @@ class JoyAvatarStreamReport(io.ComfyNode):
             node_id="JoyAvatarStreamReport",
             display_name="JoyAvatar Stream Report",
             category=OUTPUT,
-            description="Plots steps, positions, resets and seconds of every block. Wire the VIDEO of JoyAvatar Stream "
-            "to Video to see that run; a stream that was not pulled before is sampled for the report.",
+            description="Plots steps, seconds, resets and drift (colour, sharpness, likeness, lips) over the whole "
+            "run. Wire the VIDEO of JoyAvatar Stream to Video, or of Load Video with one of its files; a stream shows "
+            "its newest run, and is sampled for the report if there was none.",
             inputs=[
                 io.MultiType.Input(
                     "source",
                     types=[Stream, io.Video],
-                    tooltip="The VIDEO of JoyAvatar Stream to Video, or a stream.",
+                    tooltip="The VIDEO of JoyAvatar Stream to Video, a file of it from Load Video, or a stream.",
                 ),
             ],
             outputs=[
                 io.Image.Output("plot", "plot", tooltip="The plot, over the whole run."),
-                io.String.Output("text", "text", tooltip="The totals and every reset, in words."),
+                io.String.Output("text", "text", tooltip="The totals, every warning and every reset, in words."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -47,12 +51,25 @@ class JoyAvatarStreamReport(io.ComfyNode):
         report = source.report if isinstance(source, HostStream) else getattr(source, "report", None)
         if report is None and isinstance(source, HostStream):
             report = sampled(cls, source)
-        if report is None:
-            raise AvatarError(
-                "This video does not know how it was made; wire the VIDEO output of JoyAvatar Stream to Video directly."
-            )
-        picture, text = plot(report), description(report)
+        summary = saved_summary(source) if report is None else report.summary()
+        picture, text = draw_report(summary), description(summary)
         return io.NodeOutput(to_image(picture), text, ui=drawn(picture, cls, text))
+
+
+def report_file(video: Path) -> Path:
+    """Where the report of a finished video lies: beside it."""
+    return video.with_suffix(".report.json")
+
+
+def saved_summary(video: object) -> dict[str, Any]:
+    """The report beside a video's file. Raises AvatarError where there is none, or something else."""
+    source = video.get_stream_source() if hasattr(video, "get_stream_source") else None
+    if not isinstance(source, (str, Path)) or not report_file(Path(source)).is_file():
+        raise AvatarError(
+            "This video does not know how it was made; wire the VIDEO of JoyAvatar Stream to Video, or load a video "
+            "that still has its .report.json beside it."
+        )
+    return read_report(report_file(Path(source)))
 
 
 def sampled(cls: type[io.ComfyNode], stream: HostStream) -> RunReport:
@@ -67,34 +84,34 @@ def sampled(cls: type[io.ComfyNode], stream: HostStream) -> RunReport:
     return report
 
 
-def summary_line(report: RunReport) -> str:
-    """Length, blocks, pace and resets of a run."""
-    spent = sum(block["seconds"] for block in report.blocks)
-    resets = sum(block["reset"] for block in report.blocks)
-    seconds = report.frames / float(report.fps)
+def summary_line(summary: Mapping[str, Any]) -> str:
+    """Length, blocks, pace, resets and warnings of a run."""
+    blocks = summary["blocks"]
+    spent = sum(block["seconds"] for block in blocks)
+    resets = sum(bool(block["reset"]) for block in blocks)
+    seconds = summary["frames"] / summary["fps"]
+    warned = len(summary.get("warnings", ()))
     return (
-        f"{report.frames} frames ({clock_text(seconds)}) in {len(report.blocks)} blocks, sampled in "
+        f"{summary['frames']} frames ({clock_text(seconds)}) in {len(blocks)} blocks, sampled in "
         f"{clock_text(spent)} ({seconds / max(spent, 1e-9):.2f} × real time), {resets} resets"
+        f"{f', {warned} drift warnings' if warned else ''}"
     )
 
 
-def description(report: RunReport) -> str:
-    """The totals, the settings and every reset, in words."""
-    lines = [summary_line(report), f"weights: {report.weights}{'' if report.trained else ' (not trained)'}"]
-    lines += [f"{name}: {value}" for name, value in report.settings.items()]
-    resets = [block["index"] for block in report.blocks if block["reset"]]
-    more = " …" if len(resets) > MOST_RESETS else ""
-    lines.append(f"resets before blocks: {', '.join(map(str, resets[:MOST_RESETS])) or 'none'}{more}")
+def description(summary: Mapping[str, Any]) -> str:
+    """The totals, the settings, every warning and every reset, in words. Raises AvatarError for a report of no run."""
+    try:
+        lines = [
+            summary_line(summary),
+            f"weights: {summary['weights']}{'' if summary['trained'] else ' (not trained)'}",
+        ]
+        lines += [f"{name}: {value}" for name, value in summary["settings"].items()]
+        lines += [f"drift at {warning['text']}" for warning in summary.get("warnings", [])[:MOST_LISTED]]
+        resets = [block["index"] for block in summary["blocks"] if block["reset"]]
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
+        raise AvatarError(
+            "This video's report is not one that the JoyAvatar nodes wrote; make the video again."
+        ) from None
+    more = " …" if len(resets) > MOST_LISTED else ""
+    lines.append(f"resets before blocks: {', '.join(map(str, resets[:MOST_LISTED])) or 'none'}{more}")
     return "\n".join(lines)
-
-
-def plot(report: RunReport) -> Image.Image:
-    """Steps, highest position and seconds of every block, resets marked."""
-    columns = {name: [block[name] for block in report.blocks] for name in ("steps", "max_position", "seconds")}
-    resets = [block["index"] for block in report.blocks if block["reset"]]
-    charts = [
-        chart("denoising steps", columns["steps"], bars=True),
-        chart("highest temporal position, resets in red", columns["max_position"], resets),
-        chart("seconds a block", columns["seconds"], resets),
-    ]
-    return stacked(charts)

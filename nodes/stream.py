@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
@@ -61,11 +62,10 @@ class HostStream:
         facts = {"width": self.size[0], "height": self.size[1], **self.settings}
         return RunReport(self.fps, self.avatar.name, self.avatar.config.trained, facts)
 
-    @contextmanager
-    def running(
+    def prepared(
         self, puller: str, on_step: OnStep, others: tuple[ModelPatcher, ...] = (), memory: int = 0
-    ) -> Iterator[StreamRun]:
-        """A run from the stream's beginning, with its models loaded by the host; closed at the end.
+    ) -> AvatarStream:
+        """The recipe for a run that begins now, with its models loaded by the host.
 
         puller: the node's name. others: models used alongside (the VAE). memory: bytes they need besides their weights.
         """
@@ -78,7 +78,12 @@ class HostStream:
         warn_about_compile(self.model)
         encoder = [self.voice.encoder] if self.voice.encoder is not None else []
         load_together([self.model, *others, *encoder], memory + self.recipe.cache_bytes + self._pass_bytes())
-        with closing(iter(dataclasses.replace(self.recipe, on_step=on_step))) as run:
+        return dataclasses.replace(self.recipe, on_step=on_step)
+
+    @contextmanager
+    def running(self, *args: Any, **kwargs: Any) -> Iterator[StreamRun]:
+        """A run from the stream's beginning, closed at the end; arguments as in `prepared`."""
+        with closing(iter(self.prepared(*args, **kwargs))) as run:
             yield run
 
     def _pass_bytes(self) -> int:

@@ -42,8 +42,13 @@ class HostDecoder:
         yield torch.empty(0, device=self.device)
 
     def decode(self, latents: Tensor, cache: VAECache | None = None) -> Tensor:
-        """Normalised latents [1, 16, t, h, w] -> frames [1, 3, T, 8h, 8w] in [-1, 1]."""
-        return self.module.decode(latents.to(self.device), cache)
+        """Normalised latents [1, 16, t, h, w] -> frames [1, 3, T, 8h, 8w] in [-1, 1]; Stop is noticed at each t."""
+        cache = self.new_cache() if cache is None else cache
+        parts = []
+        for latent in latents.to(self.device).split(1, dim=2):  # as the decoder itself goes: the same bits
+            mm.throw_exception_if_processing_interrupted()
+            parts.append(self.module.decode(latent, cache))
+        return torch.cat(parts, dim=2)
 
     def encode(self, picture: Tensor) -> Tensor:
         """A picture [3, H, W] in [-1, 1] -> its normalised latent [1, 16, 1, H/8, W/8]."""

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
-from torch import Tensor
 
+from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.report import RunReport
-from ..joyavatar_core.sampling.stream import LatentBlock
+from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.talk import talk
 from ..joyavatar_core.video import VideoWriter
-from .notes import show_text, title
+from .notes import title
 from .progress import StreamProgress
-from .report import summary_line
+from .recording import interval, record, state_folder
+from .report import report_file
 from .stream import HostStream
-from .types import OUTPUT, Stream
-from .vae import streaming_vae
+from .types import OUTPUT, Stream, advanced
+from .vae import HostDecoder, streaming_vae
 from .voice import waveform_of
+from .watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,8 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
             display_name="JoyAvatar Stream to Video",
             category=OUTPUT,
             description="Makes the talking video and writes it into the output folder while it grows, with its sound. "
-            "Memory holds one block, however long the voice is. An interrupted run leaves a playable .part.mp4.",
+            "Memory holds one block, however long the voice is. An interrupted run leaves a playable .part.mp4; with a "
+            "state folder it goes on when it is queued again.",
             inputs=[
                 Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler."),
                 io.String.Input(
@@ -64,6 +68,24 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                     tooltip="Sound of the video instead of the driving voice, for example the same voice with music; "
                     "trimmed to the picture.",
                 ),
+                advanced(
+                    io.String.Input(
+                        "state",
+                        default="",
+                        optional=True,
+                        tooltip="A folder below the output folder that keeps finished segments and the state behind "
+                        "them. After a crash or a stop, queue the same again and it goes on from there. Empty: off.",
+                    )
+                ),
+                advanced(
+                    io.String.Input(
+                        "checkpoint_every",
+                        default="",
+                        optional=True,
+                        tooltip="How often a state is written: 40 (blocks), 30s (of video) or 200MB (at most, a minute "
+                        "of video). Empty: 30s, or rarer where that would write more than 1 GB a minute.",
+                    )
+                ),
             ],
             outputs=[io.Video.Output("video", "video", tooltip="The finished file, for native video nodes.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -78,35 +100,57 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         quality: int,
         vae: object | None = None,
         audio: dict | None = None,
+        state: str = "",
+        checkpoint_every: str = "",
     ) -> io.NodeOutput:
         sound = waveform_of(audio) if audio is not None else stream.voice.source
+        every, folder = interval(checkpoint_every), state_folder(state)
         decoder = streaming_vae(vae, stream.avatar)
         width, height = stream.size
         place = OutputFile.claim(filename_prefix, width, height)
-        report = stream.new_report()
-        writer = VideoWriter(
-            place.path, width, height, stream.fps, sound.sample_rate, sound.channels, crf=quality,
-            metadata=tags(cls.hidden, report),
-        )  # fmt: skip
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-
-        def on_block(block: LatentBlock, frames: Tensor) -> None:
-            report.add(block, len(frames))
-            progress.block_done(block.index, frames[-1])
-
+        watch = Watch(stream, progress)
+        metadata = tags(cls.hidden, watch.report)
         memory = decoder.working_bytes(width, height)
-        with stream.running(title(cls), progress.on_step, (decoder.patcher,), memory) as run:
-            try:
-                with writer:
-                    talk(run, decoder, writer, sound, on_block)
-            except BaseException:
-                if writer.growing is not None:
-                    log.warning("stopped after %d frames; what was made plays: %s", writer.frames, writer.growing)
-                raise
+        recipe = stream.prepared(title(cls), progress.on_step, (decoder.patcher,), memory)
+        if folder is None:
+            write(place.path, recipe, decoder, sound, watch, quality, metadata)
+        else:
+            record(folder, every, place.path, recipe, decoder, sound, watch, quality, metadata)
+        report = watch.report
         report.audio_seconds = min(sound.num_samples / sound.sample_rate, report.frames / stream.fps)
         stream.report = report
-        show_text(cls.hidden.unique_id, summary_line(report))
+        try:
+            report.to_json(report_file(place.path))
+        except AvatarError as problem:  # the video is there all the same
+            log.warning("%s", problem)
+        progress.tell(watch.summary)
         return io.NodeOutput(StreamVideo(place.path, report), ui=ui.PreviewVideo([place.saved()]))
+
+
+def write(
+    target: Path,
+    recipe: AvatarStream,
+    decoder: HostDecoder,
+    sound: AudioSource,
+    watch: Watch,
+    quality: int,
+    metadata: dict[str, object],
+) -> None:
+    """Make a video in one go; what an interrupted run has made stays beside `target`."""
+    height, width = (8 * side for side in recipe.latent_size)
+    writer = VideoWriter(
+        target, width, height, recipe.model.config.fps, sound.sample_rate, sound.channels, crf=quality,
+        metadata=metadata,
+    )  # fmt: skip
+    with closing(iter(recipe)) as run:
+        try:
+            with writer:
+                talk(run, decoder, writer, sound, watch)
+        except BaseException:
+            if writer.growing is not None:
+                log.warning("stopped after %d frames; what was made plays: %s", writer.frames, writer.growing)
+            raise
 
 
 class StreamVideo(InputImpl.VideoFromFile):

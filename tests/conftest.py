@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -76,3 +76,36 @@ def pack() -> ModuleType:
     spec.loader.exec_module(module)
     importlib.import_module("joyavatar_pack.nodes")
     return module
+
+
+@pytest.fixture(scope="session")
+def host(pack: ModuleType) -> SimpleNamespace:
+    """The nodes by their short names, an embedded model, 2.2 s of voice, and the pack's error."""
+    nodes = {node.__name__.removeprefix("JoyAvatar"): node for node in pack.nodes.NODES}
+    model = nodes["ModelLoader"].execute("embedded", "default", "none")[0]
+    wave = torch.sin(torch.arange(round(2.2 * 16000)) * 0.05) * 0.3
+    voice = nodes["AudioEncode"].execute({"waveform": wave[None, None], "sample_rate": 16000}, model, 0.0)[0]
+    return SimpleNamespace(**nodes, pack=pack, model=model, voice=voice, error=pack.joyavatar_core.errors.AvatarError)
+
+
+@pytest.fixture(scope="session")
+def vae(pack: ModuleType) -> object:
+    """A narrow Wan2.1 VAE as the host's Load VAE gives it."""
+    from comfy.model_patcher import ModelPatcher
+
+    class HostVAE:
+        patcher = ModelPatcher(None, torch.device("cpu"), torch.device("cpu"))
+
+        def get_sd(self):
+            return pack.joyavatar_core.vae.stand_in_state_dict(8)
+
+    return HostVAE()
+
+
+@pytest.fixture
+def output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in host's output folder."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "base", tmp_path)
+    return tmp_path / "output"

@@ -16,36 +16,6 @@ SECONDS, RATE, SIDE = 2.2, 16000, 32
 FRAMES = 36  # 2.2 s at 16 frames/s
 
 
-@pytest.fixture(scope="module")
-def host(pack):
-    nodes = {node.__name__.removeprefix("JoyAvatar"): node for node in pack.nodes.NODES}
-    model = nodes["ModelLoader"].execute("embedded", "default", "none")[0]
-    wave = torch.sin(torch.arange(round(SECONDS * RATE)) * 0.05) * 0.3
-    voice = nodes["AudioEncode"].execute({"waveform": wave[None, None], "sample_rate": RATE}, model, 0.0)[0]
-    return SimpleNamespace(**nodes, pack=pack, model=model, voice=voice, error=pack.joyavatar_core.errors.AvatarError)
-
-
-@pytest.fixture(scope="module")
-def vae(pack):
-    from comfy.model_patcher import ModelPatcher
-
-    class HostVAE:
-        patcher = ModelPatcher(None, torch.device("cpu"), torch.device("cpu"))
-
-        def get_sd(self):
-            return pack.joyavatar_core.vae.stand_in_state_dict(8)
-
-    return HostVAE()
-
-
-@pytest.fixture
-def output_folder(tmp_path, monkeypatch):
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "base", tmp_path)
-    return tmp_path / "output"
-
-
 def reference(channels=16, frames=1, side=SIDE):
     samples = torch.randn(1, channels, frames, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
     return {"samples": samples}

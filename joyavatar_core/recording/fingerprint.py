@@ -51,9 +51,10 @@ def tensors_fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def module_fingerprint(module: object) -> str:
-    """Of a network, by its tensors; of anything else, by its class."""
-    if isinstance(module, nn.Module):
-        return tensors_fingerprint(module.state_dict().items())
+    """Of a network, or of what holds one as `model` or `module`, by its tensors; of anything else, by its class."""
+    for network in (module, getattr(module, "model", None), getattr(module, "module", None)):
+        if isinstance(network, nn.Module):
+            return tensors_fingerprint(network.state_dict().items())
     return type(module).__name__
 
 

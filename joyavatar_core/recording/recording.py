@@ -100,6 +100,11 @@ class Recording:
         return min(block_to_frames(self.blocks - 1, self._block_frames).stop, self.stream.num_frames)
 
     @property
+    def segment_paths(self) -> list[Path]:
+        """The files of the finished segments, in order."""
+        return [self.folder.segment(number * self.every) for number in range(len(self.segments))]
+
+    @property
     def finished(self) -> bool:
         """Whether every segment is there, so that only `join` is left to do."""
         return self.blocks == self._total_blocks
@@ -141,8 +146,7 @@ class Recording:
 
     def join(self, out: str | os.PathLike[str]) -> Path:
         """Put the finished segments into one mp4, their pictures copied, the sound encoded once; at once or not."""
-        paths = [self.folder.segment(number * self.every) for number in range(len(self.segments))]
-        return join_segments(paths, out, self.voice, self.metadata)
+        return join_segments(self.segment_paths, out, self.voice, self.metadata)
 
     def close(self) -> None:
         """Free the stream's memory and unlock the folder; what is recorded stays."""

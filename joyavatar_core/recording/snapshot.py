@@ -24,7 +24,7 @@ PROBE = 2  # height and width in latents of the picture that a decoder's cache i
 WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "weights": "other weights", "config": "weights of another configuration", "decoder": "another decoder",
     "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
-    "prompt": "another prompt",
+    "prompt": "another prompt", "driving_voice": "another driving voice",
 }  # fmt: skip
 
 
@@ -56,6 +56,7 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
     """Everything that determines the frames and the files: fingerprints and settings, as JSON gives them back."""
     features = stream.audio
     tensors = {"portrait": stream.reference, "prompt": stream.text}
+    driving = getattr(features, "source", voice)
     hearing = [getattr(features, name, None) for name in ("left_frames", "right_frames", "offset")]
     return {
         "weights": module_fingerprint(stream.model),
@@ -64,6 +65,7 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
         "audio_encoder": module_fingerprint(getattr(features, "encoder", None)),
         **{name: tensors_fingerprint([("", t)]) if t is not None else None for name, t in tensors.items()},
         "voice": voice_fingerprint(voice) if voice is not None else None,
+        "driving_voice": voice_fingerprint(driving) if driving is not voice else None,  # where the sound is another
         "frames": stream.num_frames,
         "hearing": hearing,
         **settings,

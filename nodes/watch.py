@@ -1,0 +1,52 @@
+"""What Stream to Video does with every block besides writing it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch import Tensor
+
+from ..joyavatar_core.observe import Observer
+from ..joyavatar_core.recording import Recording
+from ..joyavatar_core.sampling.stream import LatentBlock
+from .progress import StreamProgress, clock_text
+from .report import summary_line
+from .stream import HostStream
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """What happens with every finished block besides writing it: measure, report, warn, show.
+
+    Life cycle: made for one run, `go_on` before its first block where a recording is resumed, called with every block.
+    """
+
+    def __init__(self, stream: HostStream, progress: StreamProgress) -> None:
+        self.report = stream.new_report()
+        self.progress = progress
+        self.went_on = ""
+        self._observe = Observer(self.report, stream.voice.source)
+
+    def __call__(self, block: LatentBlock, frames: Tensor) -> None:
+        self._observe(block, frames)
+        warnings = self._observe.monitor.warnings
+        drift = f"drift at {warnings[-1].text}; " if warnings else ""
+        self.progress.said = self.went_on + drift
+        self.progress.block_done(block.index, frames[-1])
+
+    def go_on(self, recording: Recording, saved: Path) -> None:
+        """Take up a recording, with the report that its earlier runs `saved` as far as it can be read."""
+        at = clock_text(recording.frames / float(self.report.fps))
+        log.info("going on with %s at %s, behind block %d", recording.folder.path, at, recording.blocks - 1)
+        self.went_on = f"went on at {at}; "
+        self.progress.begin_at(recording.blocks)
+        self.progress.tell(f"going on at {at}")
+        self.report.settings = {**self.report.settings, "resumed_at_block": recording.blocks}
+        self._observe.look_back(recording, saved)
+
+    @property
+    def summary(self) -> str:
+        """The run in a line."""
+        return self.went_on + summary_line(self.report.summary())
