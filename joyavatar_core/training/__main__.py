@@ -43,7 +43,7 @@ def train_vae(options: argparse.Namespace) -> None:
     from . import vae_training as training
 
     recipe = training.VaeRecipe(frames=options.frames, batch=options.batch or training.VaeRecipe.batch)
-    settings = _settings(options, "vae", 2e-3, weight_decay=0.0)
+    settings = _settings(options, "vae", 1e-3, weight_decay=0.0, by_inputs=True)
     start = _vae_weights(options.fine_tune) if options.fine_tune else None
     vae = training.train_vae(
         _clips(options), settings, recipe, options.compile, start=start, decoder_only=options.decoder_only

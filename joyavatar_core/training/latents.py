@@ -59,7 +59,7 @@ def encode_clip(clip: Clip, vae: StreamingVAE, fps: int, block_frames: int) -> d
     box = torch.cat([box[:1].expand(LATENT_FRAMES - 1, -1), box]).unflatten(0, (-1, LATENT_FRAMES))
     corners = torch.cat([box[..., :2].amin(1), box[..., 2:].amax(1)], dim=-1)
     return {
-        "latents": latents.bfloat16(),
-        "features": audio.latent_features(0, count),
+        "latents": latents.bfloat16().contiguous(),
+        "features": audio.latent_features(0, count).contiguous(),
         "boxes": corners / PIXELS_PER_LATENT,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,15 @@ StepLoss = Callable[[int, torch.Generator], Mapping[str, Tensor]]  # must hold "
 CHECKPOINT = "checkpoint.pt"
 FINAL_RATE = 0.03  # of the peak learning rate
 EMA_WARMUP = 10
+INPUTS = 64  # of a layer that learns at the full rate, where rates are scaled by inputs
 
 
 @dataclass(frozen=True)
 class LoopSettings:
     """How long and how fast to train; `steps` and `minutes` are both limits, whichever comes first ends the run.
 
+    by_inputs: layers with many inputs learn more slowly, as in muP (arXiv 2203.03466), so that a step of Adam moves
+    every layer's output alike; needed where training starts from weights that are worth keeping.
     ema: decay of the averaged weights; save_seconds: at most this much is lost by a kill; beta2: Adam's.
     """
 
@@ -32,8 +35,9 @@ class LoopSettings:
     steps: int = 10**9
     minutes: float = math.inf
     learning_rate: float = 1.5e-3
-    warmup: int = 50
+    warmup: int = 100
     beta2: float = 0.99
+    by_inputs: bool = False
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.998
@@ -58,7 +62,7 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.ema = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, settings.weight_decay),
+            parameter_groups(model, settings.weight_decay, settings.by_inputs),
             lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True,
         )  # fmt: skip
         if settings.resume and settings.checkpoint.exists():
@@ -122,7 +126,7 @@ class Trainer:
     def _update(self, step_loss: StepLoss) -> Mapping[str, Tensor]:
         settings = self.settings
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * group["scale"]
         losses = step_loss(self.step, step_generator(settings.seed, self.step))
         losses["loss"].backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
@@ -146,13 +150,15 @@ def averaged_weights(folder: Path) -> dict[str, Tensor]:
     return torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["ema"]
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> Iterable[dict[str, object]]:
-    """Weight decay for matrices and kernels only."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def parameter_groups(model: nn.Module, weight_decay: float, by_inputs: bool) -> list[dict[str, object]]:
+    """The trained parameters by their share of the learning rate; weight decay for matrices and kernels only."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            matrix = parameter.ndim > 1 and parameter[0].numel() > 1
+            scale = min(1.0, INPUTS / parameter[0].numel()) if by_inputs and matrix else 1.0
+            groups.setdefault((scale, weight_decay if matrix else 0.0), []).append(parameter)
+    return [{"params": p, "scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
 
 
 def _open_log(folder: Path) -> Callable[[int, Mapping[str, object]], None]:

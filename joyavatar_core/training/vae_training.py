@@ -19,9 +19,9 @@ from .loop import LoopSettings, Trainer
 from .losses import KL_WEIGHT, box_weight, kl_divergence, reconstruction_losses
 from .vae_start import start_linear
 
-MOUTH_WEIGHT = 3.0
-FIRST_LOGVAR = -6.0  # the latents start out almost without noise
-START_CLIPS, START_FRAMES = 28, 9
+MOUTH_WEIGHT = 4.0
+FIRST_LOGVAR = -4.6  # a tenth of a deviation: the decoder must bear a transformer's mistakes
+START_CLIPS, START_FRAMES, START_MOUTH_WEIGHT = 36, 9, 6.0
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,18 @@ class VaeRecipe:
     crop: int = 64
     frames: int = 17
     batch: int = 2
-    whole_every: int = 4
+    whole_every: int = 8
     whole_frames: int = 9
 
 
 def new_vae(dim: int, paths: Sequence[Path]) -> StreamingVAE:
     """A VAE with plain latents that starts as a linear codec of some clips; `fold_statistics` ends its training."""
     vae = StreamingVAE(dim, mean=(0.0,) * 16, std=(1.0,) * 16)
-    some = paths[:: max(1, len(paths) // START_CLIPS)][:START_CLIPS]
-    start_linear(vae, torch.stack([as_video(load_clip(path, 20, START_FRAMES)) for path in some]), FIRST_LOGVAR)
+    some = [load_clip(path, 20, START_FRAMES) for path in paths[:: max(1, len(paths) // START_CLIPS)][:START_CLIPS]]
+    video = torch.stack([as_video(clip) for clip in some])
+    boxes = torch.stack([torch.from_numpy(clip.box[0]) / 8 for clip in some])
+    weight = box_weight(boxes, video.shape[-2] // 8, video.shape[-1] // 8, START_MOUTH_WEIGHT)
+    start_linear(vae, video, FIRST_LOGVAR, weight)
     return vae
 
 
