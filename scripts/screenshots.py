@@ -116,8 +116,8 @@ def run(page: Page, url: str, seconds: float = 600) -> None:
     page.wait_for_timeout(3000)  # players load
 
 
-def save(page: Page, clip: dict[str, float], path: Path, width: int, quality: int = 72) -> None:
-    """A part of the page as a JPEG of at most `width` pixels."""
+def save(page: Page, clip: dict[str, float], path: Path, width: int, kilobytes: int) -> None:
+    """A part of the page as a JPEG of at most `width` pixels and `kilobytes`."""
     from PIL import Image
 
     page.wait_for_timeout(700)
@@ -125,7 +125,10 @@ def save(page: Page, clip: dict[str, float], path: Path, width: int, quality: in
     if picture.width > width:
         picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, quality=quality, optimize=True)
+    for quality in range(82, 40, -6):
+        picture.save(path, quality=quality, optimize=True)
+        if path.stat().st_size < 1000 * kilobytes:
+            break
     print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {path.stat().st_size // 1024} KB")
 
 
@@ -140,7 +143,7 @@ def only_graph(page: Page) -> None:
 def shoot_node(page: Page, node: str) -> None:
     """The help page's picture of a node."""
     clip = page.evaluate(FOCUS, [node, 1.25])
-    save(page, clip, ROOT / "web" / "docs" / "images" / f"{node}.jpg", NODE_WIDTH)
+    save(page, clip, ROOT / "web" / "docs" / "images" / f"{node}.jpg", NODE_WIDTH, 58)
 
 
 def main() -> None:
@@ -157,8 +160,8 @@ def main() -> None:
             if name in RUNNABLE:
                 run(page, url)
             clip = page.evaluate(FIT, MARGINS)
-            save(page, clip, ROOT / "docs" / "images" / f"workflow_{name}.jpg", WORKFLOW_WIDTH)
-            save(page, clip, WORKFLOWS / f"{name}.jpg", THUMBNAIL_WIDTH)
+            save(page, clip, ROOT / "docs" / "images" / f"workflow_{name}.jpg", WORKFLOW_WIDTH, 148)
+            save(page, clip, WORKFLOWS / f"{name}.jpg", THUMBNAIL_WIDTH, 30)
             types = page.evaluate("() => app.graph.nodes.map((node) => node.type)")
             for node in sorted({kind for kind in types if kind.startswith("JoyAvatar")} - shot):
                 shoot_node(page, node)
