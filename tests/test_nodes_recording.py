@@ -25,6 +25,12 @@ def stop_after(monkeypatch, checks):
     return pytest.raises(mm.InterruptProcessingException)
 
 
+def begin(host, vae, monkeypatch, **inputs):
+    """A recording that is stopped in its first block."""
+    with stop_after(monkeypatch, 4):
+        to_video(host, vae, **inputs)
+
+
 @pytest.mark.parametrize("checks", [1, 15])
 def test_stopped_and_queued_again_it_is_the_uninterrupted_file(host, vae, output_folder, monkeypatch, caplog, checks):
     from server import PromptServer
@@ -62,24 +68,25 @@ def test_a_finished_recording_gives_its_file_again_and_samples_nothing(host, vae
         (lambda host: {"audio": {"waveform": torch.zeros(1, 1, 99999), "sample_rate": 16000}}, "another voice"),
     ],
 )
-def test_another_run_in_the_same_folder_is_refused_in_a_sentence(host, vae, output_folder, changes, sentence):
-    to_video(host, vae)
+def test_another_run_in_the_same_folder_is_refused_in_a_sentence(
+    host, vae, output_folder, monkeypatch, changes, sentence
+):
+    begin(host, vae, monkeypatch)
     with pytest.raises(host.error, match=sentence):
         to_video(host, vae, **changes(host))
-    assert len(list(output_folder.glob("*.mp4"))) == 1
 
 
-def test_another_vae_is_refused(host, vae, output_folder):
-    to_video(host, vae)
+def test_another_vae_is_refused(host, vae, output_folder, monkeypatch):
+    begin(host, vae, monkeypatch)
     other = type(vae)()
     other.get_sd = lambda: host.pack.joyavatar_core.vae.stand_in_state_dict(8, seed=1)
     with pytest.raises(host.error, match="another decoder"):
         to_video(host, other)
 
 
-def test_another_driving_voice_is_refused_though_the_sound_is_the_same(host, vae, output_folder):
+def test_another_driving_voice_is_refused_though_the_sound_is_the_same(host, vae, output_folder, monkeypatch):
     audio = {"waveform": torch.zeros(1, 1, 99999), "sample_rate": 16000}
-    to_video(host, vae, audio=audio)
+    begin(host, vae, monkeypatch, audio=audio)
     wave = torch.cos(torch.arange(round(2.2 * 16000)) * 0.05) * 0.3
     voice = host.AudioEncode.execute({"waveform": wave[None, None], "sample_rate": 16000}, host.model, 0.0)[0]
     with pytest.raises(host.error, match="another driving voice"):

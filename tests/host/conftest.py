@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 import wave
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(vae, base / "models" / "vae" / "narrow.safetensors")
     picture = np.random.default_rng(0).integers(0, 255, (80, 70, 3), dtype=np.uint8)
     Image.fromarray(picture).save(base / "input" / "portrait.png")
-    for name, seconds in (("short", 0.7), ("long", 60.0)):
+    for name, seconds in (("short", 0.7), ("medium", 4.0), ("long", 60.0)):
         samples = np.sin(np.arange(round(seconds * RATE)) * 0.05) * 9000
         with wave.open(str(base / "input" / f"{name}.wav"), "wb") as file:
             file.setparams((1, 2, RATE, 0, "NONE", ""))
@@ -132,12 +133,24 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(base: Path) -> Iterator[Server]:
     """The running host."""
+    with running_server(base) as started:
+        yield started
+
+
+@pytest.fixture
+def another_server(base: Path):
+    """another_server(): a host beside the first with the same folders, for a test that kills it; a context manager."""
+    return lambda: running_server(base, "another.log")
+
+
+@contextmanager
+def running_server(base: Path, log_name: str = "server.log") -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = ["--cpu", "--port", str(port), "--listen", "127.0.0.1", "--base-directory", str(base)]
     flags += ["--disable-auto-launch", "--database-url", "sqlite:///:memory:", "--preview-method", "none"]
-    log = base / "server.log"
+    log = base / log_name
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [str(PYTHON), "main.py", *flags], cwd=HOST, env=environment(), stdout=sink, stderr=subprocess.STDOUT

@@ -145,6 +145,8 @@ def test_stop_leaves_a_playable_file_with_its_sound(server, talk, node):
         ({"reference": {"width": 1024, "height": 1024}}, "more pixels than"),
         ({"reference": {"width": 40}}, "multiples of 16"),
         ({"video": {"filename_prefix": "../../out"}}, "leads out of the output folder"),
+        ({"video": {"state": "../../out"}}, "leads out of the output folder"),
+        ({"video": {"state": "s", "checkpoint_every": "often"}}, "interval between states is 'often'"),
         ({"stream": {"reference": ["empty", 0]}}, "expected a Wan2.1 latent"),
         ({"psb": {"steps": "4, many"}}, "PSB steps is '4, many'"),
     ],
