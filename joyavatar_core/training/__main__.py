@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import sys
@@ -182,7 +181,7 @@ def _avatar_of_run(options: argparse.Namespace) -> Avatar:
     from ..model.transformer import AvatarTransformer
     from .forcing import TINY
 
-    model = AvatarTransformer(dataclasses.replace(TINY))
+    model = AvatarTransformer(TINY)
     model.load_state_dict(averaged_weights(options.runs / "forcing"))
     vae = _vae(options)
     return Avatar(model.eval().requires_grad_(False), vae, vae, LogMel(), "run")

@@ -154,13 +154,9 @@ def _sample(clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator
     jump = 0 if chance(recipe.joined) else draw(0, latents.shape[1] - total)
     number = torch.tensor(layout.frames)
 
-    def source(kind: int) -> Tensor:
-        """Where each frame of the pass is in the clip. Copies for block 1 precede it there, also after a jump."""
-        first_block = (number < size) & torch.tensor(kind != COPY)
-        return torch.where(first_block, number, number + jump)
-
     kinds = torch.tensor([s.kind for s in layout.segments for _ in s.frames])
-    place = torch.where(kinds == COPY, source(COPY), source(TARGET))
+    # The first block is the clip's own; all later ones are further on, and so are the copies that precede block 1.
+    place = torch.where((number < size) & (kinds != COPY), number, number + jump)
     x0 = latents[:, place]  # [16, F, h, w]
     reference = latents[:, :1]
     given = (number == 0) & (kinds != COPY)
