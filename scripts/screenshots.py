@@ -158,6 +158,8 @@ def main() -> None:
             load(page, name)
             page.evaluate(FIT, MARGINS)
             if name in RUNNABLE:
+                ask(f"{url}/free", {"free_memory": True})  # a cached node would show nothing
+                page.wait_for_timeout(2000)
                 run(page, url)
             clip = page.evaluate(FIT, MARGINS)
             save(page, clip, ROOT / "docs" / "images" / f"workflow_{name}.jpg", WORKFLOW_WIDTH, 148)
