@@ -81,11 +81,12 @@ def main() -> None:
             with av.open(str(video)) as file:
                 tracks = file.streams.video[0], file.streams.audio[0]
                 picture, sound = (float(track.duration * track.time_base) for track in tracks)
+    print("at every state, MB: " + " ".join(f"{resident / 1e6:.0f}" for _, resident in marks))
     minute = next(resident for block, resident in marks if block * BLOCK >= 60 * FPS)
-    most, last = max(resident for _, resident in marks), marks[-1][1]
-    print(f"{args.minutes:g} minutes at {args.size}x{args.size} in {seconds:.0f} s; idle {idle / 1e6:.1f} MB, after one "
-          f"minute {minute / 1e6:.1f} MB, at the end {last / 1e6:.1f} MB ({(last - minute) / 1e6:+.1f}), most "
-          f"{most / 1e6:.1f} MB ({(most - minute) / 1e6:+.1f})")  # fmt: skip
+    recorded, last = marks[-2][1], marks[-1][1]
+    print(f"{args.minutes:g} minutes at {args.size}x{args.size} in {seconds:.0f} s; idle {idle / 1e6:.1f} MB, after "
+          f"one minute {minute / 1e6:.1f} MB, at the last state {recorded / 1e6:.1f} MB ({(recorded - minute) / 1e6:+.1f}), "
+          f"joined and reported {last / 1e6:.1f} MB ({(last - minute) / 1e6:+.1f})")  # fmt: skip
     print(f"picture {picture:.4f} s, sound {sound:.4f} s")
 
 

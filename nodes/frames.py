@@ -15,6 +15,7 @@ from .progress import StreamProgress
 from .stream import HostStream
 from .types import OUTPUT, Stream
 from .vae import streaming_vae, to_host
+from .watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,9 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
         decoder = streaming_vae(vae, stream.avatar)
         images = torch.empty(total, height, width, 3)  # filled block by block: no second copy at the end
-        report, starts = stream.new_report(), [0]
+        starts = [0]
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
+        watch = Watch(stream, progress)
         cache = decoder.new_cache()
         memory = decoder.working_bytes(width, height)
         with stream.running(title(cls), progress.on_step, (decoder.patcher,), memory) as run:
@@ -86,11 +88,10 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
                 video = decoder.decode(block.latents, cache)[0, :, : block.num_frames]  # [3, N, H, W] in -1 ... 1
                 shown = images[block.first_frame : block.last_frame + 1]
                 shown.copy_(video.permute(1, 2, 3, 0).add(1).div(2).clamp(0, 1))
-                report.add(block, len(shown))
                 if block.reset:
                     starts.append(block.first_frame)
-                progress.block_done(block.index, shown[-1].mul(255).round().byte())
-        stream.report = report
+                watch(block, shown.mul(255).round().byte())
+        stream.report = watch.report
         batches = cut(total, batching, count, starts)
         sound = [trimmed(stream, frames) for frames in batches]
         return io.NodeOutput([images[frames.start : frames.stop] for frames in batches], float(stream.fps), sound)

@@ -1,4 +1,4 @@
-"""What Stream to Video does with every block besides writing it."""
+"""What the nodes that decode a stream do with every block besides keeping it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """What happens with every finished block besides writing it: measure, report, warn, show.
+    """What happens with every finished block besides keeping its frames: measure, report, warn, show.
 
     Life cycle: made for one run, `go_on` before its first block where a recording is resumed, called with every block.
     """
