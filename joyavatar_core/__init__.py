@@ -1,1 +1,22 @@
 """Endless talking avatars: one portrait, one voice, a causal diffusion transformer, block by block."""
+
+from __future__ import annotations
+
+import importlib
+
+_HOME = {  # public name -> module; loaded when asked for, so that importing the package stays fast
+    "Avatar": "avatar", "AvatarConfig": "config", "AvatarError": "errors", "AvatarStream": "sampling.stream",
+    "AvatarTransformer": "model.transformer", "ArrayAudio": "audio", "AudioFeatures": "audio", "FileAudio": "audio",
+    "FixedFeatures": "audio", "GrowingAudio": "audio", "LatentBlock": "sampling.stream",
+    "MciSettings": "sampling.mci", "NoiseSource": "sampling.noise", "PsbSettings": "sampling.psb",
+    "StreamingVAE": "vae", "UrcrSettings": "sampling.urcr", "VideoWriter": "video", "frames_of": "talk",
+    "load_avatar": "avatar", "load_into": "checkpoints", "open_checkpoint": "checkpoints",
+    "preset": "sampling.presets",
+}  # fmt: skip
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

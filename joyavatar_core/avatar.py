@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .audio import AudioFeatures, AudioSource, FeatureEncoder, LogMel, Wav2Vec2
+from .audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, Wav2Vec2
 from .checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint
 from .checkpoints.reader import read_file
 from .config import AvatarConfig
 from .errors import AvatarError
 from .model.attention import attention_backend
 from .model.transformer import AvatarTransformer
-from .portrait import load_portrait
+from .portrait import check_size, load_portrait
 from .sampling.presets import Preset
 from .sampling.stream import AvatarStream
 from .stand_in import STAND_IN, stand_in_state_dict
@@ -73,6 +73,7 @@ class Avatar:
         on_step. Raises AvatarError for whatever cannot work.
         """
         width, height = size or self.size()
+        check_size(width, height)
         config = self.config
         reference = None
         if config.has_reference:
@@ -80,6 +81,11 @@ class Avatar:
         audio = None
         if voice is not None and config.audio_dim:
             audio = AudioFeatures(voice, self.encoder, config.fps, config.block_frames, offset=config.audio_offset)
+        elif voice is not None:  # a checkpoint that is deaf: the voice only says how long the video is
+            if voice.num_samples is None:
+                raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
+            length = Clock(voice.sample_rate, config.fps).num_frames(voice.num_samples)
+            fields["frames"] = min(length, fields.get("frames") or length)
         return AvatarStream(
             self.transformer, reference, audio, psb=preset.psb, mci=preset.mci, urcr=preset.urcr,
             size=(height // 8, width // 8), **fields,
@@ -112,8 +118,8 @@ def load_avatar(
         log.warning("seeded stand-in weights, not a trained avatar: everything runs, the picture means nothing")
     if weights != EMBEDDED and vae == EMBEDDED:
         raise AvatarError(
-            f"'{Path(weights).name}' was trained with another VAE than the embedded one; "
-            "give its Wan2.1 VAE file (--vae)."
+            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}' "
+            "(--vae; Wan2.1's for public checkpoints)."
         )
     with torch.device("meta"):
         transformer = AvatarTransformer(config)
@@ -124,7 +130,7 @@ def load_avatar(
     return Avatar(
         transformer=transformer,
         vae=wan,
-        decoder=wan if decoder is None else load_decoder(decoder).to(device),
+        decoder=wan if decoder is None else load_decoder(decoder, config).to(device),
         encoder=load_audio_encoder(config, audio_encoder, device),
         name=str(weights) if weights == EMBEDDED else Path(weights).name,
     )
@@ -150,9 +156,9 @@ def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
     return vae
 
 
-def load_decoder(path: str | Path) -> StreamingVAE | TinyDecoder:
+def load_decoder(path: str | Path, config: AvatarConfig) -> StreamingVAE | TinyDecoder:
     """A decoder to use instead of the VAE's own: taew2_1, or another VAE of the same latents."""
-    return _read_vae(path, AvatarConfig())
+    return _read_vae(path, config)
 
 
 def _read_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE | TinyDecoder:

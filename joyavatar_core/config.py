@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .checks import is_number, is_whole
 from .errors import AvatarError
 
 METADATA_KEY = "joyavatar"
@@ -14,6 +16,7 @@ HEAD_DIM = 128  # of every public Wan2.1 model
 
 # The public student's trained noise levels as (label, sigma): its script rounds the labels to bfloat16
 # (937.5 -> 936), its training used the rounded ones, and the update uses the exact sigma.
+EXACT_LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))  # as Self-Forcing labels them
 PUBLIC_LEVELS = ((1000.0, 1.0), (936.0, 0.9375), (832.0, 5 / 6), (624.0, 0.625))
 
 
@@ -53,10 +56,30 @@ class AvatarConfig:
     trained: bool = True  # False: seeded stand-in weights
 
     def __post_init__(self) -> None:
-        for name in ("fps", "block_frames", "trained_positions", "text_tokens", "width", "height"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise AvatarError(f"The checkpoint's {name} is {value!r}, expected a whole number above 0.")
+        for name, (low, high) in WHOLE.items():
+            if not is_whole(getattr(self, name), low, high):
+                raise AvatarError(
+                    f"The checkpoint's {name} is {getattr(self, name)!r}, expected a whole number from {low} to {high}."
+                )
+        if not (is_number(self.shift) and self.shift > 0):
+            raise AvatarError(f"The checkpoint's shift is {self.shift!r}, expected a number above 0.")
+        if not isinstance(self.trained, bool):
+            raise AvatarError(f"The checkpoint's 'trained' is {self.trained!r}, expected true or false.")
+        for name, low in (("latent_mean", -math.inf), ("latent_std", 0.0)):
+            numbers = getattr(self, name)
+            if numbers is not None and not (
+                len(numbers) == self.out_channels and all(is_number(n) and n > low for n in numbers)
+            ):
+                raise AvatarError(
+                    f"The checkpoint's {name} is {numbers}, expected {self.out_channels} numbers"
+                    f"{' above 0' if name == 'latent_std' else ''}."
+                )
+        if not (
+            isinstance(self.preset, Mapping)
+            and set(self.preset) <= {"psb", "mci", "urcr"}
+            and all(isinstance(settings, Mapping) for settings in self.preset.values())
+        ):
+            raise AvatarError(f"The checkpoint's preset is {self.preset!r}, expected settings of psb, mci and urcr.")
         if not self.levels or not all(0 < sigma <= 1 and label > 0 for label, sigma in self.levels):
             raise AvatarError(
                 f"The checkpoint's levels are {self.levels}, expected (label, sigma) pairs, sigma in 0 ... 1."
@@ -99,8 +122,8 @@ class AvatarConfig:
             raise AvatarError(
                 f"The model is {dim} wide, no multiple of the usual head of {HEAD_DIM}; give num_heads in its metadata."
             )
-        heads = num_heads or dim // HEAD_DIM
-        if dim % (2 * heads):
+        heads = dim // HEAD_DIM if num_heads is None else num_heads
+        if not is_whole(heads, 1, dim) or dim % (2 * heads):
             raise AvatarError(f"The model is {dim} wide and cannot be split into {heads} heads of even size.")
         if tuple(patch[2:]) != (1, 2, 2):
             raise AvatarError(f"patch_embedding has a kernel of {tuple(patch[2:])}, expected (1, 2, 2).")
@@ -108,6 +131,7 @@ class AvatarConfig:
             dim=dim, ffn_dim=ffn_dim, num_heads=heads, num_layers=layers, in_channels=patch[1],
             out_channels=out_channels, text_dim=text_dim, freq_dim=freq_dim,
             audio_dim=audio[1] // 4, audio_hidden=audio[0],
+            levels=PUBLIC_LEVELS if patch[1] > out_channels else EXACT_LEVELS,
         )  # fmt: skip
 
     def with_metadata(self, metadata: Mapping[str, str] | None) -> AvatarConfig:
@@ -137,6 +161,10 @@ class AvatarConfig:
         return {METADATA_KEY: json.dumps(values, sort_keys=True)}
 
 
+WHOLE = {  # behaviour that is a whole number, and its range
+    "fps": (1, 240), "block_frames": (1, 64), "trained_positions": (1, 10**6), "text_tokens": (1, 4096),
+    "width": (16, 4096), "height": (16, 4096), "audio_offset": (-240, 240),
+}  # fmt: skip
 BEHAVIOUR = (
     "num_heads", "fps", "block_frames", "levels", "shift", "trained_positions", "text_tokens", "audio_features",
     "audio_offset", "width", "height", "latent_mean", "latent_std", "preset", "trained",

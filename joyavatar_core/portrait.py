@@ -38,12 +38,7 @@ def load_portrait(source: Any, width: int, height: int) -> torch.Tensor:
         width, height: pixels, multiples of 16 from 16 to 4096.
     Raises AvatarError for sizes out of bounds and for what is not a readable picture.
     """
-    for side in (width, height):
-        if not isinstance(side, Integral) or side % 16 or not SIDES[0] <= side <= SIDES[1]:
-            bounds = f"{SIDES[0]} to {SIDES[1]}"
-            raise AvatarError(
-                f"The picture size is {width}x{height}, expected multiples of 16 from {bounds}; adapt it."
-            )
+    check_size(width, height)
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         name = f"The portrait {getattr(source, 'name', source)}"
         with _readable(name), _open(source, name) as image:
@@ -60,6 +55,15 @@ def load_portrait(source: Any, width: int, height: int) -> torch.Tensor:
     rgb = rgb.resize((width, height), Image.Resampling.LANCZOS, box=box)
     pixels = torch.from_numpy(np.array(rgb))  # [H, W, 3]
     return pixels.permute(2, 0, 1).float().div(127.5).sub(1.0).contiguous()
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises AvatarError unless both sides, in pixels, are multiples of 16 within bounds."""
+    for side in (width, height):
+        if not isinstance(side, Integral) or side % 16 or not SIDES[0] <= side <= SIDES[1]:
+            raise AvatarError(
+                f"The picture size is {width}x{height}, expected multiples of 16 from {SIDES[0]} to {SIDES[1]}."
+            )
 
 
 def to_uint8(video: torch.Tensor) -> torch.Tensor:

@@ -16,11 +16,8 @@ from torch import Tensor
 from .config import AvatarConfig
 from .errors import AvatarError
 from .report import RunReport
-from .sampling.mci import MciSettings
-from .sampling.presets import Preset, parse_settings, preset
-from .sampling.psb import PsbSettings
+from .sampling.presets import OFF, Preset, all_on, parse_settings, preset
 from .sampling.stream import AvatarStream, LatentBlock
-from .sampling.urcr import UrcrSettings
 
 if TYPE_CHECKING:
     from .audio import AudioSource
@@ -55,11 +52,12 @@ def frame_limit(seconds: float | None, fps: int) -> int | None:
 
 def chosen_settings(args: argparse.Namespace, config: AvatarConfig) -> Preset:
     """The preset, with what --psb, --mci and --urcr change of it."""
-    chosen = preset(args.preset, config)
-    for name, kind in (("psb", PsbSettings), ("mci", MciSettings), ("urcr", UrcrSettings)):
-        text = getattr(args, name)
+    chosen, everything = preset(args.preset, config), all_on(config)
+    for name in ("psb", "mci", "urcr"):
+        text, settings = getattr(args, name), getattr(chosen, name)
         if text is not None:
-            chosen = replace(chosen, **{name: parse_settings(kind, text, getattr(chosen, name))})
+            default = getattr(everything, name) if settings == OFF[type(settings)] else settings
+            chosen = replace(chosen, **{name: parse_settings(text, default)})
     return chosen
 
 

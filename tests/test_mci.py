@@ -89,7 +89,7 @@ def test_the_overlay_equals_the_copies_recomputed_in_one_masked_pass(make_stream
 
 
 def test_the_portrait_is_never_noised(make_stream):
-    """The newest frames of block 1 include the given frame; only the generated two are injected, and none is in block 0."""
+    """Block 1's newest frames include the given one; only the generated two are injected."""
     run, _ = take(make_stream(mci=MciSettings("inject", 3, 0.25), urcr=ROTATE), 1)
     assert run._overlay_motion() == 2
     run = iter(make_stream(mci=MciSettings("context", 3, 0.25), urcr=ROTATE))

@@ -31,6 +31,23 @@ def test_metadata_round_trips(model):
     assert AvatarConfig.from_shapes(shapes_of(model), 2).with_metadata(config.metadata()) == config
 
 
+@pytest.mark.parametrize("values", [
+    {"preset": None}, {"preset": []}, {"preset": {"mcl": {}}}, {"preset": {"psb": 8}}, {"audio_offset": 1.5},
+    {"fps": True},
+    {"fps": 300}, {"shift": -1}, {"trained": "no"}, {"latent_mean": [0.0] * 3}, {"latent_std": [0.0] * 16},
+    {"levels": []}, {"levels": 5}, {"text_tokens": 10**9}, {"block_frames": 0},
+])  # fmt: skip
+def test_metadata_out_of_range_is_one_sentence(values):
+    with pytest.raises(AvatarError, match="The checkpoint's"):
+        MINIATURE.with_metadata({"joyavatar": json.dumps(values)})
+
+
+@pytest.mark.parametrize("heads", [0, -4, 5])
+def test_impossible_heads_are_one_sentence(model, heads):
+    with pytest.raises(AvatarError, match="heads"):
+        AvatarConfig.from_shapes(shapes_of(model), heads)
+
+
 @pytest.mark.parametrize("text", ["[1]", "{", '{"colour": 3}', "3"])
 def test_broken_metadata_is_one_sentence(text):
     with pytest.raises(AvatarError, match="metadata"):

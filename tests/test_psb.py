@@ -17,6 +17,11 @@ def test_default_schedule_walks_down_to_the_trained_count():
     assert [PsbSettings().steps_for(b, trained=4) for b in range(7)] == [8, 7, 6, 5, 4, 4, 4]
 
 
+def test_the_ramp_is_rounded_to_the_nearest():
+    settings = PsbSettings(first=7, base=4, blocks=4)
+    assert [settings.steps_for(b, trained=4) for b in range(5)] == [7, 6, 6, 5, 4]
+
+
 @given(first=counts, base=counts, blocks=st.integers(0, 50), curve=st.floats(0.05, 20))
 def test_steps_never_increase_and_settle_on_base(first, base, blocks, curve):
     settings = PsbSettings(first=max(first, base), base=base, blocks=blocks, curve=curve)
@@ -61,17 +66,23 @@ def test_fewer_steps_are_spread_over_the_trained_levels():
 
 
 def test_an_explicit_list_holds_its_last_entry():
-    settings = parse_settings(PsbSettings, "9,6,4")
+    settings = parse_settings("9,6,4", PsbSettings())
     assert [settings.steps_for(b, trained=4) for b in range(5)] == [9, 6, 4, 4, 4]
+
+
+def test_a_list_may_come_with_a_mode():
+    assert parse_settings("8,6,4,mode=dense", PsbSettings()) == PsbSettings(steps=(8, 6, 4), mode="dense")
+    assert parse_settings("steps=8", PsbSettings()).steps == (8,)
+    assert parse_settings("off", PsbSettings()).steps_for(0, trained=4) == 4
 
 
 @pytest.mark.parametrize(
     "text", ["first=0", "first=-3", "first=100000", "first=x", "blocks=-1", "curve=0", "curve=-1", "curve=nan",
-             "curve=inf", "mode=magic", "first=2.5", "speed=3", "0,4", "magic"]
+             "curve=inf", "mode=magic", "first=2.5", "speed=3", "0,4", "magic", "²", "restart,dense"]
 )  # fmt: skip
 def test_nonsense_is_refused_in_one_sentence(text):
     with pytest.raises(AvatarError, match="PSB"):
-        parse_settings(PsbSettings, text)
+        parse_settings(text, PsbSettings())
 
 
 def test_fewer_first_steps_than_later_ones_are_refused(make_stream):

@@ -3,14 +3,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import threading
+from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from joyavatar_core.audio import AudioFeatures, GrowingAudio
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.sampling.mci import MciSettings
+from joyavatar_core.sampling.mci import MCI_OFF, MciSettings
 from joyavatar_core.sampling.noise import INITIAL, RENOISE, NoiseSource
 from joyavatar_core.sampling.presets import PRESETS, preset
 from joyavatar_core.sampling.psb import PsbSettings
@@ -24,6 +27,16 @@ SETTINGS = {
     "mci": MciSettings("inject", 3, 0.25),
 }
 BLOCKS = 12
+
+
+class Six:
+    """An audio encoder of six features: the loudness of each sixth of a frame."""
+
+    sample_rate, feature_dim, hop = 16000, 6, 1
+    left_reach, right_reach, left_context, lookahead = 0, 0, 0.0, 0.0
+
+    def encode(self, waveform, edges):
+        return torch.stack([torch.from_numpy(waveform[a:b][:996]).view(6, -1).std(1) for a, b in pairwise(edges)])
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +147,39 @@ def test_a_prompt_can_change_between_blocks(make_stream, whole):
         run.update(seed=3)
 
 
+def test_mci_can_be_switched_off_and_on_again(make_stream):
+    run = iter(make_stream(**SETTINGS))
+    next(run)
+    run.update(mci=MCI_OFF)
+    next(run)
+    run.update(mci=MciSettings())
+    next(run)
+    with pytest.raises(AvatarError, match="room for 3"):
+        run.update(mci=MciSettings(frames=4))
+
+
+def test_a_frame_limit_ends_a_stream_whose_voice_goes_on(make_stream):
+    voice = GrowingAudio(16000)
+    voice.push(torch.zeros(16000))
+    audio = AudioFeatures(voice, Six(), 16, 3)
+    assert sum(block.num_frames for block in make_stream(audio=audio, frames=9)) == 9
+
+
+@pytest.mark.parametrize("offset", [-20, -3, 0, 3])
+def test_features_that_run_ahead_or_behind_leave_the_length_alone(make_stream, offset):
+    voice = GrowingAudio(16000)
+    voice.push(torch.zeros(20000))
+    threading.Timer(0.2, voice.finish).start()
+    audio = AudioFeatures(voice, Six(), 16, 3, offset=offset)
+    assert sum(block.num_frames for block in make_stream(audio=audio)) == 20
+
+
 def test_a_closed_run_says_so(make_stream):
     run = iter(make_stream())
     run.close()
-    with pytest.raises(AvatarError, match="closed"):
-        next(run)
+    for use in (lambda: next(run), run.state_dict, run.reset, lambda: run.load_state_dict({})):
+        with pytest.raises(AvatarError):
+            use()
 
 
 def test_a_state_of_other_settings_is_refused(make_stream):
@@ -173,7 +214,10 @@ def test_presets_mean_what_they_say():
         ({"reference": torch.zeros(1, 16, 1, 5, 4)}, "even"),
         ({"text": torch.zeros(1, 2, 9)}, "text encoder"),
         ({"text": torch.zeros(1, 5, 8)}, "5 tokens"),
+        ({"text": torch.zeros(2, 2, 8)}, "text encoder"),
+        ({"text": torch.full((1, 2, 8), float("nan"))}, "NaN"),
         ({"frames": 0}, "at least 1"),
+        ({"frames": "9"}, "whole number"),
         ({"audio": RecordedFeatures(feature_dim=7)}, "7 numbers"),
         ({"audio": RecordedFeatures(block_frames=2)}, "blocks of 2"),
     ],

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.sampling.mci import MCI_OFF, MciSettings
+from joyavatar_core.sampling.noise import NoiseSource
+from joyavatar_core.sampling.presets import parse_settings, preset
+from joyavatar_core.sampling.psb import PsbSettings
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.sampling.urcr import URCR_OFF, UrcrSettings
 
-from .conftest import MINIATURE, build_model
+from .conftest import MINIATURE, RecordedFeatures, build_model
 
 P, K = MINIATURE.trained_positions, MINIATURE.block_frames
 MODES = ["rotate", "prefill", "off"]
@@ -69,6 +72,28 @@ def test_400_blocks_stay_bounded(make_stream, mode, sinks, recent, inject, sourc
     assert run.cache.nbytes == allocated and run.cache.keys.data_ptr() == storage
 
 
+def test_resets_leave_voice_noise_and_steps_in_the_streams_own_time(make_stream):
+    """A reset renumbers positions and nothing else: block b hears frames 3b ..., draws noise b, and walks PSB on."""
+    heard, drawn = [], set()
+
+    class Ear(RecordedFeatures):
+        def latent_features(self, first, count):
+            heard.append(first)
+            return super().latent_features(first, count)
+
+    class Spy(NoiseSource):
+        def draw(self, role, block, step, shape):
+            drawn.add(block)
+            return super().draw(role, block, step, shape)
+
+    stream = make_stream(audio=Ear(), noise=Spy(0), psb=PsbSettings(blocks=8), urcr=UrcrSettings())
+    blocks = list(itertools.islice(stream, 14))
+    assert sum(block.reset for block in blocks) >= 2
+    assert heard == [3 * index for index in range(14)]
+    assert drawn == set(range(14))
+    assert [block.steps for block in blocks] == [PsbSettings(blocks=8).steps_for(b, trained=4) for b in range(14)]
+
+
 def test_rotate_moves_no_key_twice(make_stream):
     run = iter(make_stream(urcr=UrcrSettings("rotate", 3, 6, "first")))
     moved: list[int] = []
@@ -106,6 +131,21 @@ def test_prefill_with_nothing_dropped_reproduces_the_cache(make_stream, mci, sou
     assert after["frames"] == before["frames"] and after["positions"] == before["positions"]
     assert torch.allclose(after["keys"], before["keys"], atol=1e-5)
     assert torch.allclose(after["values"], before["values"], atol=1e-5)
+
+
+@pytest.mark.parametrize("mci", [MCI_OFF, MciSettings("context", 3, 0.25)])
+def test_only_the_first_block_is_remembered_as_the_portrait_and_clean(make_stream, mci):
+    run = iter(make_stream(mci=mci, urcr=UrcrSettings("prefill", 6, 3, "portrait")))
+    remembered = []
+    forward = run._forward
+    run._forward = lambda x, labels, *rest, **more: (
+        remembered.append((x, labels)), forward(x, labels, *rest, **more)
+    )[1]  # fmt: skip
+    next(run), next(run)
+    (first, clean), (second, labels) = remembered[0], remembered[-1]
+    assert clean == [0.0] * 3 and all(torch.equal(frame, run.reference) for frame in first.split(1, dim=2))
+    assert labels == [1000 * mci.context_noise] * 3
+    assert not any(torch.equal(frame, run.reference) for frame in second.split(1, dim=2))
 
 
 def test_portrait_sinks_remember_the_portrait(make_stream):
@@ -156,3 +196,26 @@ def test_a_checkpoint_without_portrait_takes_no_portrait_sinks():
         AvatarStream(build_model(config), size=(4, 4), urcr=UrcrSettings())
     stream = AvatarStream(build_model(config), size=(4, 4), urcr=UrcrSettings(sink_source="first"))
     assert len(latents(stream, 8)) == 8
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("trained", [1, 3, 6, 12, 13, 21, 100])
+@pytest.mark.parametrize("channels", [16, 33])
+def test_presets_fit_every_checkpoint(block, trained, channels):
+    config = dataclasses.replace(
+        MINIATURE, block_frames=block, trained_positions=trained, in_channels=channels, preset={"urcr": {}}
+    )
+    for name in ("joyavatar", "checkpoint", "plain"):
+        chosen = preset(name, config)
+        if trained >= block:
+            chosen.urcr.check(config, chosen.mci)
+    chosen = preset("checkpoint", dataclasses.replace(config, preset={}))
+    assert chosen.urcr.mode == "off" or chosen.urcr.sink_source == "first"
+
+
+def test_off_means_off_and_a_window_belongs_to_it():
+    assert parse_settings("off,window=15", UrcrSettings()) == dataclasses.replace(URCR_OFF, window=15)
+    assert parse_settings("prefill", UrcrSettings()) == UrcrSettings("prefill")
+    for text in ("rotate,window=15", "rotate,off", "sinks=x", "colour=3"):
+        with pytest.raises(AvatarError, match="URCR"):
+            parse_settings(text, UrcrSettings())

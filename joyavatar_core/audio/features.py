@@ -84,6 +84,10 @@ class AudioFeatures:
         return self.encoder.feature_dim
 
     @property
+    def fps(self) -> int | Fraction:
+        return self.clock.fps
+
+    @property
     def num_video_frames(self) -> int | None:
         """Video frames as long as the audio; None while the source is growing."""
         samples = self.source.num_samples
@@ -92,7 +96,9 @@ class AudioFeatures:
     def samples_needed(self, block: int) -> int:
         """Source samples from the beginning that have to be there before block `block` can be computed."""
         start, stop, _ = self._window(block)
-        return source_span(start, stop, self.source.sample_rate, self.encoder.sample_rate)[1]
+        heard = source_span(start, stop, self.source.sample_rate, self.encoder.sample_rate)[1]
+        # Not less than what is shown: before that nobody knows whether the block's frames exist.
+        return max(heard, self.clock.frame_start(block_to_frames(block, self.block_frames).stop))
 
     def followed_by(self, source: AudioSource, block: int) -> AudioFeatures:
         """The same features with another voice from block `block` on, which begins at its first video frame.

@@ -17,7 +17,7 @@ from .sheet import contact_sheet
 
 
 def evaluate_vae(vae: StreamingVAE, paths: Sequence[Path], sheet: Path | None = None) -> dict[str, float]:
-    """Means over the clips: PSNR in dB, mouth r against ground truth's, and ratios of amplitude and sharpness."""
+    """Means over the clips in which somebody speaks: PSNR in dB, mouth r and amplitude with ground truth's, sharpness."""
     figures, rows = [], []
     for path in paths:
         clip = load_clip(path)
@@ -25,11 +25,15 @@ def evaluate_vae(vae: StreamingVAE, paths: Sequence[Path], sheet: Path | None = 
         true, kept = (mouth_report(frames, clip.box, clip.mouth[:, 0]) for frames in (clip.frames, decoded))
         figures.append({
             "psnr": psnr(torch.from_numpy(decoded), torch.from_numpy(clip.frames)),
-            "mouth_r": kept.r, "mouth_r_truth": true.r, "mouth_r_ratio": kept.r / true.r,
-            "amplitude_ratio": kept.amplitude / true.amplitude,
             "sharpness_ratio": sharpness(decoded).mean() / sharpness(clip.frames).mean(),
-        })  # fmt: skip
+            "mouth_r": kept.r, "mouth_r_truth": true.r, "amplitude": kept.amplitude, "amplitude_truth": true.amplitude,
+        } if true.r else {})  # fmt: skip
         rows += [clip.frames, decoded]
     if sheet is not None:
         contact_sheet(rows[:12], sheet)
-    return {name: float(np.mean([figure[name] for figure in figures])) for name in figures[0]}
+    figures = [figure for figure in figures if figure]
+    means = {name: float(np.mean([figure[name] for figure in figures])) for name in figures[0]}
+    return means | {
+        "mouth_r_ratio": means["mouth_r"] / means["mouth_r_truth"],
+        "amplitude_ratio": means["amplitude"] / means["amplitude_truth"],
+    }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..checks import is_number, is_whole
 from ..errors import AvatarError
 
 MODES = ("inject", "context", "off")
@@ -27,11 +28,11 @@ class MciSettings:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise AvatarError(f"MCI mode is '{self.mode}'; choose one of {', '.join(MODES)}.")
-        if not (isinstance(self.frames, int) and 0 <= self.frames <= 1000):
+        if not is_whole(self.frames, 0, 1000):
             raise AvatarError(
                 f"MCI frames is {self.frames}; give a whole number of latent frames from 0 (off) to 1000."
             )
-        if not 0 <= self.noise < 1:
+        if not (is_number(self.noise) and 0 <= self.noise < 1):
             raise AvatarError(f"MCI noise is {self.noise}; give a number from 0 (off) to below 1.")
 
     @property

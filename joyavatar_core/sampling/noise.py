@@ -14,6 +14,10 @@ INITIAL, RENOISE, INJECT, CONTEXT = "initial", "renoise", "inject", "context"
 class NoiseSource:
     """Standard normal noise keyed by (seed, block, role, step), drawn on the CPU in float32.
 
+    Anything with this `draw` can take its place, for example to replay recorded noise. The roles: "initial" (step 0),
+    the noise a block starts from; "renoise", fresh noise before denoising step 1, 2, ... of a block; "inject" (step 0),
+    MCI's overlay; "context" (step 0), MCI's noisy memory of a block.
+
     A block's noise does not change with the number of steps of another block, with how often the stream is pulled,
     or with the device it runs on.
     """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ..config import AvatarConfig
@@ -29,56 +30,77 @@ def preset(name: str, config: AvatarConfig) -> Preset:
 
     `plain` switches everything off, `joyavatar` everything on, `checkpoint` is what its metadata recommends; without
     metadata that is URCR with the first frames as sinks and nothing else, the least that lets a public model go on.
+    Raises AvatarError for an unknown preset and for metadata that is none.
     """
     if name == "plain":
         return Preset(PSB_OFF, MCI_OFF, URCR_OFF)
+    everything = all_on(config)
     if name == "joyavatar":
-        source = "portrait" if config.has_reference else "first"
-        first = max(PsbSettings().first, len(config.levels))
-        return Preset(PsbSettings(first=first), MciSettings(), UrcrSettings(sink_source=source))
+        return everything
     if name != "checkpoint":
         raise AvatarError(f"Preset '{name}' is not known; choose one of {', '.join(PRESETS)}.")
     given = config.preset  # a mechanism it names, even with no setting of its own, is on
+    first = replace(everything.urcr, sink_source="first")
     return Preset(
-        psb=_build(PsbSettings, given["psb"]) if "psb" in given else PSB_OFF,
-        mci=_build(MciSettings, given["mci"]) if "mci" in given else MCI_OFF,
-        urcr=_build(UrcrSettings, given["urcr"]) if "urcr" in given else UrcrSettings(sink_source="first"),
+        psb=changed(everything.psb, given["psb"]) if "psb" in given else PSB_OFF,
+        mci=changed(everything.mci, given["mci"]) if "mci" in given else MCI_OFF,
+        urcr=changed(everything.urcr, given["urcr"]) if "urcr" in given else first,
     )
+
+
+def all_on(config: AvatarConfig) -> Preset:
+    """The defaults of all three mechanisms, fitted to a checkpoint's block, trained length and levels."""
+    block, trained = config.block_frames, config.trained_positions
+    room = min((trained - block) // 2, trained - 2 * block)  # behind one block of sinks, keeping every rotation single
+    recent = min(2 * block, room // block * block)
+    urcr = URCR_OFF
+    if recent >= 0:
+        urcr = UrcrSettings(sinks=block, recent=recent, sink_source="portrait" if config.has_reference else "first")
+    injected = min(MciSettings().frames, recent) if recent >= 0 else MciSettings().frames
+    return Preset(PsbSettings(first=max(PsbSettings().first, len(config.levels))), MciSettings(frames=injected), urcr)
 
 
 Settings = TypeVar("Settings", PsbSettings, MciSettings, UrcrSettings)
 OFF = {PsbSettings: PSB_OFF, MciSettings: MCI_OFF, UrcrSettings: URCR_OFF}
 
 
-def parse_settings(kind: type[Settings], text: str, default: Settings | None = None) -> Settings:
+def parse_settings(text: str, default: Settings) -> Settings:
     """Settings from text such as ``first=8,blocks=4``, ``inject,noise=0.1``, ``8,6,4`` (PSB's list) or ``off``.
 
-    A bare word is the mode; what is not named keeps the `default`'s value. Raises AvatarError naming what is unknown.
+    A bare word is the mode, bare numbers are PSB's list; what is not named keeps the `default`'s value, or, where the
+    mode is `off`, the value it has when everything is off. Raises AvatarError naming what is unknown.
     """
-    text = text.strip()
-    if text == "off":
-        return OFF[kind]
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if kind is PsbSettings and parts and all(part.isdigit() for part in parts):
-        return PsbSettings(steps=tuple(int(part) for part in parts))
+    label = type(default).__name__.removesuffix("Settings").upper()
     values: dict[str, object] = {}
-    for part in parts:
-        name, equals, value = part.partition("=")
-        values[name.strip() if equals else "mode"] = value.strip() if equals else part
-    base = default if default is not None and default != OFF[kind] else kind()
-    return _build(kind, {**dataclasses.asdict(base), **values})
+    steps: list[int] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = (side.strip() for side in part.partition("="))
+        if not equals:
+            if name.isascii() and name.isdigit() and isinstance(default, PsbSettings):
+                steps.append(int(name))
+                continue
+            name, value = "mode", name
+        if name in values:
+            raise AvatarError(f"{label} {name} is given twice, as '{values[name]}' and '{value}'; give it once.")
+        values[name] = value
+    if values.get("mode") == "off":
+        default = OFF[type(default)]
+        if isinstance(default, PsbSettings):
+            del values["mode"]  # PSB has no such mode: it is off when its first block is like the others
+    return changed(default, values | ({"steps": tuple(steps)} if steps else {}))
 
 
-def _build(kind: type[Settings], values: dict[str, object]) -> Settings:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+def changed(settings: Settings, values: Mapping[str, object]) -> Settings:
+    """Settings with some values replaced, given as text or as in JSON. Raises AvatarError naming what is unknown."""
+    fields = {field.name: str(field.type) for field in dataclasses.fields(settings)}
+    label = type(settings).__name__.removesuffix("Settings").upper()
     unknown = sorted(set(values) - set(fields))
-    label = kind.__name__.removesuffix("Settings").upper()
     if unknown:
         raise AvatarError(f"{label} has no setting '{unknown[0]}'; it has {', '.join(fields)}.")
-    return kind(**{name: _number(value, str(fields[name].type), label, name) for name, value in values.items()})
+    return replace(settings, **{name: _value(value, fields[name], label, name) for name, value in values.items()})
 
 
-def _number(value: object, annotation: str, label: str, name: str) -> object:
+def _value(value: object, annotation: str, label: str, name: str) -> object:
     if isinstance(value, list):
         return tuple(value)
     if not isinstance(value, str) or annotation == "str":
@@ -86,6 +108,8 @@ def _number(value: object, annotation: str, label: str, name: str) -> object:
     if value.lower() == "none" and "None" in annotation:
         return None
     try:
+        if annotation.startswith("tuple"):
+            return (int(value),)
         return float(value) if "float" in annotation else int(value)
     except ValueError:
         raise AvatarError(f"{label} {name} is '{value}', expected a number.") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..checks import is_number, is_whole
 from ..errors import AvatarError
 from .flow import Level, dense_levels
 
@@ -31,12 +32,14 @@ class PsbSettings:
     steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.steps, tuple):
+            raise AvatarError(f"PSB steps is {self.steps}; give a list of step counts such as 8,6,4.")
         for name, value in (("first", self.first), ("base", self.base), *(("steps", n) for n in self.steps)):
-            if value is not None and not (isinstance(value, int) and 1 <= value <= MAX_STEPS):
+            if not (is_whole(value, 1, MAX_STEPS) or (value is None and name != "steps")):
                 raise AvatarError(f"PSB {name} is {value}; give a whole number of steps from 1 to {MAX_STEPS}.")
-        if not (isinstance(self.blocks, int) and 0 <= self.blocks <= 10**6):
+        if not is_whole(self.blocks, 0, 10**6):
             raise AvatarError(f"PSB blocks is {self.blocks}; give a whole number from 0 (off) to 1000000.")
-        if not (math.isfinite(self.curve) and self.curve > 0):
+        if not (is_number(self.curve) and self.curve > 0):
             raise AvatarError(f"PSB curve is {self.curve}; give a number above 0 (1 falls in a straight line).")
         if self.mode not in MODES:
             raise AvatarError(f"PSB mode is '{self.mode}'; choose one of {', '.join(MODES)}.")

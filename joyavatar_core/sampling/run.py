@@ -67,15 +67,14 @@ class StreamRun:
 
     @torch.no_grad()
     def __next__(self) -> LatentBlock:
-        if self.cache is None:
-            raise AvatarError("This run is closed; iterate the stream again for a new one.")
+        self._expect_open()
         config = self.stream.model.config
         shown = block_to_frames(self.block, config.block_frames)
-        if self.stream.audio is not None and not self.stream.audio.wait(self.block):
+        if self._over(shown.start) or (self.stream.audio is not None and not self.stream.audio.wait(self.block)):
+            raise StopIteration
+        if self._over(shown.start):  # a voice that was still being spoken may have ended meanwhile
             raise StopIteration
         total = self.stream.num_frames
-        if total is not None and shown.start >= total:
-            raise StopIteration
 
         started = time.perf_counter()  # waiting for a voice that is still being spoken does not count
         reset = self._make_room() or self._was_reset
@@ -95,6 +94,14 @@ class StreamRun:
             reset=reset, max_position=self.cursor - 1, seconds=time.perf_counter() - started,
         )  # fmt: skip
 
+    def _expect_open(self) -> None:
+        if self.cache is None:
+            raise AvatarError("This run is closed; iterate the stream again for a new one.")
+
+    def _over(self, frame: int) -> bool:
+        total = self.stream.num_frames
+        return total is not None and frame >= total
+
     def update(self, **changes: object) -> None:
         """Change fields of the recipe (text, audio, psb, mci, frames, on_step) from the next block on.
 
@@ -105,9 +112,10 @@ class StreamRun:
         if fixed:
             raise AvatarError(f"A running stream cannot change its {fixed[0]}; start a new one.")
         updated = dataclasses.replace(self.stream, **changes)
-        if updated.mci.injected > self.stream.mci.injected:
+        room = self.cache.slots - self.stream.urcr.capacity(self.stream.model.config)
+        if updated.mci.injected > room:
             raise AvatarError(
-                f"MCI cannot grow from {self.stream.mci.injected} to {updated.mci.injected} frames inside a run; "
+                f"MCI cannot show {updated.mci.injected} frames in a run that was begun with room for {room}; "
                 "start a new one."
             )
         self.stream = updated
@@ -122,6 +130,7 @@ class StreamRun:
         or MCI's frames: with 0 only the sinks stay, so that whatever has gone wrong since is not seen again; the motion
         has a seam there. Raises AvatarError for another number.
         """
+        self._expect_open()
         block = self.stream.model.config.block_frames
         newest = min(len(self.past), self.block - -(-self.stream.urcr.sinks // block)) * block
         if not (isinstance(recent, int) and 0 <= recent <= max(0, newest) and recent % block == 0):
@@ -325,6 +334,7 @@ class StreamRun:
 
         Without `copy` the keys and values are views that the next block overwrites: to be stored at once.
         """
+        self._expect_open()
         return {
             "block": self.block,
             "cursor": self.cursor,
@@ -340,6 +350,10 @@ class StreamRun:
         Raises AvatarError where the recipe differs; another torch, device or thread count is only a warning, since it
         costs nothing but bit-for-bit identity.
         """
+        missing = sorted({"block", "cursor", "cache", "past", "recipe", "environment"} - set(state))
+        if missing:
+            raise AvatarError(f"The saved state has no '{missing[0]}'; it is damaged, or no stream's.")
+        self._expect_open()
         for name, mine in self.recipe().items():
             if state["recipe"].get(name) != mine:
                 raise AvatarError(
@@ -352,9 +366,9 @@ class StreamRun:
                     "resuming with %s %s where the state was made with %s: the video goes on, but not bit for bit",
                     name, mine, state["environment"].get(name),
                 )  # fmt: skip
+        self.cache.load_state_dict(state["cache"])
         self.block = state["block"]
         self.cursor = state["cursor"]
-        self.cache.load_state_dict(state["cache"])
         self.past = [PastBlock(**{**past, **self._on_device(past)}) for past in state["past"]]
 
     def _on_device(self, past: dict[str, object]) -> dict[str, Tensor]:
@@ -364,10 +378,12 @@ class StreamRun:
 
     def recipe(self) -> dict[str, object]:
         """The settings that a state belongs to, as JSON gives them back."""
-        stream = self.stream
+        stream, config = self.stream, self.stream.model.config
         return {
             "seed": stream.seed, "size": list(stream.latent_size), "dtype": str(self.dtype),
-            "layers": stream.model.config.num_layers,
+            "model": [config.num_layers, config.dim, config.num_heads, config.ffn_dim],
+            "block_frames": config.block_frames, "trained_positions": config.trained_positions,
+            "levels": [list(level) for level in config.levels],
             "psb": _plain(stream.psb), "mci": _plain(stream.mci), "urcr": _plain(stream.urcr),
         }  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..checks import is_whole
 from ..errors import AvatarError
 from ..model.transformer import AvatarTransformer
 from .mci import MCI_OFF, MciSettings
@@ -92,11 +93,13 @@ class AvatarStream:
         elif self.size is None:
             raise AvatarError("This checkpoint takes no portrait, so give the latents' size (h, w).")
         height, width = self.latent_size
-        if height < 2 or width < 2 or height % 2 or width % 2:
+        if not (is_whole(height, 2, 4096) and is_whole(width, 2, 4096)) or height % 2 or width % 2:
             raise AvatarError(f"The latents are {height} x {width}; both must be even (pictures: multiples of 16).")
         if self.audio is not None:
             self._check_audio()
-        if self.text is not None and (self.text.ndim != 3 or self.text.shape[-1] != config.text_dim):
+        if self.text is not None and (
+            self.text.ndim != 3 or self.text.shape[0] != 1 or self.text.shape[-1] != config.text_dim
+        ):
             raise AvatarError(
                 f"The prompt's embeddings are {list(self.text.shape)}, expected [1, tokens, {config.text_dim}]; "
                 "use the text encoder that belongs to this checkpoint."
@@ -105,8 +108,10 @@ class AvatarStream:
             raise AvatarError(
                 f"The prompt has {self.text.shape[1]} tokens, this checkpoint takes {config.text_tokens}; shorten it."
             )
-        if self.frames is not None and self.frames < 1:
-            raise AvatarError(f"The stream is to show {self.frames} video frames; give at least 1.")
+        if self.text is not None and not torch.isfinite(self.text).all():
+            raise AvatarError("The prompt's embeddings hold NaN or infinite numbers; encode the prompt again.")
+        if self.frames is not None and not is_whole(self.frames, 1, 2**62):
+            raise AvatarError(f"The stream is to show {self.frames} video frames; give a whole number, at least 1.")
         self.psb.check(len(config.levels))
         self.urcr.check(config, self.mci)
 
@@ -118,6 +123,10 @@ class AvatarStream:
             raise AvatarError(
                 f"The audio features have {self.audio.feature_dim} numbers a frame and this checkpoint wants "
                 f"{config.audio_dim} ({config.audio_features}); use the audio encoder that belongs to it."
+            )
+        if getattr(self.audio, "fps", config.fps) != config.fps:
+            raise AvatarError(
+                f"The audio was cut for {self.audio.fps} frames/s, this one shows {config.fps}; encode it anew."
             )
         if self.audio.block_frames != config.block_frames:
             raise AvatarError(

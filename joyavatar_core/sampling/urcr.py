@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..checks import is_whole
 from ..config import AvatarConfig
 from ..errors import AvatarError
 from .mci import MciSettings
@@ -37,8 +38,10 @@ class UrcrSettings:
             raise AvatarError(f"URCR mode is '{self.mode}'; choose one of {', '.join(MODES)}.")
         if self.sink_source not in SINK_SOURCES:
             raise AvatarError(f"URCR sink_source is '{self.sink_source}'; choose one of {', '.join(SINK_SOURCES)}.")
+        if self.window is not None and self.mode != "off":
+            raise AvatarError(f"URCR window is {self.window}, which belongs to mode 'off', not to '{self.mode}'.")
         for name, value in (("sinks", self.sinks), ("recent", self.recent), ("window", self.window)):
-            if value is not None and not (isinstance(value, int) and 0 <= value <= 10**6):
+            if not (is_whole(value, 0, 10**6) or (value is None and name == "window")):
                 raise AvatarError(f"URCR {name} is {value}; give a whole number of latent frames from 0 to 1000000.")
 
     def check(self, config: AvatarConfig, mci: MciSettings) -> None:
