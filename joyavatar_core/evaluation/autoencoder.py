@@ -17,7 +17,7 @@ from .sheet import contact_sheet
 
 
 def evaluate_vae(vae: StreamingVAE, paths: Sequence[Path], sheet: Path | None = None) -> dict[str, float]:
-    """Means over the clips in which somebody speaks: PSNR in dB, mouth r and amplitude with ground truth's, sharpness."""
+    """Means over the clips with speech: PSNR in dB, mouth r and amplitude beside ground truth's, sharpness ratio."""
     figures, rows = [], []
     for path in paths:
         clip = load_clip(path)
