@@ -98,6 +98,13 @@ def summary_line(summary: Mapping[str, Any]) -> str:
     )
 
 
+def in_words(value: object) -> str:
+    """A setting, or a mechanism's settings without those that are left open, as a user writes them."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return ", ".join(f"{name} {setting}" for name, setting in value.items() if setting not in (None, [], ()))
+
+
 def description(summary: Mapping[str, Any]) -> str:
     """The totals, the settings, every warning and every reset, in words. Raises AvatarError for a report of no run."""
     try:
@@ -105,7 +112,7 @@ def description(summary: Mapping[str, Any]) -> str:
             summary_line(summary),
             f"weights: {summary['weights']}{'' if summary['trained'] else ' (not trained)'}",
         ]
-        lines += [f"{name}: {value}" for name, value in summary["settings"].items()]
+        lines += [f"{name}: {in_words(value)}" for name, value in summary["settings"].items()]
         lines += [f"drift at {warning['text']}" for warning in summary.get("warnings", [])[:MOST_LISTED]]
         resets = [block["index"] for block in summary["blocks"] if block["reset"]]
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
