@@ -1,14 +1,17 @@
 """Does a block cost the same at the start and after 2,000 of them? Seconds per block, and memory over the whole run.
 
-Runs the embedded avatar on a generated voice; every window of blocks spans whole reset cycles, so that all windows hold
-the same mix of work. Memory is the resident set as the system reports it (Linux).
+Runs the embedded avatar on a generated voice. At each mark a second run of the same stream is begun, and cycles of the
+old and the young one (from its block 16 on) are timed in turn, so that a machine that slows down does not count. A
+cycle is the 4 blocks from reset to reset. Memory is the resident set as the system reports it (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +19,13 @@ import numpy as np
 import torch
 
 from joyavatar_core.audio import AudioSource
-from joyavatar_core.avatar import load_avatar
+from joyavatar_core.avatar import Avatar, load_avatar
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.talk import frames_of
 
 RATE = 16000
+CYCLE = 4
 
 
 class Murmur(AudioSource):
@@ -46,35 +51,46 @@ def resident_bytes() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=2000)
-    parser.add_argument("--window", type=int, default=16, help="blocks in a median; a multiple of the reset cycle, 4")
+    parser.add_argument("--cycles", type=int, default=9, help="reset cycles that are compared at each mark")
     parser.add_argument("--decode", action="store_true", help="decode the video too (slower)")
     args = parser.parse_args()
 
     avatar = load_avatar()
     settings = preset("joyavatar", avatar.config)
     frames_per_block = 4 * avatar.config.block_frames
-    voice = Murmur((args.blocks + 1) * frames_per_block / avatar.config.fps)
+    voice = Murmur((args.blocks + 100) * frames_per_block / avatar.config.fps)
     picture = np.full((128, 128, 3), 128, np.uint8)
-    stream = replace(avatar.stream(picture, voice, settings), frames=args.blocks * frames_per_block)
+    stream = replace(avatar.stream(picture, voice, settings), frames=(args.blocks + 100) * frames_per_block)
 
-    marks = [mark for mark in (20, 200, 2000) if mark <= args.blocks]
-    seconds, resident = [], {}
-    run = iter(stream)
-    blocks = (block for block, _ in frames_of(run, avatar.decoder)) if args.decode else run
-    for block in blocks:
-        seconds.append(block.seconds)
-        if block.index + 1 in marks:
-            resident[block.index + 1] = resident_bytes()
-        if len(seconds) == args.blocks:
-            break
+    marks = [mark for mark in (200, 2000) if mark <= args.blocks]
+    run = timed(stream, avatar, args.decode)
+    done, before = 0, None
     print(f"{torch.get_num_threads()} threads, decoding {'on' if args.decode else 'off'}\n")
-    print("| blocks so far | s per block (median) | ratio | resident, MB | growth, MB |\n|---|---|---|---|---|")
-    first = None
+    print("| blocks so far | s per block | the same at block 20 | ratio | resident, MB | since block 20 |")
+    print("|---|---|---|---|---|---|")
     for mark in marks:
-        median = statistics.median(seconds[mark - args.window : mark])
-        first = first or median
-        growth = (resident[mark] - resident[marks[0]]) / 1e6
-        print(f"| {mark} | {median:.4f} | {median / first:.3f} | {resident[mark] / 1e6:.0f} | {growth:+.1f} |")
+        done += sum(1 for _ in itertools.islice(run, max(0, 20 - done)))
+        before = before or resident_bytes()
+        done += sum(1 for _ in itertools.islice(run, mark - done))
+        grown = resident_bytes()
+        young = timed(stream, avatar, args.decode)
+        list(itertools.islice(young, 16))
+        old_seconds, young_seconds = [], []
+        for _ in range(args.cycles):
+            old_seconds.append(sum(itertools.islice(run, CYCLE)) / CYCLE)
+            young_seconds.append(sum(itertools.islice(young, CYCLE)) / CYCLE)
+        done += CYCLE * args.cycles
+        old, new = statistics.median(old_seconds), statistics.median(young_seconds)
+        print(
+            f"| {mark} | {old:.4f} | {new:.4f} | {old / new:.3f} | {grown / 1e6:.0f} | {(grown - before) / 1e6:+.1f} |"
+        )
+
+
+def timed(stream: AvatarStream, avatar: Avatar, decode: bool) -> Iterator[float]:
+    """Seconds of each block of a new run."""
+    run = iter(stream)
+    for block in (block for block, _ in frames_of(run, avatar.decoder)) if decode else run:
+        yield block.seconds
 
 
 if __name__ == "__main__":
