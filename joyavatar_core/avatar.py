@@ -163,7 +163,7 @@ def load_decoder(path: str | Path, config: AvatarConfig) -> StreamingVAE | TinyD
 
 def _read_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE | TinyDecoder:
     tensors = read_file(path).tensors
-    state = {name: tensor.copy(tensor.dtype) for name, tensor in tensors.items()}
+    state = {name: tensor.copy(torch.float32) for name, tensor in tensors.items()}  # small enough to keep exact
     return vae_from_state_dict(state, config.latent_mean, config.latent_std)
 
 

@@ -120,7 +120,7 @@ def test_schedule_nodes_show_their_effect(server, talk, node):
     shown = server.run(graph)
     assert shown["psb"]["text"][0].startswith("steps 2 2 1 …") and shown["psb"]["images"]
     assert "resets every" in shown["continuity"]["text"][0]
-    assert "'first': 2" in shown["report"]["text"][0]
+    assert "first 2" in shown["report"]["text"][0]
 
 
 def test_stop_leaves_a_playable_file_with_its_sound(server, talk, node):
