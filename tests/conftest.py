@@ -41,9 +41,10 @@ class RecordedFeatures:
 
 def build_model(config: AvatarConfig = MINIATURE, seed: int = 0) -> AvatarTransformer:
     """A transformer whose weights are lively enough that every input matters."""
-    model = AvatarTransformer(config).eval()
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)  # of the layers' own initialisation
+        model = AvatarTransformer(config).eval()
         for parameter in model.parameters():
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
             parameter += torch.randn(parameter.shape, generator=generator) / fan_in**0.5

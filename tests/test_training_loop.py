@@ -15,8 +15,9 @@ from joyavatar_core.model.transformer import SelfContext
 from joyavatar_core.training.forcing import TINY, ForcedPass, ForcingRecipe, forcing_batch, new_transformer
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.layout import COPY, PAST, TARGET, Layout
-from joyavatar_core.training.loop import LoopSettings, Trainer, step_generator
+from joyavatar_core.training.loop import LoopSettings, Trainer
 from joyavatar_core.training.losses import box_weight, flow_loss
+from joyavatar_core.training.parallel import Share
 from joyavatar_core.training.vae_start import start_linear
 from joyavatar_core.training.vae_training import fold_statistics
 from joyavatar_core.vae import StreamingVAE
@@ -30,13 +31,17 @@ class Killed(Exception):
 
 
 def regression(model: nn.Module, die_at: int | None = None):
-    def loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def loss(step: int, draw) -> dict[str, torch.Tensor]:
         if step == die_at:
             raise Killed
-        x = torch.randn(16, 4, generator=generator)
+        x = torch.stack([torch.randn(4, generator=generator) for generator in draw(16)])
         return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean()}
 
     return loss
+
+
+def first_draw(batch: int) -> list[torch.Generator]:
+    return Share().generators(seed=0, step=0, batch=batch)
 
 
 def new_model() -> nn.Module:
@@ -61,9 +66,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
 
 def test_training_lowers_the_loss(tmp_path):
     model = new_model()
-    before = regression(model)(99, step_generator(0, 99))["loss"]
+    before = regression(model)(99, first_draw)["loss"]
     Trainer(model, LoopSettings(tmp_path, steps=60, warmup=2, learning_rate=1e-2)).run(regression(model))
-    assert regression(model)(99, step_generator(0, 99))["loss"] < 0.5 * before
+    assert regression(model)(99, first_draw)["loss"] < 0.5 * before
 
 
 def test_the_learning_rate_rises_and_falls(tmp_path):
@@ -110,7 +115,7 @@ def small_batch(copies: int):
     model = new_transformer(SMALL)
     nn.init.normal_(model.head.head.weight, std=0.1)
     one = ForcedPass(model, recipe, copies)
-    return model, one, forcing_batch(clips, recipe, one.layout, step_generator(0, 0))
+    return model, one, forcing_batch(clips, recipe, one.layout, first_draw(2))
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from ..checkpoints import open_checkpoint, save_checkpoint
 from ..checkpoints.reader import read_file
 from ..errors import AvatarError
 from .dataset import write_dataset
-from .loop import LoopSettings, averaged_weights
+from .loop import FOREVER, LoopSettings, averaged_weights
+from .parallel import Share, process_group
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
-        COMMANDS[options.command](options)
+        with process_group():
+            COMMANDS[options.command](options)
     except AvatarError as problem:
         print(problem, file=sys.stderr)
         return 1
@@ -47,6 +49,8 @@ def train_vae(options: argparse.Namespace) -> None:
     vae = training.train_vae(
         _clips(options), settings, recipe, options.compile, start=start, decoder_only=options.decoder_only
     )
+    if not Share.mine().leads:
+        return
     if not options.decoder_only:
         vae = training.fold_statistics(vae, *training.latent_statistics(vae, _clips(options)[:100]))
     training.save_vae(vae, options.runs / "vae.safetensors")
@@ -65,7 +69,8 @@ def train_transformer(options: argparse.Namespace) -> None:
     start = _state(options.fine_tune) if options.fine_tune else None
     settings = _settings(options, "forcing", 1.5e-3)
     model = forcing.train_forcing(_latents(options), settings, recipe, forcing.TINY, start, options.compile)
-    save_checkpoint(options.runs / "avatar.safetensors", model.state_dict(), forcing.TINY)
+    if Share.mine().leads:
+        save_checkpoint(options.runs / "avatar.safetensors", model.state_dict(), forcing.TINY)
 
 
 def ship(options: argparse.Namespace) -> None:
@@ -112,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of data, checkpoints and logs")
         sub.add_argument("--threads", type=int, default=2)
         if name in ("vae", "forcing"):
-            sub.add_argument("--steps", type=int, default=10**9)
+            sub.add_argument("--steps", type=int, default=FOREVER)
             sub.add_argument("--minutes", type=float, default=math.inf)
             sub.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
             sub.add_argument("--learning-rate", type=float)
@@ -136,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace, run: str, learning_rate: float, **others: object) -> LoopSettings:
-    if math.isinf(options.minutes) and options.steps == 10**9:
+    if math.isinf(options.minutes) and options.steps == FOREVER:
         raise AvatarError("The training has no end; give --steps or --minutes.")
     return LoopSettings(
         options.runs / run, options.steps, options.minutes, options.learning_rate or learning_rate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from ..model.transformer import AvatarTransformer, SelfContext
 from ..sampling.flow import shifted_sigma
 from .latents import LatentClips
 from .layout import COPY, PAST, TARGET, Layout
-from .loop import LoopSettings, Trainer
+from .loop import Draw, LoopSettings, Trainer
 from .losses import box_weight, flow_loss
 
 LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))
@@ -87,9 +87,9 @@ def train_forcing(
         copies: torch.compile(one, dynamic=False) if compiled else one for copies, one in passes.items()
     }
 
-    def step_loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
-        batch = forcing_batch(clips, recipe, passes[copies].layout, generator)
+        batch = forcing_batch(clips, recipe, passes[copies].layout, draw(recipe.batch))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             flow = runs[copies](batch.latents, batch.labels, batch.features)
         return {"loss": flow_loss(flow, batch.target, batch.weight)}
@@ -130,9 +130,11 @@ class ForcedPass:
         return flow[:, :, self.first_target :]
 
 
-def forcing_batch(clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator: torch.Generator) -> ForcedBatch:
-    """A random batch for a layout; everything random comes from `generator`."""
-    samples = [_sample(clips, recipe, layout, generator) for _ in range(recipe.batch)]
+def forcing_batch(
+    clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generators: Sequence[torch.Generator]
+) -> ForcedBatch:
+    """A random batch for a layout; everything random comes from the samples' generators."""
+    samples = [_sample(clips, recipe, layout, generator) for generator in generators]
     fields = [field.name for field in dataclasses.fields(ForcedBatch)]
     return ForcedBatch(**{name: torch.stack([sample[name] for sample in samples]) for name in fields})
 

@@ -15,6 +15,7 @@ from ..vae import StreamingVAE
 from ..vae.wan import PIXELS_PER_LATENT
 from .clips import LATENT_FRAMES, Clip
 from .dataset import load_clip
+from .parallel import Share
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ def latent_clips(
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
-    clips = []
-    for path in tqdm(paths, desc="latents", unit="clip", mininterval=5):
-        kept = folder / path.name
-        if not kept.exists():
-            partial = kept.with_suffix(f".{os.getpid()}.partial")
-            save_file(encode_clip(load_clip(path), vae, fps, block_frames), partial)
-            partial.replace(kept)
-        clips.append(load_file(kept))
+    share = Share.mine()
+    own = [path for path in paths[share.rank :: share.world] if not (folder / path.name).exists()]
+    for path in tqdm(own, desc="latents", unit="clip", mininterval=5, disable=not share.leads):
+        partial = folder / f"{path.stem}.{os.getpid()}.partial"
+        save_file(encode_clip(load_clip(path), vae, fps, block_frames), partial)
+        partial.replace(folder / path.name)
+    share.wait()
+    clips = [load_file(folder / path.name) for path in paths]
     return LatentClips(*(torch.stack([clip[name] for clip in clips]) for name in ("latents", "features", "boxes")))
 
 

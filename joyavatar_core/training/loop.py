@@ -13,10 +13,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-# A step's batch and noise come from its own generator, so a resumed run sees what an unbroken one would have seen.
-StepLoss = Callable[[int, torch.Generator], Mapping[str, Tensor]]  # must hold "loss"
+from .parallel import Share
+
+# A step's batch and noise come from generators of its own, so a resumed run sees what an unbroken one would have seen.
+Draw = Callable[[int], list[torch.Generator]]  # size of the batch -> a generator for each sample of this process
+StepLoss = Callable[[int, Draw], Mapping[str, Tensor]]  # must hold "loss", a mean over samples
 
 CHECKPOINT = "checkpoint.pt"
+FOREVER = 10**9  # steps
 FINAL_RATE = 0.03  # of the peak learning rate
 EMA_WARMUP = 10
 INPUTS = 64  # of a layer that learns at the full rate, where rates are scaled by inputs
@@ -32,7 +36,7 @@ class LoopSettings:
     """
 
     folder: Path
-    steps: int = 10**9
+    steps: int = FOREVER
     minutes: float = math.inf
     learning_rate: float = 1.5e-3
     warmup: int = 100
@@ -58,7 +62,7 @@ class Trainer:
     """
 
     def __init__(self, model: nn.Module, settings: LoopSettings) -> None:
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.share = model, settings, Share.mine()
         self.step, self.seconds = 0, 0.0
         self.ema = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
@@ -72,26 +76,30 @@ class Trainer:
         """Train until the limit; stopped earlier (Ctrl+C), it saves first."""
         settings = self.settings
         settings.folder.mkdir(parents=True, exist_ok=True)
-        log, smooth = _open_log(settings.folder), None
+        leads, smooth = self.share.leads, None
+        log = _open_log(settings.folder) if leads else None
         last = saved = time.monotonic()
-        bar = tqdm(total=min(settings.steps, 10**6), initial=self.step, desc=settings.folder.name, mininterval=5)
+        total = settings.steps if settings.steps < FOREVER else None
+        bar = tqdm(total=total, initial=self.step, desc=settings.folder.name, mininterval=5, disable=not leads)
         try:
             while self.progress < 1:
                 losses = self._update(step_loss)
                 now = time.monotonic()
-                self.seconds, last = self.seconds + now - last, now
-                loss = float(losses["loss"])
-                smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+                # One clock for all processes: they must agree on the rate and on when to stop.
+                passed, *means = self.share.average([now - last, *losses.values()])
+                self.seconds, last, losses = self.seconds + passed, now, dict(zip(losses, means, strict=True))
+                smooth = losses["loss"] if smooth is None else 0.98 * smooth + 0.02 * losses["loss"]
                 bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
                 bar.update()
-                if self.step % settings.log_every == 0:
-                    log(self.step, {"smooth": smooth, "rate": self.rate, "minutes": self.seconds / 60} | dict(losses))
-                if now - saved > settings.save_seconds:
+                if log and self.step % settings.log_every == 0:
+                    log(self.step, {"smooth": smooth, "rate": self.rate, "minutes": self.seconds / 60} | losses)
+                if leads and now - saved > settings.save_seconds:
                     self.save()
                     saved = now
         finally:
             bar.close()
-            self.save()
+            if leads:
+                self.save()
 
     @property
     def progress(self) -> float:
@@ -127,8 +135,9 @@ class Trainer:
         settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group["scale"]
-        losses = step_loss(self.step, step_generator(settings.seed, self.step))
+        losses = step_loss(self.step, lambda batch: self.share.generators(settings.seed, self.step, batch))
         losses["loss"].backward()
+        self.share.average_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -138,11 +147,6 @@ class Trainer:
             for name, tensor in self.model.state_dict().items():
                 self.ema[name].lerp_(tensor, 1 - decay)
         return {name: value.detach() for name, value in losses.items()}
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step."""
-    return torch.Generator().manual_seed((seed << 32) + step)
 
 
 def averaged_weights(folder: Path) -> dict[str, Tensor]:

@@ -46,6 +46,9 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def flow_loss(flow: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean square error of flows [B, C, F, h, w]; weight broadcasts, 0 for frames that are only context."""
+    """Mean over samples of the weighted mean square error of flows [B, C, F, h, w].
+
+    The weight broadcasts; it is 0 for frames that are only context.
+    """
     weight = weight.expand_as(flow)
-    return ((flow.float() - target).square() * weight).sum() / weight.sum()
+    return (((flow.float() - target).square() * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)).mean()

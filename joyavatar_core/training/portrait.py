@@ -18,7 +18,7 @@ from .hair import hair_shape
 from .mouth import MAX_GAP, MouthShape, draw_mouth
 from .palette import Colour, darker, deeper, lighter
 
-HEAD_X, HEAD_Y = 64.0, 61.0  # the head's centre at rest, in 1/128 of the side
+HEAD_X, HEAD_Y = 64.0, 62.0  # the head's centre at rest, in 1/128 of the side
 JAW = 0.4  # how far the chin follows the lower lip
 BOX = (19.0, 14.0)  # half size of the mouth region
 BACK_DEPTH, TUFT_DEPTH = -9.0, -4.0

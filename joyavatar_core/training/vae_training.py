@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..vae import StreamingVAE
-from ..vae.wan import WAN_MEAN, WAN_STD
-from .clips import Clip
+from ..vae.wan import PIXELS_PER_LATENT, WAN_MEAN, WAN_STD
+from .clips import LATENT_FRAMES, Clip
 from .dataset import load_clip
-from .loop import LoopSettings, Trainer
+from .loop import Draw, LoopSettings, Trainer
 from .losses import KL_WEIGHT, box_weight, kl_divergence, reconstruction_losses
 from .vae_start import start_linear
 
@@ -26,8 +26,8 @@ START_CLIPS, START_FRAMES, START_MOUTH_WEIGHT = 36, 9, 6.0
 
 @dataclass(frozen=True)
 class VaeRecipe:
-    """Crops of `frames` frames and `crop` pixels, `batch` at a time; every `whole_every`-th step shows one whole
-    picture instead, of fewer frames."""
+    """Crops of `frames` frames and `crop` pixels, `batch` at a time; every `whole_every`-th step shows half as many
+    whole pictures instead, of fewer frames."""
 
     dim: int = 16
     crop: int = 64
@@ -83,26 +83,26 @@ def train_vae(
         return parts | {"kl": kl, "loss": parts["reconstruction"] + KL_WEIGHT * kl}
 
     run = torch.compile(losses, dynamic=False) if compiled else losses
-    trainer.run(lambda step, generator: run(*vae_batch(paths, recipe, step, generator)))
+    trainer.run(lambda step, draw: run(*vae_batch(paths, recipe, step, draw)))
     vae.load_state_dict(trainer.ema)
     return vae.eval()
 
 
-def vae_batch(
-    paths: Sequence[Path], recipe: VaeRecipe, step: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def vae_batch(paths: Sequence[Path], recipe: VaeRecipe, step: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
     """Video [B, 3, T, H, W] in [-1, 1], its weight [B, 1, T, H, W], and the noise of its latents."""
     whole = recipe.whole_every and step % recipe.whole_every == recipe.whole_every - 1
-    frames, count = (recipe.whole_frames, 1) if whole else (recipe.frames, recipe.batch)
-    pairs = [_excerpt(paths, frames, None if whole else recipe.crop, generator) for _ in range(count)]
-    video, weight = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-    size = video.shape[-1] // 8
-    noise = torch.randn(count, 16, 1 + frames // 4, size, size, generator=generator)
+    if whole:
+        samples = [_excerpt(paths, recipe.whole_frames, None, g) for g in draw(max(1, recipe.batch // 2))]
+    else:
+        samples = [_excerpt(paths, recipe.frames, recipe.crop, g) for g in draw(recipe.batch)]
+    video, weight, noise = (torch.stack(parts) for parts in zip(*samples, strict=True))
     return video, weight, noise
 
 
-def _excerpt(paths: Sequence[Path], frames: int, crop: int | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """[3, T, H, W] and [1, T, H, W]; half of all crops are centred on the mouth, half of all are mirrored."""
+def _excerpt(
+    paths: Sequence[Path], frames: int, crop: int | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[3, T, H, W], [1, T, H, W], [16, T', H / 8, W / 8]; half of the crops show the mouth, half are mirrored."""
 
     def draw(stop: int) -> int:
         return int(torch.randint(stop, (), generator=generator))
@@ -122,7 +122,9 @@ def _excerpt(paths: Sequence[Path], frames: int, crop: int | None, generator: to
         video, weight = video[window], weight[window]
     if draw(2):
         video, weight = video.flip(-1), weight.flip(-1)
-    return video.contiguous(), weight.contiguous()
+    size = video.shape[-1] // PIXELS_PER_LATENT
+    noise = torch.randn(16, 1 + frames // LATENT_FRAMES, size, size, generator=generator)
+    return video.contiguous(), weight.contiguous(), noise
 
 
 def as_video(clip: Clip) -> Tensor:

@@ -1,0 +1,81 @@
+"""Training in several processes (`torchrun`): each takes its share of a step's samples, and gradients are averaged.
+
+A sample's random numbers depend on the seed, the step and its place in the batch, not on which process draws it, so
+two processes see between them what one would have seen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+from ..errors import AvatarError
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process among all."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def mine(cls) -> Share:
+        if not distributed.is_initialized():
+            return cls()
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def generators(self, seed: int, step: int, batch: int) -> list[torch.Generator]:
+        """The random numbers of this process's samples of a step. Raises AvatarError for a batch it cannot share."""
+        if batch % self.world:
+            raise AvatarError(f"A batch of {batch} cannot be shared by {self.world} processes; give a multiple of it.")
+        own = range(self.rank, batch, self.world)
+        return [torch.Generator().manual_seed((seed << 48) + (step << 16) + sample) for sample in own]
+
+    def wait(self) -> None:
+        """For all processes to come here."""
+        if self.world > 1:
+            distributed.barrier()
+
+    def average(self, numbers: Iterable[float]) -> list[float]:
+        """The mean over all processes of each number."""
+        values = torch.tensor(list(numbers), dtype=torch.float64)
+        return (self._sum(values) / self.world).tolist()
+
+    @torch.no_grad()
+    def average_gradients(self, model: nn.Module) -> None:
+        """Replace every gradient by its mean over all processes, in one message."""
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if self.world == 1 or not gradients:
+            return
+        flat = self._sum(torch.cat([gradient.flatten() for gradient in gradients])) / self.world
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def _sum(self, values: Tensor) -> Tensor:
+        if self.world > 1:
+            distributed.all_reduce(values)
+        return values
+
+
+@contextmanager
+def process_group() -> Iterator[Share]:
+    """The processes that `torchrun` started, joined for the time of a run; alone without it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield Share()
+        return
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Share.mine()
+    finally:
+        distributed.destroy_process_group()

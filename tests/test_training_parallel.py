@@ -1,0 +1,52 @@
+"""Training in two processes is the training of one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+
+pytest.importorskip("skia")
+
+from joyavatar_core.errors import AvatarError
+from joyavatar_core.training.loop import LoopSettings, Trainer, averaged_weights
+from joyavatar_core.training.parallel import Share
+
+STEPS = 12
+
+
+def train(folder) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+
+    def loss(step, draw):
+        x = torch.stack([torch.randn(4, generator=generator) for generator in draw(6)])
+        return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean()}
+
+    Trainer(model, LoopSettings(folder, steps=STEPS, warmup=2, log_every=1)).run(loss)
+
+
+def one_of_two(rank: int, folder) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    train(folder / "two")
+    distributed.destroy_process_group()
+
+
+def losses(folder) -> list[float]:
+    lines = (folder / "log.tsv").read_text().splitlines()
+    return [float(part.removeprefix("loss=")) for line in lines for part in line.split("\t") if part[:5] == "loss="]
+
+
+def test_two_processes_train_as_one(tmp_path):
+    train(tmp_path / "one")
+    multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
+    assert len(losses(tmp_path / "two")) == STEPS  # one process writes
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    one, two = (averaged_weights(tmp_path / name) for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(AvatarError, match="batch of 3 cannot be shared by 2"):
+        Share(0, 2).generators(seed=0, step=0, batch=3)
