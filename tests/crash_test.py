@@ -30,6 +30,7 @@ import numpy as np
 import pytest
 
 RATE, SECONDS, EVERY = 16000, 12.0, 3  # 192 frames, 17 blocks, 6 segments
+CODED = 6.0  # grey levels between two encodings of a picture
 KILLED = -signal.SIGKILL if os.name == "posix" else None
 MOMENTS = {  # a kill may wait for one of these to appear in the state folder (or beside the video)
     "state being written": "state-*.tmp",
@@ -164,7 +165,10 @@ class Trial:
         return read_state(max(self.state.glob("state-*.safetensors")), 1 << 30)["segments"]
 
     def check_what_is_left(self) -> int:
-        """What is there plays and is the beginning of the uninterrupted video; returns its frames."""
+        """What is there plays and is the beginning of the uninterrupted video; returns its frames.
+
+        Of a segment that was not finished the encoder saw less ahead, so its pictures may be coded differently.
+        """
         from joyavatar_core.errors import AvatarError
         from joyavatar_core.recording import join_recording
 
@@ -176,7 +180,11 @@ class Trial:
             assert not finished, f"{finished} segments, and yet: {problem}"
             return 0
         frames = decoded(saved)
-        assert np.array_equal(frames, self.reference.frames[: len(frames)]), "what was saved is not the video"
+        true = self.reference.frames[: len(frames)]
+        exact = max(0, 12 * EVERY * finished - 3)  # block 0 shows 9 frames, the others 12
+        assert np.array_equal(frames[:exact], true[:exact]), "a finished segment is not the video"
+        for frame, picture in zip(frames[exact:], true[exact:], strict=True):
+            assert np.abs(frame.astype(int) - picture).mean() < CODED, "what was saved is not the video"
         if self.out.exists():
             assert self.out.read_bytes() == self.reference.out.read_bytes()
         return len(frames)

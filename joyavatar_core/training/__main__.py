@@ -67,7 +67,7 @@ def train_transformer(options: argparse.Namespace) -> None:
 
     recipe = forcing.ForcingRecipe(batch=options.batch or forcing.ForcingRecipe.batch)
     start = _state(options.fine_tune) if options.fine_tune else None
-    settings = _settings(options, "forcing", 1.5e-3)
+    settings = _settings(options, "forcing", 1.5e-3, muon=options.muon)
     model = forcing.train_forcing(_latents(options), settings, recipe, forcing.TINY, start, options.compile)
     if Share.mine().leads:
         save_checkpoint(options.runs / "avatar.safetensors", model.state_dict(), forcing.TINY)
@@ -125,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--seed", type=int, default=0)
             sub.add_argument("--compile", action="store_true", help="pays where compiling takes less than training")
             sub.add_argument("--fine-tune", type=Path, help="start from these weights instead of from scratch")
+        if name == "forcing":
+            sub.add_argument("--muon", action=argparse.BooleanOptionalAction, default=True)
         if name == "data":
             sub.add_argument("--clips", type=int, default=700)
             sub.add_argument("--held-out", type=int, default=12)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .optimizers import make_optimizers
 from .parallel import Share
 
 # A step's batch and noise come from generators of its own, so a resumed run sees what an unbroken one would have seen.
@@ -23,15 +24,13 @@ CHECKPOINT = "checkpoint.pt"
 FOREVER = 10**9  # steps
 FINAL_RATE = 0.03  # of the peak learning rate
 EMA_WARMUP = 10
-INPUTS = 64  # of a layer that learns at the full rate, where rates are scaled by inputs
 
 
 @dataclass(frozen=True)
 class LoopSettings:
     """How long and how fast to train; `steps` and `minutes` are both limits, whichever comes first ends the run.
 
-    by_inputs: layers with many inputs learn more slowly, as in muP (arXiv 2203.03466), so that a step of Adam moves
-    every layer's output alike; needed where training starts from weights that are worth keeping.
+    by_inputs, muon: see `make_optimizers`.
     ema: decay of the averaged weights; save_seconds: at most this much is lost by a kill; beta2: Adam's.
     """
 
@@ -42,6 +41,7 @@ class LoopSettings:
     warmup: int = 100
     beta2: float = 0.99
     by_inputs: bool = False
+    muon: bool = False
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.998
@@ -65,10 +65,9 @@ class Trainer:
         self.model, self.settings, self.share = model, settings, Share.mine()
         self.step, self.seconds = 0, 0.0
         self.ema = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, settings.weight_decay, settings.by_inputs),
-            lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True,
-        )  # fmt: skip
+        self.optimizers = make_optimizers(
+            model, settings.weight_decay, settings.beta2, settings.by_inputs, settings.muon
+        )
         if settings.resume and settings.checkpoint.exists():
             self._resume()
 
@@ -116,7 +115,8 @@ class Trainer:
     def save(self) -> None:
         """Write everything the next step depends on; the file appears whole or not at all."""
         state = {
-            "model": self.model.state_dict(), "ema": self.ema, "optimizer": self.optimizer.state_dict(),
+            "model": self.model.state_dict(), "ema": self.ema,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step, "seconds": self.seconds,
         }  # fmt: skip
         self.settings.folder.mkdir(parents=True, exist_ok=True)
@@ -128,19 +128,21 @@ class Trainer:
         state = torch.load(self.settings.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.ema = state["ema"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
         self.step, self.seconds = state["step"], state["seconds"]
 
     def _update(self, step_loss: StepLoss) -> Mapping[str, Tensor]:
         settings = self.settings
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.rate * group["scale"]
         losses = step_loss(self.step, lambda batch: self.share.generators(settings.seed, self.step, batch))
         losses["loss"].backward()
         self.share.average_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(settings.ema, self.step / (EMA_WARMUP + self.step))
         with torch.no_grad():
@@ -152,17 +154,6 @@ class Trainer:
 def averaged_weights(folder: Path) -> dict[str, Tensor]:
     """The EMA weights of a run folder."""
     return torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["ema"]
-
-
-def parameter_groups(model: nn.Module, weight_decay: float, by_inputs: bool) -> list[dict[str, object]]:
-    """The trained parameters by their share of the learning rate; weight decay for matrices and kernels only."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            matrix = parameter.ndim > 1 and parameter[0].numel() > 1
-            scale = min(1.0, INPUTS / parameter[0].numel()) if by_inputs and matrix else 1.0
-            groups.setdefault((scale, weight_decay if matrix else 0.0), []).append(parameter)
-    return [{"params": p, "scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
 
 
 def _open_log(folder: Path) -> Callable[[int, Mapping[str, object]], None]:
