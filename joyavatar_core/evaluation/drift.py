@@ -33,9 +33,23 @@ def sharpness(frames: np.ndarray) -> np.ndarray:
     return np.abs(edges).mean((1, 2))
 
 
-def seam_ratio(frames: np.ndarray, starts: list[int]) -> float:
-    """Step between frames at the blocks' first frames against the steps elsewhere; 1 means that no seam shows."""
+def seam_ratio(frames: np.ndarray, seams: list[int], starts: list[int] | None = None) -> float:
+    """Step between frames at `seams` against the steps inside blocks; 1 means that no seam shows.
+
+    seams: frames behind a seam; starts: all blocks' first frames, where `seams` are only some of them.
+    """
     steps = np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)])
-    seams = np.zeros(len(steps), bool)
-    seams[[start - 1 for start in starts if 0 < start <= len(steps)]] = True
-    return float(steps[seams].mean() / max(steps[~seams].mean(), 1e-6))
+    inside = np.ones(len(steps), bool)
+    inside[[start - 1 for start in (starts or seams) if 0 < start <= len(steps)]] = False
+    chosen = steps[[seam - 1 for seam in seams if 0 < seam <= len(steps)]]
+    return float(chosen.mean() / max(steps[inside].mean(), 1e-6)) if len(chosen) else float("nan")
+
+
+def identity_distance(frames: np.ndarray, own: np.ndarray, others: np.ndarray) -> float:
+    """How far the mean picture is from the person's own, 0, as a share of the way to other people, 1.
+
+    frames [T, H, W, 3]; own [H, W, 3], the mean of the person's true frames; others [N, H, W, 3]. It stands in for a
+    face recogniser, which would need weights that drawings are strange to.
+    """
+    mean = frames.mean(0)
+    return float(np.abs(mean - own).mean() / np.abs(others - own).mean((1, 2, 3)).mean())

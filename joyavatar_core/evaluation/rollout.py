@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,14 +12,15 @@ from ..audio import ArrayAudio
 from ..avatar import Avatar
 from ..sampling.presets import Preset
 from ..training.clips import SAMPLE_RATE, make_script, play
-from .drift import colour_shift, drift, seam_ratio, sharpness
+from ..training.vae_training import round_trip
+from .drift import colour_shift, drift, identity_distance, seam_ratio, sharpness
 from .mouth import mouth_report
-from .sheet import contact_sheet
 
-SHEET_COLUMNS = 12
+WINDOW_SECONDS = 10
+OTHERS = range(900, 912)  # held-out people that identity is told apart from
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Truth:
     """What the renderer drew for a held-out seed: frames [T, H, W, 3], mouth boxes [T, 4], opening [T], waveform."""
 
@@ -42,50 +41,90 @@ class Truth:
         )
 
 
-def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0) -> tuple[np.ndarray, list[int], float]:
-    """The generated frames [T, H, W, 3] uint8, the first frame of every block, and seconds a video frame took."""
+@dataclass(frozen=True)
+class Rollout:
+    """A video [T, H, W, 3] uint8, the first frame of every block, those where URCR reset, and seconds a frame took."""
+
+    video: np.ndarray
+    starts: list[int]
+    resets: list[int]
+    seconds: float
+
+
+@torch.no_grad()
+def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0) -> Rollout:
+    """The person of `truth` says the same, generated from the first frame and the voice."""
     reference = torch.from_numpy(truth.frames[0]).permute(2, 0, 1).float() / 127.5 - 1
     voice = ArrayAudio(truth.waveform, SAMPLE_RATE)
     stream = avatar.stream(truth.frames[0], voice, preset, seed=seed, frames=len(truth.frames))
-    stream = dataclasses.replace(stream, reference=avatar.encode_portrait(reference))
+    stream = replace(stream, reference=avatar.encode_portrait(reference))
     started = time.perf_counter()
-    frames, starts = zip(*_decoded(avatar, stream), strict=True)
+    cache, frames, blocks = avatar.decoder.new_cache(), [], []
+    for block in stream:
+        picture = avatar.decoder.decode(block.latents, cache)[0].permute(1, 2, 3, 0)
+        frames.append(((picture + 1) * 127.5).round().to(torch.uint8).numpy())
+        blocks.append(block)
     video = np.concatenate(frames)[: len(truth.frames)]
-    return video, list(starts), (time.perf_counter() - started) / len(video)
+    return Rollout(
+        video=video,
+        starts=[block.first_frame for block in blocks],
+        resets=[block.first_frame for block in blocks if block.reset],
+        seconds=(time.perf_counter() - started) / len(video),
+    )
 
 
-def _decoded(avatar: Avatar, stream) -> Iterator[tuple[np.ndarray, int]]:
-    cache = avatar.decoder.new_cache()
-    with torch.no_grad():
-        for block in stream:
-            video = avatar.decoder.decode(block.latents, cache)[0].permute(1, 2, 3, 0)
-            yield ((video + 1) * 127.5).round().to(torch.uint8).numpy(), block.first_frame
+def bounds(avatar: Avatar, truth: Truth) -> dict[str, Rollout]:
+    """The best that can be had: the drawing itself, and the drawing through the autoencoder."""
+    starts = list(range(9, len(truth.frames), 12))
+    decoded = round_trip(avatar.vae, torch.from_numpy(truth.frames)).numpy()
+    return {"drawn": Rollout(truth.frames, starts, [], 0.0), "round trip": Rollout(decoded, starts, [], 0.0)}
 
 
-def evaluate_rollout(
-    avatar: Avatar, preset: Preset, seeds: list[int], seconds: float, folder: Path, window: float = 5.0
-) -> dict[str, float]:
-    """Means over held-out seeds of everything measured; a contact sheet (drawing above, avatar below) in `folder`."""
-    config = avatar.config
-    figures, rows = [], []
-    for seed in seeds:
-        truth = Truth.of(seed, seconds, config.width)
-        video, starts, cost = rollout(avatar, truth, preset)
-        true = mouth_report(truth.frames, truth.box, truth.opening)
+class Judge:
+    """Measures videos of one held-out person against the drawing."""
+
+    def __init__(self, truth: Truth, others: np.ndarray, fps: int = 16) -> None:
+        self.truth, self.others, self.fps = truth, others, fps
         # A generated head is not where the drawn one is: its mouth is looked for where the drawn one was on the whole.
-        box = np.concatenate([truth.box[:, :2].min(0), truth.box[:, 2:].max(0)])
-        seen = mouth_report(video, box, truth.opening)
-        away = drift(video, truth.frames[0], box)
-        hue, crisp = colour_shift(video, truth.frames[0]), sharpness(video) / sharpness(truth.frames)
-        ends = {"first": slice(0, int(window * config.fps)), "last": slice(-int(window * config.fps), None)}
-        figures.append({
-            "mouth_r": seen.r, "mouth_r_truth": true.r, "best_r": seen.best_r, "lag": seen.lag,
-            "shifted_r": seen.shifted_r, "amplitude_ratio": seen.amplitude / max(true.amplitude, 1e-6),
-            "drift_truth": float(drift(truth.frames, truth.frames[0], box).mean()),
-            "seam": seam_ratio(video, starts), "frames_per_second": 1 / cost,
-        } | {f"{name}_{end}": float(values[part].mean())
-             for end, part in ends.items()
-             for name, values in (("drift", away), ("colour", hue), ("sharpness", crisp))})  # fmt: skip
-        rows += [truth.frames, video]
-    contact_sheet(rows, folder / "rollout.png", SHEET_COLUMNS)
-    return {name: float(np.mean([figure[name] for figure in figures])) for name in figures[0]}
+        self.box = np.concatenate([truth.box[:, :2].min(0), truth.box[:, 2:].max(0)])
+        self.own = truth.frames.mean(0)
+
+    def measure(self, video: np.ndarray, part: slice = slice(None)) -> dict[str, float]:
+        """Everything that a stretch of a video can be asked, by name."""
+        truth, shown = self.truth, video[part]
+        drawn, opening, portrait = truth.frames[part], truth.opening[part], truth.frames[0]
+        true, seen = (mouth_report(frames, self.box, opening) for frames in (drawn, shown))
+        return {
+            "mouth_r": seen.r, "mouth_r_drawn": true.r, "lag": seen.lag, "chance_r": seen.shifted_r,
+            "amplitude": seen.amplitude / max(true.amplitude, 1e-6),
+            "drift": float(drift(shown, portrait, self.box).mean()),
+            "colour": float(colour_shift(shown, portrait).mean()),
+            "sharpness": float(sharpness(shown).mean() / sharpness(drawn).mean()),
+            "motion": float(np.abs(np.diff(shown[::4].astype(np.int16), axis=0)).mean()
+                            / np.abs(np.diff(drawn[::4].astype(np.int16), axis=0)).mean()),
+            "identity": identity_distance(shown, self.own, self.others),
+        }  # fmt: skip
+
+    def windows(self, video: np.ndarray) -> list[dict[str, float]]:
+        """`measure` for every 10 s."""
+        size = WINDOW_SECONDS * self.fps
+        starts = range(0, max(1, len(video) - size // 2), size)
+        return [{"seconds": start / self.fps} | self.measure(video, slice(start, start + size)) for start in starts]
+
+    def judge(self, made: Rollout) -> dict[str, object]:
+        """Totals, and the windows they are made of."""
+        windows = self.windows(made.video)
+        inside = [start for start in made.starts if start not in set(made.resets)]
+        return self.measure(made.video) | {
+            "seam": seam_ratio(made.video, inside, made.starts),
+            "reset_seam": seam_ratio(made.video, made.resets, made.starts) if made.resets else None,
+            "frames_per_second": 1 / made.seconds if made.seconds else None,
+            "first": windows[0],
+            "last": windows[-1],
+            "windows": windows,
+        }
+
+
+def mean_pictures(seeds: range | list[int], size: int, seconds: float = 2.0) -> np.ndarray:
+    """The mean frame of each held-out person, [N, size, size, 3]."""
+    return np.stack([Truth.of(seed, seconds, size).frames.mean(0) for seed in seeds])

@@ -1,4 +1,4 @@
-"""The recipe as commands: python -m joyavatar_core.training data | latents | vae | forcing | ship | evaluate."""
+"""The recipe as commands, in order: data, vae, latents, forcing, evaluate, ablate, ship."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from ..errors import AvatarError
 from .dataset import write_dataset
 from .loop import FOREVER, LoopSettings, averaged_weights
 from .parallel import Share, process_group
+
+FIRST_PERSON = 100  # of the held-out people that talk in evaluations
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,29 +84,46 @@ def ship(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """The figures of the VAE's round trip and of a rollout on held-out people, as JSON."""
+    """The figures of the VAE's round trip and of a talk by held-out people: JSON, a sheet and a plot over time."""
     from ..evaluation.autoencoder import evaluate_vae
-    from ..evaluation.rollout import evaluate_rollout
+    from ..evaluation.plot import plot_windows
+    from ..evaluation.rollout import OTHERS, Judge, Truth, bounds, mean_pictures, rollout
+    from ..evaluation.sheet import contact_sheet
     from ..sampling.presets import preset
 
-    avatar = load_avatar(dtype=torch.float32) if options.shipped else _avatar_of_run(options)
+    avatar, folder = _judged(options), options.runs / "evaluation"
+    figures, rows = {}, []
     held_out = sorted((options.runs / "data").glob("held-out-*.safetensors"))
-    folder = options.runs / "evaluation"
-    figures = {}
     if held_out and not options.rollout_only:
         figures["vae"] = evaluate_vae(avatar.vae, held_out[: options.people], folder / "vae.png")
-    chosen = preset(options.preset, avatar.config)
-    figures["rollout"] = evaluate_rollout(
-        avatar, chosen, list(range(100, 100 + options.people)), options.seconds, folder
-    )
+    chosen, others = preset(options.preset, avatar.config), mean_pictures(list(OTHERS), avatar.config.width)
+    for person in range(FIRST_PERSON, FIRST_PERSON + options.people):
+        truth = Truth.of(person, options.seconds, avatar.config.width)
+        made = bounds(avatar, truth) | {options.preset: rollout(avatar, truth, chosen)}
+        judge = Judge(truth, others, avatar.config.fps)
+        figures[str(person)] = found = {name: judge.judge(one) for name, one in made.items()}
+        rows += [truth.frames, made[options.preset].video]
+        plot_windows({name: one["windows"] for name, one in found.items()}, folder / f"over-time-{person}.png")
+    contact_sheet(rows, folder / "rollout.png", 12)
     text = json.dumps(figures, indent=1)
     (folder / "figures.json").write_text(text)
     print(text)
 
 
+def ablate(options: argparse.Namespace) -> None:
+    """The mechanisms one by one and together, on held-out people: a table, and a sheet for each person."""
+    from ..evaluation.ablation import compare, named_variants, table
+
+    avatar = _judged(options)
+    people = range(FIRST_PERSON, FIRST_PERSON + options.people)
+    chosen = named_variants(options.only, avatar.config)
+    folder = options.runs / "ablation"
+    print(table(compare(avatar, chosen, people, options.seconds, folder, range(options.seeds))))
+
+
 COMMANDS = {
     "data": make_data, "vae": train_vae, "latents": make_latents, "forcing": train_transformer, "ship": ship,
-    "evaluate": evaluate,
+    "evaluate": evaluate, "ablate": ablate,
 }  # fmt: skip
 
 
@@ -133,12 +152,16 @@ def _parser() -> argparse.ArgumentParser:
         if name == "vae":
             sub.add_argument("--frames", type=int, default=17, help="of a crop: 4 n + 1")
             sub.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
-        if name == "evaluate":
-            sub.add_argument("--preset", default="checkpoint")
+        if name in ("evaluate", "ablate"):
             sub.add_argument("--people", type=int, default=3)
             sub.add_argument("--seconds", type=float, default=30.0)
             sub.add_argument("--shipped", action="store_true", help="judge the embedded avatar, not the run")
+        if name == "evaluate":
+            sub.add_argument("--preset", default="checkpoint")
             sub.add_argument("--rollout-only", action="store_true")
+        if name == "ablate":
+            sub.add_argument("--seeds", type=int, default=1, help="of the noise")
+            sub.add_argument("--only", nargs="*", default=[], help="names of settings; all without it")
     return parser
 
 
@@ -181,6 +204,10 @@ def _latents(options: argparse.Namespace):
     from .latents import latent_clips
 
     return latent_clips(_clips(options), _vae(options), options.runs / "latents")
+
+
+def _judged(options: argparse.Namespace) -> Avatar:
+    return load_avatar(dtype=torch.float32) if options.shipped else _avatar_of_run(options)
 
 
 def _avatar_of_run(options: argparse.Namespace) -> Avatar:

@@ -1,0 +1,120 @@
+"""Many settings on the same held-out people: what each mechanism does, as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..avatar import Avatar
+from ..config import AvatarConfig
+from ..sampling.mci import MCI_OFF, MciSettings
+from ..sampling.presets import PRESETS, Preset, all_on, preset
+from ..sampling.psb import PSB_OFF, PsbSettings
+from ..sampling.urcr import URCR_OFF, UrcrSettings
+from .rollout import OTHERS, Judge, Truth, bounds, mean_pictures, rollout
+from .sheet import contact_sheet
+
+COLUMNS = ("mouth_r", "amplitude", "drift", "colour", "sharpness", "motion", "identity", "seam", "reset_seam")
+MEASURED_LATE = ("drift", "colour", "sharpness", "identity")  # shown as first window -> last window
+
+
+def variants(config: AvatarConfig) -> dict[str, Preset]:
+    """The settings that are compared, by name."""
+    usual = all_on(config)
+    rotate, inject = usual.urcr, usual.mci
+    window = UrcrSettings("off", 0, 0, "first", config.trained_positions)
+
+    def urcr(mode: str, sinks: int = rotate.sinks, source: str = "portrait") -> Preset:
+        return Preset(PSB_OFF, MCI_OFF, UrcrSettings(mode, sinks, rotate.recent, source))
+
+    def both(mci: MciSettings, urcr: UrcrSettings = rotate) -> Preset:
+        return Preset(PSB_OFF, mci, urcr)
+
+    return {
+        "plain": Preset(PSB_OFF, MCI_OFF, URCR_OFF),
+        "plain, trained window": Preset(PSB_OFF, MCI_OFF, window),
+        "PSB": Preset(usual.psb, MCI_OFF, window),
+        "MCI inject": Preset(PSB_OFF, inject, window),
+        "MCI context 0.1": Preset(PSB_OFF, MciSettings("context", 3, 0.1), window),
+        "MCI context 0.25": Preset(PSB_OFF, MciSettings("context", 3, 0.25), window),
+        "URCR rotate, portrait": urcr("rotate"),
+        "URCR rotate, first": urcr("rotate", source="first"),
+        "URCR rotate, no sinks": urcr("rotate", 0, "first"),
+        "URCR prefill, portrait": urcr("prefill"),
+        "URCR + inject m 3 c 0.25": both(inject),
+        "URCR + inject m 3 c 0.1": both(MciSettings("inject", 3, 0.1)),
+        "URCR + inject m 1 c 0.25": both(MciSettings("inject", 1, 0.25)),
+        "URCR + context 0.1": both(MciSettings("context", 3, 0.1)),
+        "URCR + inject, 2 steps": Preset(PsbSettings(steps=(2,)), inject, rotate),
+        "URCR + inject, 8 steps": Preset(PsbSettings(steps=(8,)), inject, rotate),
+        "all three": usual,
+    }
+
+
+def compare(
+    avatar: Avatar,
+    chosen: Mapping[str, Preset],
+    people: Sequence[int],
+    seconds: float,
+    folder: Path,
+    seeds: Sequence[int] = (0,),
+) -> dict[str, list[dict[str, object]]]:
+    """Judge every setting on every person and seed, and both bounds; kept in `folder` as it grows, so a kill loses one.
+
+    Writes ablation.json, and for each person a sheet with a row a setting.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "ablation.json"
+    found: dict[str, dict[str, object]] = json.loads(kept.read_text()) if kept.exists() else {}
+    others = mean_pictures(list(OTHERS), avatar.config.width)
+    for person in people:
+        truth = Truth.of(person, seconds, avatar.config.width)
+        judge, rows = Judge(truth, others, avatar.config.fps), [truth.frames]
+        missing = {
+            (name, seed): f"{name} | {person} | {seed}"
+            for name in chosen for seed in seeds if f"{name} | {person} | {seed}" not in found
+        }  # fmt: skip
+        for name, made in bounds(avatar, truth).items() if missing else ():
+            found[f"{name} | {person} | {seeds[0]}"] = judge.judge(made)
+        for (name, seed), key in missing.items():
+            made = rollout(avatar, truth, chosen[name], seed)
+            found[key] = judge.judge(made)
+            rows += [made.video] if seed == seeds[0] else []
+            kept.write_text(json.dumps(found))
+        if missing:
+            contact_sheet(rows, folder / f"person-{person}.png", 12)
+    by_name: dict[str, list[dict[str, object]]] = {}
+    for key, figures in found.items():
+        by_name.setdefault(key.split(" | ")[0], []).append(figures)
+    return by_name
+
+
+def table(results: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
+    """A Markdown table of means; what may drift is shown as the first 10 s and the last."""
+    lines = ["| setting | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, figures in results.items():
+        cells = []
+        for column in COLUMNS:
+            if column in MEASURED_LATE:
+                first, last = (mean([figure[end][column] for figure in figures]) for end in ("first", "last"))
+                cells.append(f"{first:.2f} → {last:.2f}")
+            else:
+                value = mean([figure[column] for figure in figures])
+                cells.append("–" if np.isnan(value) else f"{value:.2f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def mean(values: Sequence[object]) -> float:
+    """The mean of the numbers that are there; nan if none is."""
+    numbers = [value for value in values if value is not None]
+    return float(np.mean(numbers)) if numbers else float("nan")
+
+
+def named_variants(names: Sequence[str], config: AvatarConfig) -> dict[str, Preset]:
+    """Presets and variants by name; without names all variants."""
+    known = variants(config) | {name: preset(name, config) for name in PRESETS}
+    return {name: known[name] for name in names} if names else variants(config)

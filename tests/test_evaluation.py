@@ -1,0 +1,93 @@
+"""The judges: a perfect video is perfect to them, and a worse one is worse."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("skia")
+
+from joyavatar_core.avatar import load_avatar
+from joyavatar_core.evaluation.ablation import compare, named_variants, table
+from joyavatar_core.evaluation.drift import identity_distance, seam_ratio
+from joyavatar_core.evaluation.plot import plot_windows
+from joyavatar_core.evaluation.rollout import Judge, Rollout, Truth, mean_pictures
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return Truth.of(100, 6.0, SIZE)
+
+
+@pytest.fixture(scope="module")
+def judge(truth) -> Judge:
+    return Judge(truth, mean_pictures([900, 901, 902], SIZE, 0.5))
+
+
+def test_the_drawing_itself_is_perfect(truth, judge):
+    perfect = judge.measure(truth.frames)
+    assert perfect["mouth_r"] == perfect["mouth_r_drawn"] > 0.8
+    assert perfect["lag"] == 0
+    assert perfect["amplitude"] == perfect["sharpness"] == perfect["motion"] == pytest.approx(1)
+    assert perfect["identity"] == 0
+    assert perfect["chance_r"] < 0.5
+
+
+def test_a_late_picture_has_a_lag(truth, judge):
+    assert judge.measure(np.concatenate([truth.frames[:2], truth.frames[:-2]]))["lag"] == 2
+
+
+def test_a_still_does_not_move_its_mouth(truth, judge):
+    still = judge.measure(truth.frames[:1].repeat(len(truth.frames), 0))
+    assert abs(still["mouth_r"]) < 0.3
+    assert still["motion"] == 0
+    assert still["drift"] == 0
+
+
+def test_fading_colours_are_seen_in_the_windows_they_are_in(truth, judge):
+    faded = truth.frames.copy()
+    faded[60:] = faded[60:] // 2 + 64
+    early, late = (judge.measure(faded, part) for part in (slice(0, 60), slice(60, None)))
+    for name in ("drift", "colour", "identity"):
+        assert late[name] > early[name] + 0.1
+    assert late["sharpness"] < 0.7 * early["sharpness"]
+
+
+def test_somebody_else_is_far_away(truth):
+    own, others = truth.frames.mean(0), mean_pictures([900, 901, 902, 903], SIZE, 0.5)
+    assert identity_distance(truth.frames, own, others) < 0.01
+    assert 0.5 < identity_distance(others, others[0], others[1:]) < 1.5
+
+
+def test_seams_are_told_from_movement():
+    moving = np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+    assert seam_ratio(moving, [12, 24]) == 1
+    jumping = moving.copy()
+    jumping[24:] += 4
+    assert seam_ratio(jumping, [24], starts=[12, 24]) == 5
+    assert seam_ratio(jumping, [12], starts=[12, 24]) == 1
+    assert math.isnan(seam_ratio(moving, []))
+
+
+def test_windows_and_their_plot(truth, judge, tmp_path):
+    judged = judge.judge(Rollout(truth.frames, [9, 21, 33], [33], 0.1))
+    assert judged["first"] == judged["windows"][0]
+    assert judged["frames_per_second"] == 10
+    plot_windows({"drawn": judged["windows"] * 2}, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_comparison_is_kept_and_not_made_twice(tmp_path, monkeypatch):
+    avatar = load_avatar()
+    chosen = named_variants(["plain", "all three"], avatar.config)
+    results = compare(avatar, chosen, [100], 1.0, tmp_path)
+    assert set(results) == {"plain", "all three", "drawn", "round trip"}
+    monkeypatch.setattr("joyavatar_core.evaluation.ablation.rollout", None)
+    assert compare(avatar, chosen, [100], 1.0, tmp_path).keys() == results.keys()
+    lines = table(results).splitlines()
+    assert len(lines) == 2 + len(results)
+    assert len({line.count("|") for line in lines}) == 1
