@@ -1,8 +1,9 @@
-"""The recipe as commands, in order: data, vae, latents, forcing, evaluate, ablate, ship."""
+"""The recipe as commands, in order: data, vae, latents, forcing, distill, evaluate, ablate, ship."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import sys
@@ -75,12 +76,33 @@ def train_transformer(options: argparse.Namespace) -> None:
         save_checkpoint(options.runs / "avatar.safetensors", model.state_dict(), forcing.TINY)
 
 
-def ship(options: argparse.Namespace) -> None:
-    """The averaged weights of the run so far as the embedded avatar, in half precision."""
-    from . import forcing
+def distil(options: argparse.Namespace) -> None:
+    """Stage 2, on rollouts of its own, from stage 1's weights; writes runs/avatar.safetensors."""
+    from ..model.transformer import AvatarTransformer
+    from . import distill
+    from .forcing import TINY
 
-    state = {name: tensor.half() for name, tensor in averaged_weights(options.runs / "forcing").items()}
+    teacher = AvatarTransformer(TINY)
+    teacher.load_state_dict(
+        _state(options.fine_tune) if options.fine_tune else averaged_weights(options.runs / "forcing")
+    )
+    excerpts = dataclasses.replace(distill.EXCERPTS, batch=options.batch or 4)
+    recipe = distill.DistillRecipe(guidance=options.guidance, excerpts=excerpts)
+    settings = _settings(options, "distill", 1e-4, weight_decay=0.0)
+    model = distill.distil(teacher, _latents(options), settings, recipe)
+    if Share.mine().leads:
+        save_checkpoint(options.runs / "avatar.safetensors", model.state_dict(), TINY)
+
+
+def ship(options: argparse.Namespace) -> None:
+    """The run's transformer and VAE as the embedded avatar, in half precision."""
+    from . import forcing
+    from .vae_training import save_vae
+
+    state = {name: tensor.half() for name, tensor in _transformer_weights(options).items()}
     save_checkpoint(EMBEDDED_TRANSFORMER, state, forcing.TINY)
+    EMBEDDED_VAE.parent.mkdir(parents=True, exist_ok=True)
+    save_vae(_vae(options), EMBEDDED_VAE)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -123,7 +145,7 @@ def ablate(options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "data": make_data, "vae": train_vae, "latents": make_latents, "forcing": train_transformer, "ship": ship,
-    "evaluate": evaluate, "ablate": ablate,
+    "distill": distil, "evaluate": evaluate, "ablate": ablate,
 }  # fmt: skip
 
 
@@ -135,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--config", choices=["tiny"], default="tiny")
         sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of data, checkpoints and logs")
         sub.add_argument("--threads", type=int, default=2)
-        if name in ("vae", "forcing"):
+        if name in ("vae", "forcing", "distill"):
             sub.add_argument("--steps", type=int, default=FOREVER)
             sub.add_argument("--minutes", type=float, default=math.inf)
             sub.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
@@ -146,6 +168,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--fine-tune", type=Path, help="start from these weights instead of from scratch")
         if name == "forcing":
             sub.add_argument("--muon", action=argparse.BooleanOptionalAction, default=True)
+        if name == "distill":
+            sub.add_argument("--guidance", type=float, default=2.0, help="how much more the teacher hears; 1: as it is")
         if name == "data":
             sub.add_argument("--clips", type=int, default=700)
             sub.add_argument("--held-out", type=int, default=12)
@@ -190,6 +214,12 @@ def _vae_weights(path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.copy(torch.float32) for name, tensor in read_file(path).tensors.items()}
 
 
+def _transformer_weights(options: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """What a finished stage has written, or stage 1 as far as it has come."""
+    finished = options.runs / "avatar.safetensors"
+    return _state(finished) if finished.exists() else averaged_weights(options.runs / "forcing")
+
+
 def _vae(options: argparse.Namespace):
     from ..vae import vae_from_state_dict
 
@@ -216,7 +246,7 @@ def _avatar_of_run(options: argparse.Namespace) -> Avatar:
     from .forcing import TINY
 
     model = AvatarTransformer(TINY)
-    model.load_state_dict(averaged_weights(options.runs / "forcing"))
+    model.load_state_dict(_transformer_weights(options))
     vae = _vae(options)
     return Avatar(model.eval().requires_grad_(False), vae, vae, LogMel(), "run")
 

@@ -110,6 +110,21 @@ class ForcedBatch:
     target: Tensor
     weight: Tensor
 
+    @property
+    def count(self) -> int:
+        """Frames to be denoised; they are the last of the pass."""
+        return self.target.shape[2]
+
+    @property
+    def blocks(self) -> Tensor:
+        """The noisy frames to be denoised, [B, 16, count, h, w]."""
+        return self.latents[:, :16, -self.count :]
+
+    @property
+    def given(self) -> Tensor:
+        """Which of them are given instead, bool [B, 1, count, h, w]."""
+        return self.latents[:, 32:33, -self.count :] == 0
+
 
 class ForcedPass:
     """The transformer over one layout: (latents, labels, features) -> flow of the blocks to be denoised."""
