@@ -25,7 +25,6 @@ from .latents import LatentClips
 from .loop import Draw, LoopSettings, Trainer
 from .losses import flow_loss
 
-
 EXCERPTS = ForcingRecipe(clean=1.0, trained_levels=1.0, silent=0.0)
 
 
