@@ -10,25 +10,28 @@ pytest.importorskip("skia")
 
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.training.loop import LoopSettings, Trainer, averaged_weights
-from joyavatar_core.training.parallel import Share
+from joyavatar_core.training.parallel import Share, shard
 
 STEPS = 12
 
 
-def train(folder) -> None:
+def train(folder, steps: int = STEPS, sharded: bool = False) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+    if sharded:
+        shard(model)
 
     def loss(step, draw):
         x = torch.stack([torch.randn(4, generator=generator) for generator in draw(6)])
         return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean()}
 
-    Trainer(model, LoopSettings(folder, steps=STEPS, warmup=2, log_every=1)).run(loss)
+    Trainer(model, LoopSettings(folder, steps=steps, warmup=2, log_every=1)).run(loss)
 
 
-def one_of_two(rank: int, folder) -> None:
+def one_of_two(rank: int, folder, sharded: bool) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    train(folder / "two")
+    for steps in (STEPS // 2, STEPS):  # stopped half-way and resumed
+        train(folder / "two", steps, sharded)
     distributed.destroy_process_group()
 
 
@@ -37,9 +40,11 @@ def losses(folder) -> list[float]:
     return [float(part.removeprefix("loss=")) for line in lines for part in line.split("\t") if part[:5] == "loss="]
 
 
-def test_two_processes_train_as_one(tmp_path):
-    train(tmp_path / "one")
-    multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_train_as_one(tmp_path, sharded):
+    for steps in (STEPS // 2, STEPS):
+        train(tmp_path / "one", steps)
+    multiprocessing.spawn(one_of_two, (tmp_path, sharded), nprocs=2)
     assert len(losses(tmp_path / "two")) == STEPS  # one process writes
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     one, two = (averaged_weights(tmp_path / name) for name in ("one", "two"))

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from tqdm import tqdm
 
 from .optimizers import make_optimizers
-from .parallel import Share
+from .parallel import Share, gathered, spread
 
 # A step's batch and noise come from generators of its own, so a resumed run sees what an unbroken one would have seen.
 Draw = Callable[[int], list[torch.Generator]]  # size of the batch -> a generator for each sample of this process
@@ -24,6 +25,7 @@ CHECKPOINT = "checkpoint.pt"
 FOREVER = 10**9  # steps
 FINAL_RATE = 0.03  # of the peak learning rate
 EMA_WARMUP = 10
+WHOLE = StateDictOptions(full_state_dict=True)  # one file, whether or not the weights are sharded
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Trainer:
         settings.folder.mkdir(parents=True, exist_ok=True)
         leads, smooth = self.share.leads, None
         log = _open_log(settings.folder) if leads else None
-        last = saved = time.monotonic()
+        last, saved = time.monotonic(), self.seconds
         total = settings.steps if settings.steps < FOREVER else None
         bar = tqdm(total=total, initial=self.step, desc=settings.folder.name, mininterval=5, disable=not leads)
         try:
@@ -92,13 +94,12 @@ class Trainer:
                 bar.update()
                 if log and self.step % settings.log_every == 0:
                     log(self.step, {"smooth": smooth, "rate": self.rate, "minutes": self.seconds / 60} | losses)
-                if leads and now - saved > settings.save_seconds:
+                if self.seconds - saved > settings.save_seconds:
                     self.save()
-                    saved = now
+                    saved = self.seconds
         finally:
             bar.close()
-            if leads:
-                self.save()
+            self.save()
 
     @property
     def progress(self) -> float:
@@ -113,23 +114,24 @@ class Trainer:
         return self.settings.learning_rate * warm * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
 
     def save(self) -> None:
-        """Write everything the next step depends on; the file appears whole or not at all."""
-        state = {
-            "model": self.model.state_dict(), "ema": self.ema,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "step": self.step, "seconds": self.seconds,
-        }  # fmt: skip
-        self.settings.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.settings.checkpoint.with_suffix(f".{os.getpid()}.partial")
-        torch.save(state, partial)
-        partial.replace(self.settings.checkpoint)
+        """Write everything the next step depends on, in one file, whole or not at all. All processes call it."""
+        model, optimizers = get_state_dict(self.model, self.optimizers, options=WHOLE)
+        ema = {name: gathered(tensor) for name, tensor in self.ema.items()}
+        if self.share.leads:
+            state = {"model": model, "ema": ema, "optimizers": optimizers, "step": self.step, "seconds": self.seconds}
+            self.settings.folder.mkdir(parents=True, exist_ok=True)
+            partial = self.settings.checkpoint.with_suffix(f".{os.getpid()}.partial")
+            torch.save(state, partial)
+            partial.replace(self.settings.checkpoint)
+        self.share.wait()
 
     def _resume(self) -> None:
         state = torch.load(self.settings.checkpoint, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.ema = state["ema"]
-        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
+        set_state_dict(
+            self.model, self.optimizers, model_state_dict=state["model"], optim_state_dict=state["optimizers"],
+            options=WHOLE,
+        )  # fmt: skip
+        self.ema = {name: spread(state["ema"][name], like) for name, like in self.ema.items()}
         self.step, self.seconds = state["step"], state["seconds"]
 
     def _update(self, step_loss: StepLoss) -> Mapping[str, Tensor]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import AvatarError
 
@@ -56,6 +58,7 @@ class Share:
     def average_gradients(self, model: nn.Module) -> None:
         """Replace every gradient by its mean over all processes, in one message."""
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        gradients = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]  # averaged already
         if self.world == 1 or not gradients:
             return
         flat = self._sum(torch.cat([gradient.flatten() for gradient in gradients])) / self.world
@@ -66,6 +69,27 @@ class Share:
         if self.world > 1:
             distributed.all_reduce(values)
         return values
+
+
+def shard(model: nn.Module, methods: Iterable[str] = ()) -> nn.Module:
+    """Spread weights, gradients and optimizer state over all processes (FSDP2); `methods` are called beside forward."""
+    if distributed.is_initialized():
+        fully_shard(model)
+        for method in methods:
+            register_fsdp_forward_method(model, method)
+    return model
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that may be sharded."""
+    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+
+
+def spread(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, sharded as `like` is."""
+    if not isinstance(like, DTensor):
+        return tensor.to(like.device)
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
 @contextmanager
