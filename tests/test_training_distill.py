@@ -12,6 +12,7 @@ from torch import nn
 pytest.importorskip("skia")
 
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.training.configs import TINY
 from joyavatar_core.training.distill import (
     DistillRecipe,
     clean_estimate,
@@ -20,11 +21,13 @@ from joyavatar_core.training.distill import (
     matching_losses,
     noised,
     rollouts,
+    without_past,
 )
-from joyavatar_core.training.forcing import TINY, ForcedPass, ForcingRecipe, forcing_batch, new_transformer
+from joyavatar_core.training.forcing import ForcedPass, ForcingRecipe, forcing_batch
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.parallel import Share
+from joyavatar_core.training.weights import new_transformer
 
 SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
 EXCERPTS = ForcingRecipe(blocks=3, batch=2, clean=1.0, trained_levels=1.0, silent=0.0)
@@ -52,7 +55,7 @@ def clips() -> LatentClips:
 
 @pytest.fixture
 def batch(clips, teacher):
-    return forcing_batch(clips, EXCERPTS, ForcedPass(teacher, EXCERPTS, 3).layout, draw(2))
+    return forcing_batch(clips, EXCERPTS, ForcedPass(teacher, EXCERPTS.layout(3)).layout, draw(2))
 
 
 def test_rollouts_are_what_the_sampler_makes(teacher, clips):
@@ -65,7 +68,7 @@ def test_rollouts_are_what_the_sampler_makes(teacher, clips):
 
 
 def test_given_frames_stay(teacher, batch):
-    one = ForcedPass(teacher, EXCERPTS, 3)
+    one = ForcedPass(teacher, EXCERPTS.layout(3))
     assert batch.given[:, :, 0].all()
     assert not batch.given[:, :, 1:].any()
     assert torch.equal(clean_estimate(one, batch)[:, :, 0], batch.blocks[:, :, 0])
@@ -77,7 +80,7 @@ def test_given_frames_stay(teacher, batch):
 
 
 def test_no_guidance_is_the_teacher_itself(teacher, batch):
-    one = ForcedPass(teacher, EXCERPTS, 3)
+    one = ForcedPass(teacher, EXCERPTS.layout(3))
     assert torch.equal(guided(one, batch, 1), clean_estimate(one, batch))
     assert not torch.allclose(guided(one, batch, 3), clean_estimate(one, batch))
 
@@ -106,8 +109,20 @@ def test_only_the_one_whose_turn_it_is_moves(teacher, batch):
 
 def test_distilling_resumes_and_changes_the_student(teacher, clips, tmp_path):
     before = copy.deepcopy(teacher.state_dict())
-    distil(teacher, clips, LoopSettings(tmp_path, steps=2, warmup=1), RECIPE)
-    student = distil(teacher, clips, LoopSettings(tmp_path, steps=4, warmup=1), RECIPE)
-    after = student.state_dict()
+    distil(copy.deepcopy(teacher), teacher, clips, LoopSettings(tmp_path, steps=2, warmup=1), RECIPE)
+    after = distil(copy.deepcopy(teacher), teacher, clips, LoopSettings(tmp_path, steps=4, warmup=1), RECIPE)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+
+
+def test_judges_that_are_not_causal_see_the_blocks_alone(teacher, batch):
+    pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
+    noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
+    recipe = dataclasses.replace(RECIPE, guidance=1.0, judge_together=True)
+    before = matching_losses(pair, teacher, recipe, batch, 3, noise, u, False)["critic"]
+    same = matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)
+    assert same["matching"] < 1e-8  # the judges agree, whatever the student makes
+    assert torch.equal(same["critic"], before)
+    alone = without_past(batch)
+    assert alone.latents.shape[2] == batch.count
+    assert torch.equal(alone.blocks, batch.blocks)

@@ -12,7 +12,8 @@ pytest.importorskip("skia")
 
 from joyavatar_core.kv_cache import KVCache
 from joyavatar_core.model.transformer import SelfContext
-from joyavatar_core.training.forcing import TINY, ForcedPass, ForcingRecipe, forcing_batch, new_transformer
+from joyavatar_core.training.configs import TINY
+from joyavatar_core.training.forcing import ForcedPass, ForcingRecipe, forcing_batch
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.layout import COPY, PAST, TARGET, Layout
 from joyavatar_core.training.loop import LoopSettings, Trainer
@@ -20,6 +21,7 @@ from joyavatar_core.training.losses import box_weight, flow_loss
 from joyavatar_core.training.parallel import Share
 from joyavatar_core.training.vae_start import start_linear
 from joyavatar_core.training.vae_training import fold_statistics
+from joyavatar_core.training.weights import new_transformer
 from joyavatar_core.vae import StreamingVAE
 from joyavatar_core.vae.wan import WAN_MEAN, WAN_STD
 
@@ -114,7 +116,7 @@ def small_batch(copies: int):
     recipe = ForcingRecipe(blocks=3, batch=2, copies=copies, clean=1.0)
     model = new_transformer(SMALL)
     nn.init.normal_(model.head.head.weight, std=0.1)
-    one = ForcedPass(model, recipe, copies)
+    one = ForcedPass(model, recipe.layout(copies))
     return model, one, forcing_batch(clips, recipe, one.layout, first_draw(2))
 
 

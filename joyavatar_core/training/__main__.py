@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from ..avatar import EMBEDDED_TRANSFORMER, EMBEDDED_VAE, Avatar, load_avatar
-from ..checkpoints import open_checkpoint, save_checkpoint
+from ..checkpoints import save_checkpoint
 from ..checkpoints.reader import read_file
 from ..errors import AvatarError
+from .configs import CONFIGS
 from .dataset import write_dataset
 from .loop import FOREVER, LoopSettings, averaged_weights
 from .parallel import Share, process_group
@@ -67,40 +68,47 @@ def make_latents(options: argparse.Namespace) -> None:
 def train_transformer(options: argparse.Namespace) -> None:
     """Stage 1 of the transformer, from scratch or from `--fine-tune`; writes runs/avatar.safetensors."""
     from . import forcing
+    from .weights import start_from
 
+    chosen = CONFIGS[options.config]
     recipe = forcing.ForcingRecipe(batch=options.batch or forcing.ForcingRecipe.batch)
-    start = _state(options.fine_tune) if options.fine_tune else None
-    settings = _settings(options, "forcing", 1.5e-3, muon=options.muon)
-    model = forcing.train_forcing(_latents(options), settings, recipe, forcing.TINY, start, options.compile)
-    if Share.mine().leads:
-        save_checkpoint(options.runs / "avatar.safetensors", model.state_dict(), forcing.TINY)
+    start = start_from(options.fine_tune, chosen.model, options.base) if options.fine_tune else None
+    settings = _settings(options, "forcing", chosen.rates[0], muon=chosen.muon)
+    weights = forcing.train_forcing(
+        _latents(options), settings, recipe, chosen.model, start, options.compile, sharded=options.shard
+    )
+    _finish(options, weights)
 
 
 def distil(options: argparse.Namespace) -> None:
     """Stage 2, on rollouts of its own, from stage 1's weights; writes runs/avatar.safetensors."""
     from ..model.transformer import AvatarTransformer
     from . import distill
-    from .forcing import TINY
+    from .weights import start_from
 
-    teacher = AvatarTransformer(TINY)
-    teacher.load_state_dict(
-        _state(options.fine_tune) if options.fine_tune else averaged_weights(options.runs / "forcing")
-    )
-    excerpts = dataclasses.replace(distill.EXCERPTS, batch=options.batch or 4)
-    recipe = distill.DistillRecipe(guidance=options.guidance, excerpts=excerpts)
-    settings = _settings(options, "distill", 1e-4, weight_decay=0.0)
-    model = distill.distil(teacher, _latents(options), settings, recipe)
-    if Share.mine().leads:
-        save_checkpoint(options.runs / "avatar.safetensors", model.state_dict(), TINY)
+    chosen = CONFIGS[options.config]
+    begin = start_from(options.fine_tune, chosen.model) if options.fine_tune else None
+    begin = begin or averaged_weights(options.runs / "forcing")
+    if chosen.judge_together and not options.teacher:
+        raise AvatarError(f"The config {options.config} is distilled from a public model; give it as --teacher.")
+    likely = start_from(options.teacher, chosen.model, options.base) if options.teacher else begin
+    student, teacher = AvatarTransformer(chosen.model), AvatarTransformer(chosen.model)
+    student.load_state_dict(begin)
+    teacher.load_state_dict(likely)
+    recipe = distill.DistillRecipe(
+        guidance=options.guidance, judge_together=chosen.judge_together,
+        excerpts=dataclasses.replace(distill.EXCERPTS, batch=options.batch or distill.EXCERPTS.batch),
+    )  # fmt: skip
+    settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)
+    _finish(options, distill.distil(student, teacher, _latents(options), settings, recipe, sharded=options.shard))
 
 
 def ship(options: argparse.Namespace) -> None:
     """The run's transformer and VAE as the embedded avatar, in half precision."""
-    from . import forcing
     from .vae_training import save_vae
 
     state = {name: tensor.half() for name, tensor in _transformer_weights(options).items()}
-    save_checkpoint(EMBEDDED_TRANSFORMER, state, forcing.TINY)
+    save_checkpoint(EMBEDDED_TRANSFORMER, state, CONFIGS[options.config].model)
     EMBEDDED_VAE.parent.mkdir(parents=True, exist_ok=True)
     save_vae(_vae(options), EMBEDDED_VAE)
 
@@ -154,9 +162,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.__doc__)
-        sub.add_argument("--config", choices=["tiny"], default="tiny")
+        sub.add_argument("--config", choices=list(CONFIGS), default="tiny")
         sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of data, checkpoints and logs")
         sub.add_argument("--threads", type=int, default=2)
+        sub.add_argument("--vae", type=Path, help="instead of the run's own")
+        sub.add_argument("--audio-encoder", type=Path, help="wav2vec2-base, for the config that hears through it")
         if name in ("vae", "forcing", "distill"):
             sub.add_argument("--steps", type=int, default=FOREVER)
             sub.add_argument("--minutes", type=float, default=math.inf)
@@ -166,9 +176,11 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--seed", type=int, default=0)
             sub.add_argument("--compile", action="store_true", help="pays where compiling takes less than training")
             sub.add_argument("--fine-tune", type=Path, help="start from these weights instead of from scratch")
-        if name == "forcing":
-            sub.add_argument("--muon", action=argparse.BooleanOptionalAction, default=True)
+        if name in ("forcing", "distill"):
+            sub.add_argument("--base", type=Path, help="the model that a LoRA release to start from was trained on")
+            sub.add_argument("--shard", action="store_true", help="spread weights over torchrun's processes (FSDP2)")
         if name == "distill":
+            sub.add_argument("--teacher", type=Path, help="a public model to be distilled; stage 1 without it")
             sub.add_argument("--guidance", type=float, default=2.0, help="how much more the teacher hears; 1: as it is")
         if name == "data":
             sub.add_argument("--clips", type=int, default=700)
@@ -205,25 +217,24 @@ def _clips(options: argparse.Namespace) -> list[Path]:
     return paths
 
 
-def _state(path: Path) -> dict[str, torch.Tensor]:
-    checkpoint = open_checkpoint(path)
-    return {name: tensor.float() for name, tensor in checkpoint.state_dict().items()}
-
-
 def _vae_weights(path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.copy(torch.float32) for name, tensor in read_file(path).tensors.items()}
 
 
 def _transformer_weights(options: argparse.Namespace) -> dict[str, torch.Tensor]:
     """What a finished stage has written, or stage 1 as far as it has come."""
+    from .weights import read_weights
+
     finished = options.runs / "avatar.safetensors"
-    return _state(finished) if finished.exists() else averaged_weights(options.runs / "forcing")
+    if finished.exists():
+        return read_weights(finished)
+    return averaged_weights(options.runs / "forcing")
 
 
 def _vae(options: argparse.Namespace):
     from ..vae import vae_from_state_dict
 
-    path = options.runs / "vae.safetensors"
+    path = options.vae or options.runs / "vae.safetensors"
     path = path if path.exists() else EMBEDDED_VAE
     if not path.exists():
         raise AvatarError("There is no trained VAE yet; train it with the command 'vae'.")
@@ -231,9 +242,20 @@ def _vae(options: argparse.Namespace):
 
 
 def _latents(options: argparse.Namespace):
+    from ..audio import Wav2Vec2
     from .latents import latent_clips
 
-    return latent_clips(_clips(options), _vae(options), options.runs / "latents")
+    encoder = None
+    if CONFIGS[options.config].model.audio_features == "wav2vec2":
+        if not options.audio_encoder:
+            raise AvatarError(f"The config {options.config} hears through wav2vec2; give it as --audio-encoder.")
+        encoder = Wav2Vec2.load(options.audio_encoder)
+    return latent_clips(_clips(options), _vae(options), options.runs / "latents", encoder)
+
+
+def _finish(options: argparse.Namespace, weights: dict[str, torch.Tensor]) -> None:
+    if Share.mine().leads:
+        save_checkpoint(options.runs / "avatar.safetensors", weights, CONFIGS[options.config].model)
 
 
 def _judged(options: argparse.Namespace) -> Avatar:
@@ -243,9 +265,8 @@ def _judged(options: argparse.Namespace) -> Avatar:
 def _avatar_of_run(options: argparse.Namespace) -> Avatar:
     from ..audio import LogMel
     from ..model.transformer import AvatarTransformer
-    from .forcing import TINY
 
-    model = AvatarTransformer(TINY)
+    model = AvatarTransformer(CONFIGS[options.config].model)
     model.load_state_dict(_transformer_weights(options))
     vae = _vae(options)
     return Avatar(model.eval().requires_grad_(False), vae, vae, LogMel(), "run")

@@ -22,8 +22,11 @@ from ..sampling.presets import Preset, preset
 from ..sampling.stream import AvatarStream
 from .forcing import ForcedBatch, ForcedPass, ForcingRecipe, forcing_batch
 from .latents import LatentClips
+from .layout import Layout
 from .loop import Draw, LoopSettings, Trainer
 from .losses import flow_loss
+from .parallel import shard
+from .weights import SHARDED_METHODS
 
 EXCERPTS = ForcingRecipe(clean=1.0, trained_levels=1.0, silent=0.0)
 
@@ -39,6 +42,7 @@ class DistillRecipe:
     critic_steps: int = 3
     guidance: float = 2.0
     score_shift: float = 3.0
+    judge_together: bool = False
     excerpts: ForcingRecipe = EXCERPTS
 
 
@@ -51,19 +55,22 @@ def matching_losses(
     `pair` holds "student" and "critic". `noise` is like the batch's target; `u` [B] in 0 ... 1 says at which level the
     judges look at each sample.
     """
-    student, critic, likely_by = (
-        ForcedPass(model, recipe.excerpts, copies) for model in (pair["student"], pair["critic"], teacher)
+    layout = recipe.excerpts.layout(copies)
+    judged = Layout.together(layout.blocks, layout.size) if recipe.judge_together else layout
+    student, critic, judge = (
+        ForcedPass(*one) for one in ((pair["student"], layout), (pair["critic"], judged), (teacher, judged))
     )
     with torch.set_grad_enabled(student_moves):
         made = clean_estimate(student, batch)
     sigma = shifted_sigma(0.02 + 0.96 * u, recipe.score_shift)
     level = sigma.view(-1, 1, 1, 1, 1)
-    looked_at = noised(batch, (1 - level) * made.detach() + level * noise, sigma)
+    seen = without_past(batch) if recipe.judge_together else batch
+    looked_at = noised(seen, (1 - level) * made.detach() + level * noise, sigma)
     flow = critic(looked_at.latents, looked_at.labels, looked_at.features)
     losses = {"critic": flow_loss(flow, noise - made.detach(), batch.weight)}
     if student_moves:
         with torch.no_grad():
-            likely = guided(likely_by, looked_at, recipe.guidance)
+            likely = guided(judge, looked_at, recipe.guidance)
             own = looked_at.blocks - level * flow.float()
             scale = (made - likely).abs().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-3)
             better = made - (own - likely) / scale
@@ -84,6 +91,14 @@ def noised(batch: ForcedBatch, blocks: Tensor, sigma: Tensor) -> ForcedBatch:
     latents[:, :16, -batch.count :] = torch.where(batch.given, batch.blocks, blocks)
     labels[:, -batch.count :] = 1000 * sigma[:, None]
     return replace(batch, latents=latents, labels=labels)
+
+
+def without_past(batch: ForcedBatch) -> ForcedBatch:
+    """Only the blocks to be denoised, with nothing before them."""
+    own = slice(-batch.count, None)
+    return replace(
+        batch, latents=batch.latents[:, :, own], labels=batch.labels[:, own], features=batch.features[:, own]
+    )
 
 
 def guided(one: ForcedPass, batch: ForcedBatch, guidance: float) -> Tensor:
@@ -116,19 +131,23 @@ def rollouts(
 
 
 def distil(
+    student: AvatarTransformer,
     teacher: AvatarTransformer,
     clips: LatentClips,
     settings: LoopSettings,
     recipe: DistillRecipe = DistillRecipe(),
     bfloat16: bool = True,
-) -> AvatarTransformer:
-    """Train until the settings' limit; returns the student's averaged weights."""
+    sharded: bool = False,
+) -> dict[str, Tensor]:
+    """Train until the settings' limit; the critic starts as the teacher. Returns the student's averaged weights."""
     torch.manual_seed(settings.seed)
     excerpts = recipe.excerpts
-    pair = nn.ModuleDict({name: copy.deepcopy(teacher) for name in ("student", "critic")}).requires_grad_(True)
+    pair = nn.ModuleDict({"student": student, "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     teacher.eval().requires_grad_(False)
+    for model in (*pair.values(), teacher) if sharded else ():
+        shard(model, SHARDED_METHODS)
     trainer = Trainer(pair, settings)
-    layouts = {copies: ForcedPass(teacher, excerpts, copies).layout for copies in (0, excerpts.copies)}
+    layouts = {copies: excerpts.layout(copies) for copies in (0, excerpts.copies)}
     sampler, pool = preset("checkpoint", teacher.config), Pool(pair["student"], clips, recipe)
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
@@ -142,8 +161,8 @@ def distil(
             return matching_losses(pair, teacher, recipe, batch, copies, noise, u, moves)
 
     trainer.run(step_loss)
-    pair.load_state_dict(trainer.ema)
-    return pair["student"].eval()
+    mark = "student."
+    return {name.removeprefix(mark): one for name, one in trainer.averaged().items() if name.startswith(mark)}
 
 
 class Pool:

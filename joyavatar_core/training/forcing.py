@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import AvatarConfig
 from ..model.transformer import AvatarTransformer, SelfContext
@@ -16,14 +16,8 @@ from .latents import LatentClips
 from .layout import COPY, PAST, TARGET, Layout
 from .loop import Draw, LoopSettings, Trainer
 from .losses import box_weight, flow_loss
-
-LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))
-
-TINY = AvatarConfig(
-    dim=192, ffn_dim=768, num_heads=3, num_layers=8, text_dim=16, freq_dim=64, audio_dim=64, audio_hidden=64,
-    text_tokens=1, audio_features="log-mel", levels=LEVELS, shift=5.0, trained_positions=15, width=128, height=128,
-    preset={"psb": {"first": 8}, "mci": {"frames": 3, "noise": 0.25}, "urcr": {"sinks": 3, "recent": 6}},
-)  # fmt: skip
+from .parallel import shard
+from .weights import SHARDED_METHODS, new_transformer
 
 
 @dataclass(frozen=True)
@@ -48,23 +42,12 @@ class ForcingRecipe:
     joined: float = 0.35
     silent: float = 0.08
     trained_levels: float = 0.6
+    levels: tuple[float, ...] = (1.0, 0.9375, 5 / 6, 0.625)
     mouth_weight: float = 4.0
 
-
-def new_transformer(config: AvatarConfig) -> AvatarTransformer:
-    """A transformer that starts as Wan's does: Xavier matrices, small embeddings, a head of zeros."""
-    model = AvatarTransformer(config)
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-    nn.init.xavier_uniform_(model.patch_embedding.weight.flatten(1))
-    for embedding in (model.text_embedding, model.time_embedding):
-        nn.init.normal_(embedding[0].weight, std=0.02)
-    for owner in (*model.blocks, model.head):
-        nn.init.normal_(owner.modulation, std=config.dim**-0.5)
-    nn.init.zeros_(model.head.head.weight)
-    return model
+    def layout(self, copies: int) -> Layout:
+        """What a pass with so many injected frames a block looks like."""
+        return Layout.of(self.blocks, self.size, copies)
 
 
 def train_forcing(
@@ -75,14 +58,17 @@ def train_forcing(
     start: dict[str, Tensor] | None = None,
     compiled: bool = False,
     bfloat16: bool = True,
-) -> AvatarTransformer:
+    sharded: bool = False,
+) -> dict[str, Tensor]:
     """Train until the settings' limit, from scratch or from the weights `start`; returns the averaged weights."""
     torch.manual_seed(settings.seed)
     model = new_transformer(config)
     if start is not None:
         model.load_state_dict(start)
+    if sharded:
+        shard(model, SHARDED_METHODS)
     trainer = Trainer(model, settings)
-    passes = {copies: ForcedPass(model, recipe, copies) for copies in {0, recipe.copies}}
+    passes = {copies: ForcedPass(model, recipe.layout(copies)) for copies in {0, recipe.copies}}
     runs: dict[int, Callable] = {
         copies: torch.compile(one, dynamic=False) if compiled else one for copies, one in passes.items()
     }
@@ -95,8 +81,7 @@ def train_forcing(
         return {"loss": flow_loss(flow, batch.target, batch.weight)}
 
     trainer.run(step_loss)
-    model.load_state_dict(trainer.ema)
-    return model.eval()
+    return trainer.averaged()
 
 
 @dataclass(frozen=True)
@@ -129,9 +114,8 @@ class ForcedBatch:
 class ForcedPass:
     """The transformer over one layout: (latents, labels, features) -> flow of the blocks to be denoised."""
 
-    def __init__(self, model: AvatarTransformer, recipe: ForcingRecipe, copies: int) -> None:
-        self.model = model
-        self.layout = Layout.of(recipe.blocks, recipe.size, copies)
+    def __init__(self, model: AvatarTransformer, layout: Layout) -> None:
+        self.model, self.layout = model, layout
         self.first_target = self.layout.of_kind(TARGET)[0].start
         self.text = torch.zeros(1, model.config.text_tokens, model.config.text_dim)
 
@@ -190,7 +174,7 @@ def _sample(clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator
         elif segment.kind == COPY:
             sigma = copy_sigma
         elif chance(recipe.trained_levels):
-            sigma = LEVELS[draw(0, len(LEVELS) - 1)][1]
+            sigma = recipe.levels[draw(0, len(recipe.levels) - 1)]
         else:
             sigma = shifted_sigma(uniform(), 3.0)
         sigmas += [sigma] * len(segment.frames)

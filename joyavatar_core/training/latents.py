@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..audio import ArrayAudio, AudioFeatures, LogMel
+from ..audio import ArrayAudio, AudioFeatures, FeatureEncoder, LogMel
 from ..vae import StreamingVAE
 from ..vae.wan import PIXELS_PER_LATENT
 from .clips import LATENT_FRAMES, Clip
@@ -31,7 +31,12 @@ class LatentClips:
 
 
 def latent_clips(
-    paths: Sequence[Path], vae: StreamingVAE, folder: Path, fps: int = 16, block_frames: int = 3
+    paths: Sequence[Path],
+    vae: StreamingVAE,
+    folder: Path,
+    encoder: FeatureEncoder | None = None,
+    fps: int = 16,
+    block_frames: int = 3,
 ) -> LatentClips:
     """The clips as latents; each is encoded once and kept in `folder`, so a kill loses one clip's work at most."""
     from safetensors.torch import load_file, save_file
@@ -42,7 +47,7 @@ def latent_clips(
     own = [path for path in paths[share.rank :: share.world] if not (folder / path.name).exists()]
     for path in tqdm(own, desc="latents", unit="clip", mininterval=5, disable=not share.leads):
         partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        save_file(encode_clip(load_clip(path), vae, fps, block_frames), partial)
+        save_file(encode_clip(load_clip(path), vae, encoder or LogMel(), fps, block_frames), partial)
         partial.replace(folder / path.name)
     share.wait()
     clips = [load_file(folder / path.name) for path in paths]
@@ -50,13 +55,15 @@ def latent_clips(
 
 
 @torch.no_grad()
-def encode_clip(clip: Clip, vae: StreamingVAE, fps: int, block_frames: int) -> dict[str, Tensor]:
+def encode_clip(
+    clip: Clip, vae: StreamingVAE, encoder: FeatureEncoder, fps: int, block_frames: int
+) -> dict[str, Tensor]:
     """One clip's latents [16, L, h, w], features [L, 4, audio_dim] and boxes [L, 4]."""
     video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.autocast("cpu", torch.bfloat16):  # off by 0.014 of a deviation, in two thirds of the time
         latents = vae.encode(video)[0]
     count = latents.shape[1]
-    audio = AudioFeatures(ArrayAudio(clip.waveform, clip.sample_rate), LogMel(), fps, block_frames)
+    audio = AudioFeatures(ArrayAudio(clip.waveform, clip.sample_rate), encoder, fps, block_frames)
     box = torch.from_numpy(clip.box)
     box = torch.cat([box[:1].expand(LATENT_FRAMES - 1, -1), box]).unflatten(0, (-1, LATENT_FRAMES))
     corners = torch.cat([box[..., :2].amin(1), box[..., 2:].amax(1)], dim=-1)

@@ -59,6 +59,12 @@ class Layout:
             add(TARGET, block, range(block * size, (block + 1) * size), [*range(block), *own])
         return cls(blocks, size, copies, tuple(segments))
 
+    @classmethod
+    def together(cls, blocks: int, size: int) -> Layout:
+        """All blocks as one, each seeing all: how models that are not causal look at a video."""
+        whole = Segment(TARGET, 0, tuple(range(blocks * size)), 0, (0,))
+        return cls(blocks, size, 0, (whole,))
+
     @property
     def frames(self) -> list[int]:
         """The frame number, and position, of every frame of the pass."""

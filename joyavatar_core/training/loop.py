@@ -101,6 +101,10 @@ class Trainer:
             bar.close()
             self.save()
 
+    def averaged(self) -> dict[str, Tensor]:
+        """The averaged weights, whole. All processes call it."""
+        return {name: gathered(tensor) for name, tensor in self.ema.items()}
+
     @property
     def progress(self) -> float:
         """Share of the run that is done, by steps or by minutes."""
@@ -116,7 +120,7 @@ class Trainer:
     def save(self) -> None:
         """Write everything the next step depends on, in one file, whole or not at all. All processes call it."""
         model, optimizers = get_state_dict(self.model, self.optimizers, options=WHOLE)
-        ema = {name: gathered(tensor) for name, tensor in self.ema.items()}
+        ema = self.averaged()
         if self.share.leads:
             state = {"model": model, "ema": ema, "optimizers": optimizers, "step": self.step, "seconds": self.seconds}
             self.settings.folder.mkdir(parents=True, exist_ok=True)

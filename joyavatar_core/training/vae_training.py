@@ -84,7 +84,7 @@ def train_vae(
 
     run = torch.compile(losses, dynamic=False) if compiled else losses
     trainer.run(lambda step, draw: run(*vae_batch(paths, recipe, step, draw)))
-    vae.load_state_dict(trainer.ema)
+    vae.load_state_dict(trainer.averaged())
     return vae.eval()
 
 

@@ -1,0 +1,36 @@
+"""What can be trained: the avatar that comes with the project, and a student of the public models' size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import EXACT_LEVELS, AvatarConfig
+
+PRESET = {"psb": {"first": 8}, "mci": {"frames": 3, "noise": 0.25}, "urcr": {"sinks": 3, "recent": 6}}
+
+TINY = AvatarConfig(
+    dim=192, ffn_dim=768, num_heads=3, num_layers=8, text_dim=16, freq_dim=64, audio_dim=64, audio_hidden=64,
+    text_tokens=1, audio_features="log-mel", levels=EXACT_LEVELS, shift=5.0, trained_positions=15, width=128,
+    height=128, preset=PRESET,
+)  # fmt: skip
+LARGE = AvatarConfig(levels=EXACT_LEVELS, trained_positions=15, preset=PRESET)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and how its stages are run.
+
+    muon: whether stage 1 uses it. rates: learning rates of stage 1 and 2. judge_together: whether stage 2's teacher
+    is a public model that sees a video at once, instead of our causal stage 1.
+    """
+
+    model: AvatarConfig
+    muon: bool
+    rates: tuple[float, float]
+    judge_together: bool
+
+
+CONFIGS = {
+    "tiny": Trained(TINY, muon=True, rates=(1.5e-3, 1e-4), judge_together=False),
+    "1.3b": Trained(LARGE, muon=False, rates=(1e-5, 2e-6), judge_together=True),
+}
