@@ -73,7 +73,7 @@ def train_transformer(options: argparse.Namespace) -> None:
     chosen = CONFIGS[options.config]
     recipe = forcing.ForcingRecipe(batch=options.batch or forcing.ForcingRecipe.batch)
     start = start_from(options.fine_tune, chosen.model, options.base) if options.fine_tune else None
-    settings = _settings(options, "forcing", chosen.rates[0], muon=chosen.muon)
+    settings = _settings(options, "forcing", chosen.rates[0])
     weights = forcing.train_forcing(
         _latents(options), settings, recipe, chosen.model, start, options.compile, sharded=options.shard
     )

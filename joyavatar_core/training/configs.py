@@ -20,17 +20,16 @@ LARGE = AvatarConfig(levels=EXACT_LEVELS, trained_positions=15, preset=PRESET)
 class Trained:
     """A model and how its stages are run.
 
-    muon: whether stage 1 uses it. rates: learning rates of stage 1 and 2. judge_together: whether stage 2's teacher
+    rates: learning rates of stage 1 and 2. judge_together: whether stage 2's teacher
     is a public model that sees a video at once, instead of our causal stage 1.
     """
 
     model: AvatarConfig
-    muon: bool
     rates: tuple[float, float]
     judge_together: bool
 
 
 CONFIGS = {
-    "tiny": Trained(TINY, muon=True, rates=(1.5e-3, 1e-4), judge_together=False),
-    "1.3b": Trained(LARGE, muon=False, rates=(1e-5, 2e-6), judge_together=True),
+    "tiny": Trained(TINY, rates=(1.5e-3, 1e-4), judge_together=False),
+    "1.3b": Trained(LARGE, rates=(1e-5, 2e-6), judge_together=True),
 }

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.optim import AdamW
 from tqdm import tqdm
 
-from .optimizers import make_optimizers
 from .parallel import Share, gathered, spread
+from .parameters import parameter_groups
 
 # A step's batch and noise come from generators of its own, so a resumed run sees what an unbroken one would have seen.
 Draw = Callable[[int], list[torch.Generator]]  # size of the batch -> a generator for each sample of this process
@@ -32,7 +33,7 @@ WHOLE = StateDictOptions(full_state_dict=True)  # one file, whether or not the w
 class LoopSettings:
     """How long and how fast to train; `steps` and `minutes` are both limits, whichever comes first ends the run.
 
-    by_inputs, muon: see `make_optimizers`.
+    by_inputs: see `parameter_groups`.
     ema: decay of the averaged weights; save_seconds: at most this much is lost by a kill; beta2: Adam's.
     """
 
@@ -43,7 +44,6 @@ class LoopSettings:
     warmup: int = 100
     beta2: float = 0.99
     by_inputs: bool = False
-    muon: bool = False
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.998
@@ -67,9 +67,8 @@ class Trainer:
         self.model, self.settings, self.share = model, settings, Share.mine()
         self.step, self.seconds = 0, 0.0
         self.ema = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        self.optimizers = make_optimizers(
-            model, settings.weight_decay, settings.beta2, settings.by_inputs, settings.muon
-        )
+        groups = parameter_groups(model, settings.weight_decay, settings.by_inputs)
+        self.optimizer = AdamW(groups, betas=(0.9, settings.beta2), fused=True)
         if settings.resume and settings.checkpoint.exists():
             self._resume()
 
@@ -119,10 +118,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write everything the next step depends on, in one file, whole or not at all. All processes call it."""
-        model, optimizers = get_state_dict(self.model, self.optimizers, options=WHOLE)
+        model, optimizer = get_state_dict(self.model, self.optimizer, options=WHOLE)
         ema = self.averaged()
         if self.share.leads:
-            state = {"model": model, "ema": ema, "optimizers": optimizers, "step": self.step, "seconds": self.seconds}
+            state = {"model": model, "ema": ema, "optimizer": optimizer, "step": self.step, "seconds": self.seconds}
             self.settings.folder.mkdir(parents=True, exist_ok=True)
             partial = self.settings.checkpoint.with_suffix(f".{os.getpid()}.partial")
             torch.save(state, partial)
@@ -132,7 +131,7 @@ class Trainer:
     def _resume(self) -> None:
         state = torch.load(self.settings.checkpoint, map_location="cpu", weights_only=True)
         set_state_dict(
-            self.model, self.optimizers, model_state_dict=state["model"], optim_state_dict=state["optimizers"],
+            self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"],
             options=WHOLE,
         )  # fmt: skip
         self.ema = {name: spread(state["ema"][name], like) for name, like in self.ema.items()}
@@ -140,15 +139,14 @@ class Trainer:
 
     def _update(self, step_loss: StepLoss) -> Mapping[str, Tensor]:
         settings = self.settings
-        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+        for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group["scale"]
         losses = step_loss(self.step, lambda batch: self.share.generators(settings.seed, self.step, batch))
         losses["loss"].backward()
         self.share.average_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(settings.ema, self.step / (EMA_WARMUP + self.step))
         with torch.no_grad():

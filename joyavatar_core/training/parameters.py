@@ -1,0 +1,21 @@
+"""The trained parameters by what they take of the learning rate and of weight decay."""
+
+from __future__ import annotations
+
+from torch import nn
+
+INPUTS = 64  # of a layer that learns at the full rate, where rates are scaled by inputs
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, by_inputs: bool = False) -> list[dict[str, object]]:
+    """The trained parameters by their share of the learning rate; weight decay for matrices and kernels only.
+
+    by_inputs: layers with many inputs learn more slowly, as in muP (arXiv 2203.03466), so that a step of Adam moves
+    every layer's output alike; needed where training starts from weights that are worth keeping.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        matrix = parameter.ndim > 1 and parameter[0].numel() > 1
+        scale = min(1.0, INPUTS / parameter[0].numel()) if by_inputs and matrix else 1.0
+        groups.setdefault((scale, weight_decay if matrix else 0.0), []).append(parameter)
+    return [{"params": p, "scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
