@@ -16,7 +16,7 @@ from .config import AvatarConfig
 from .errors import AvatarError
 from .model.attention import attention_backend
 from .model.transformer import AvatarTransformer
-from .portrait import check_size, load_portrait
+from .portrait import check_size, check_trained_size, load_portrait
 from .sampling.presets import Preset
 from .sampling.stream import AvatarStream
 from .stand_in import STAND_IN, stand_in_state_dict
@@ -73,8 +73,9 @@ class Avatar:
         on_step. Raises AvatarError for whatever cannot work.
         """
         width, height = size or self.size()
-        check_size(width, height)
         config = self.config
+        check_size(width, height)
+        check_trained_size(width, height, config)
         reference = None
         if config.has_reference:
             reference = self.encode_portrait(load_portrait(portrait, width, height))
@@ -107,15 +108,20 @@ def load_avatar(
 ) -> Avatar:
     """Load an avatar from files, or the one that comes with the project (`embedded`).
 
-    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model. dtype None keeps the file's.
+    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model. dtype None keeps the file's;
+    the embedded avatar, stored in half precision to be small, then runs in float32, as it was trained.
     Raises AvatarError for files that are not what they should be or do not belong together.
     """
     checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
         weights, base=base, lora_alpha=lora_alpha, lora_rank=lora_rank
     )  # fmt: skip
+    if weights == EMBEDDED:
+        dtype = dtype or torch.float32
     config = checkpoint.config
     if not config.trained:
-        log.warning("seeded stand-in weights, not a trained avatar: everything runs, the picture means nothing")
+        log.warning(
+            "no trained avatar in this copy: seeded stand-in weights, the picture means nothing"
+        )
     if weights != EMBEDDED and vae == EMBEDDED:
         raise AvatarError(
             f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}' "
@@ -146,6 +152,8 @@ def open_embedded() -> Checkpoint:
 def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
     """The VAE that encodes the portrait, with the checkpoint's latent statistics."""
     if path == EMBEDDED and not EMBEDDED_VAE.exists():
+        if EMBEDDED_TRANSFORMER.exists():
+            raise AvatarError("The embedded avatar's VAE is missing from this copy; install the pack again.")
         return stand_in_vae()
     vae = _read_vae(EMBEDDED_VAE if path == EMBEDDED else path, config)
     if not isinstance(vae, StreamingVAE):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .config import AvatarConfig
 from .errors import AvatarError
 
 # Pillow refuses 179 Mpx as a likely decompression bomb. 20,000 x 20,000 is a real scan: at this limit a picture decodes
@@ -64,6 +65,15 @@ def check_size(width: int, height: int) -> None:
             raise AvatarError(
                 f"The picture size is {width}x{height}, expected multiples of 16 from {SIDES[0]} to {SIDES[1]}."
             )
+
+
+def check_trained_size(width: int, height: int, config: AvatarConfig) -> None:
+    """Raises AvatarError for a picture (pixels) with more of them than the checkpoint was trained on."""
+    if width * height > config.width * config.height:
+        raise AvatarError(
+            f"The picture is {width}x{height}, more pixels than the {config.width}x{config.height} this checkpoint was "
+            "trained on, and would fall apart; use the checkpoint's size and upscale the finished frames."
+        )
 
 
 def to_uint8(video: torch.Tensor) -> torch.Tensor:

@@ -111,12 +111,3 @@ def warn_about_compile(model: ModelPatcher) -> None:
     """Say that TorchCompileModel, which hooks into the host's own sampling, does nothing here."""
     if "torch_compile_kwargs" in model.model_options:
         log.warning("TorchCompileModel has no effect on a JoyAvatar model; it runs uncompiled")
-
-
-def check_picture(config: AvatarConfig, width: int, height: int) -> None:
-    """Raise AvatarError for a picture (pixels) with more of them than the checkpoint was trained on."""
-    if width * height > config.width * config.height:
-        raise AvatarError(
-            f"The picture is {width}x{height}, more pixels than the {config.width}x{config.height} this checkpoint was "
-            "trained on, and would fall apart; use its size (0) and upscale the finished frames."
-        )

@@ -6,8 +6,8 @@ import comfy.model_management as mm
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..joyavatar_core.portrait import load_portrait
-from .model import avatar_of, check_picture
+from ..joyavatar_core.portrait import check_trained_size, load_portrait
+from .model import avatar_of
 from .types import CATEGORY
 from .vae import load_together, streaming_vae, to_host
 
@@ -63,7 +63,7 @@ class JoyAvatarReference(io.ComfyNode):
         avatar = avatar_of(model)
         config = avatar.config
         width, height = width or config.width, height or config.height
-        check_picture(config, width, height)
+        check_trained_size(width, height, config)
         portrait = load_portrait(image, width, height)  # [3, H, W] in -1 ... 1
         decoder = streaming_vae(vae, avatar)
         load_together([decoder.patcher], decoder.working_bytes(width, height))

@@ -10,12 +10,13 @@ from torch import Tensor
 from ..joyavatar_core.audio import Clock
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.portrait import check_trained_size
 from ..joyavatar_core.sampling.presets import PRESETS
 from ..joyavatar_core.sampling.presets import preset as preset_settings
 from ..joyavatar_core.sampling.psb import PsbSettings
 from ..joyavatar_core.sampling.stream import AvatarStream
 from .continuity import ContinuitySettings
-from .model import avatar_of, check_picture
+from .model import avatar_of
 from .stream import HostStream
 from .stream import Voice as HostVoice
 from .types import CATEGORY, Continuity, Psb, Stream, Voice
@@ -114,5 +115,5 @@ def reference_of(latent: dict, config: AvatarConfig) -> Tensor:
             f"The reference latent is {list(samples.shape)}, expected a Wan2.1 latent [1, {config.out_channels}, 1, h, "
             "w]; wire JoyAvatar Reference here."
         )
-    check_picture(config, 8 * samples.shape[-1], 8 * samples.shape[-2])
+    check_trained_size(8 * samples.shape[-1], 8 * samples.shape[-2], config)
     return samples[:1]

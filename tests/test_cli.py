@@ -114,6 +114,7 @@ def test_a_checkpoint_file_speaks_with_the_vae_it_is_given(files, tmp_path, caps
     ({}, ["--weights", "absent.safetensors"], "absent.safetensors"),
     ({}, ["--size", "33x48"], "multiples of 16"),
     ({}, ["--size", "0x0"], "multiples of 16"),
+    ({}, ["--size", "512x512"], "more pixels than the 128x128"),
     ({}, ["--seconds", "0"], "--seconds"),
     ({}, ["--seconds", "nan"], "--seconds"),
     ({}, ["--psb", "first=2"], "PSB"),

@@ -7,7 +7,6 @@ refresh is stored, so a run stopped inside a block makes the same block again wh
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +21,8 @@ from ..model.transformer import SelfContext
 from .flow import Level, add_noise, predict_x0
 from .noise import CONTEXT, INITIAL, INJECT, RENOISE, NoiseSource
 from .psb import levels_for
+from .run_state import check_state, environment_of, recipe_of
 from .stream import AvatarStream, LatentBlock
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -341,7 +339,7 @@ class StreamRun:
             "cache": self.cache.state_dict(copy),
             "past": [dataclasses.asdict(past) if copy else vars(past) for past in self.past],
             "recipe": self.recipe(),
-            "environment": self._environment(),
+            "environment": environment_of(self.stream.model, self.device),
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
@@ -350,22 +348,8 @@ class StreamRun:
         Raises AvatarError where the recipe differs; another torch, device or thread count is only a warning, since it
         costs nothing but bit-for-bit identity.
         """
-        missing = sorted({"block", "cursor", "cache", "past", "recipe", "environment"} - set(state))
-        if missing:
-            raise AvatarError(f"The saved state has no '{missing[0]}'; it is damaged, or no stream's.")
         self._expect_open()
-        for name, mine in self.recipe().items():
-            if state["recipe"].get(name) != mine:
-                raise AvatarError(
-                    f"The saved state was made with {name} {state['recipe'].get(name)} and this stream has {mine}; "
-                    "resume with the settings it was made with, or start anew."
-                )
-        for name, mine in self._environment().items():
-            if state["environment"].get(name) != mine:
-                log.warning(
-                    "resuming with %s %s where the state was made with %s: the video goes on, but not bit for bit",
-                    name, mine, state["environment"].get(name),
-                )  # fmt: skip
+        check_state(state, self.recipe(), environment_of(self.stream.model, self.device))
         self.cache.load_state_dict(state["cache"])
         self.block = state["block"]
         self.cursor = state["cursor"]
@@ -378,25 +362,4 @@ class StreamRun:
 
     def recipe(self) -> dict[str, object]:
         """The settings that a state belongs to, as JSON gives them back."""
-        stream, config = self.stream, self.stream.model.config
-        return {
-            "seed": stream.seed, "size": list(stream.latent_size), "dtype": str(self.dtype),
-            "model": [config.num_layers, config.dim, config.num_heads, config.ffn_dim],
-            "block_frames": config.block_frames, "trained_positions": config.trained_positions,
-            "levels": [list(level) for level in config.levels],
-            "psb": _plain(stream.psb), "mci": _plain(stream.mci), "urcr": _plain(stream.urcr),
-        }  # fmt: skip
-
-    def _environment(self) -> dict[str, object]:
-        attention = self.stream.model.attention
-        return {
-            "torch": torch.__version__,
-            "device": self.device.type,
-            "threads": torch.get_num_threads(),
-            "attention": f"{attention.__module__}.{attention.__name__}",
-        }
-
-
-def _plain(settings: object) -> dict[str, object]:
-    """Settings as JSON would give them back."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(settings).items()}
+        return recipe_of(self.stream, self.dtype)

@@ -24,7 +24,7 @@ from .weights import SHARDED_METHODS, new_transformer
 class ForcingRecipe:
     """How a pass is filled.
 
-    blocks, size: of a pass, in blocks and latent frames. copies: injected frames, shown in every second step.
+    blocks, size: of a pass, in blocks and latent frames. copies: injected frames, shown in every third step.
     clean: share of samples with a clean past; else each past block is noised up to `most_noise`.
     still: share whose first block is remembered as the portrait. joined: share that goes on from its first block
     without a jump. silent: share without a voice. trained_levels: share of targets at a level the sampler uses.
@@ -34,7 +34,7 @@ class ForcingRecipe:
     size: int = 3
     batch: int = 4
     copies: int = 3
-    copied_every: int = 2
+    copied_every: int = 3
     copy_noise: tuple[float, float] = (0.1, 0.35)
     clean: float = 0.5
     most_noise: float = 0.35
@@ -43,7 +43,7 @@ class ForcingRecipe:
     silent: float = 0.08
     trained_levels: float = 0.6
     levels: tuple[float, ...] = (1.0, 0.9375, 5 / 6, 0.625)
-    mouth_weight: float = 4.0
+    mouth_weight: float = 8.0
 
     def layout(self, copies: int) -> Layout:
         """What a pass with so many injected frames a block looks like."""
