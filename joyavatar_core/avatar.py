@@ -119,9 +119,7 @@ def load_avatar(
         dtype = dtype or torch.float32
     config = checkpoint.config
     if not config.trained:
-        log.warning(
-            "no trained avatar in this copy: seeded stand-in weights, the picture means nothing"
-        )
+        log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
     if weights != EMBEDDED and vae == EMBEDDED:
         raise AvatarError(
             f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}' "

@@ -86,7 +86,11 @@ def test_a_comparison_is_kept_and_not_made_twice(tmp_path, monkeypatch):
     chosen = named_variants(["plain", "all three"], avatar.config)
     results = compare(avatar, chosen, [100], 1.0, tmp_path)
     assert set(results) == {"plain", "all three", "drawn", "round trip"}
-    monkeypatch.setattr("joyavatar_core.evaluation.ablation.rollout", None)
+
+    def never(*_: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("joyavatar_core.evaluation.ablation.rollout", never)
     assert compare(avatar, chosen, [100], 1.0, tmp_path).keys() == results.keys()
     lines = table(results).splitlines()
     assert len(lines) == 2 + len(results)

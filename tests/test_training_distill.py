@@ -14,7 +14,9 @@ pytest.importorskip("skia")
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.training.configs import TINY
 from joyavatar_core.training.distill import (
+    EXCERPTS,
     DistillRecipe,
+    Pool,
     clean_estimate,
     distil,
     guided,
@@ -23,19 +25,19 @@ from joyavatar_core.training.distill import (
     rollouts,
     without_past,
 )
-from joyavatar_core.training.forcing import ForcedPass, ForcingRecipe, forcing_batch
+from joyavatar_core.training.forcing import ForcedPass, forcing_batch
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.parallel import Share
 from joyavatar_core.training.weights import new_transformer
 
 SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
-EXCERPTS = ForcingRecipe(blocks=3, batch=2, clean=1.0, trained_levels=1.0, silent=0.0)
+EXCERPTS = dataclasses.replace(EXCERPTS, blocks=3, batch=2)
 RECIPE = DistillRecipe(pool=2, pool_steps=4, critic_steps=2, excerpts=EXCERPTS)
 
 
-def draw(batch: int) -> list[torch.Generator]:
-    return Share().generators(seed=0, step=0, batch=batch)
+def draw(batch: int, salt: int = 0) -> list[torch.Generator]:
+    return Share().generators(0, 0, batch, salt)
 
 
 @pytest.fixture
@@ -107,10 +109,23 @@ def test_only_the_one_whose_turn_it_is_moves(teacher, batch):
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_distilling_resumes_and_changes_the_student(teacher, clips, tmp_path):
-    before = copy.deepcopy(teacher.state_dict())
+def test_the_student_moves_towards_the_teacher(teacher, batch):
+    pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
+    noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
+    with torch.no_grad():
+        pair["critic"].head.head.bias += 0.1  # it thinks that the student makes less than the teacher would
+    recipe = dataclasses.replace(RECIPE, guidance=1.0)
+    matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)["matching"].backward()
+    assert (pair["student"].head.head.bias.grad > 0).all()  # less flow: more picture
+
+
+def test_distilling_resumes_and_changes_the_student(teacher, clips, tmp_path, monkeypatch):
+    steps, before = [], copy.deepcopy(teacher.state_dict())
+    make = Pool.at
+    monkeypatch.setattr(Pool, "at", lambda self, step, *more: steps.append(step) or make(self, step, *more))
     distil(copy.deepcopy(teacher), teacher, clips, LoopSettings(tmp_path, steps=2, warmup=1), RECIPE)
     after = distil(copy.deepcopy(teacher), teacher, clips, LoopSettings(tmp_path, steps=4, warmup=1), RECIPE)
+    assert steps == [0, 1, 2, 3]
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
 

@@ -10,6 +10,7 @@ from torch import nn
 
 pytest.importorskip("skia")
 
+from joyavatar_core.errors import AvatarError
 from joyavatar_core.kv_cache import KVCache
 from joyavatar_core.model.transformer import SelfContext
 from joyavatar_core.training.configs import TINY
@@ -64,6 +65,12 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     resumed = train(tmp_path / "killed")
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name])
+
+
+def test_a_run_that_began_elsewhere_is_refused(tmp_path):
+    Trainer(new_model(), LoopSettings(tmp_path, steps=1)).run(regression(new_model()))
+    with pytest.raises(AvatarError, match="began from nothing, not from other"):
+        Trainer(new_model(), LoopSettings(tmp_path, steps=1, origin="other.safetensors"))
 
 
 def test_training_lowers_the_loss(tmp_path):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..avatar import Avatar
 from ..config import AvatarConfig
+from ..errors import AvatarError
+from ..recording.fingerprint import module_fingerprint
 from ..sampling.mci import MCI_OFF, MciSettings
 from ..sampling.presets import PRESETS, Preset, all_on, preset
 from ..sampling.psb import PSB_OFF, PsbSettings
 from ..sampling.urcr import URCR_OFF, UrcrSettings
-from .rollout import OTHERS, Judge, Truth, bounds, mean_pictures, rollout
+from .rollout import BOUNDS, OTHERS, Judge, Truth, mean_pictures, rollout
 from .sheet import contact_sheet
 
 COLUMNS = ("mouth_r", "amplitude", "drift", "colour", "sharpness", "motion", "identity", "seam", "reset_seam")
@@ -35,7 +38,6 @@ def variants(config: AvatarConfig) -> dict[str, Preset]:
 
     return {
         "plain": Preset(PSB_OFF, MCI_OFF, URCR_OFF),
-        "plain, trained window": Preset(PSB_OFF, MCI_OFF, window),
         "PSB": Preset(usual.psb, MCI_OFF, window),
         "MCI inject": Preset(PSB_OFF, inject, window),
         "MCI context 0.1": Preset(PSB_OFF, MciSettings("context", 3, 0.1), window),
@@ -64,32 +66,40 @@ def compare(
 ) -> dict[str, list[dict[str, object]]]:
     """Judge every setting on every person and seed, and both bounds; kept in `folder` as it grows, so a kill loses one.
 
-    Writes ablation.json, and for each person a sheet with a row a setting.
+    Figures of other weights or lengths are not taken for these. Writes ablation.json, and for each person a sheet with
+    a row for every setting that was made now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "ablation.json"
     found: dict[str, dict[str, object]] = json.loads(kept.read_text()) if kept.exists() else {}
     others = mean_pictures(list(OTHERS), avatar.config.width)
+    judged = f"{module_fingerprint(avatar.transformer)} {module_fingerprint(avatar.vae)} {seconds:g} s"
+    results: dict[str, list[dict[str, object]]] = {}
     for person in people:
         truth = Truth.of(person, seconds, avatar.config.width)
         judge, rows = Judge(truth, others, avatar.config.fps), [truth.frames]
-        missing = {
-            (name, seed): f"{name} | {person} | {seed}"
-            for name in chosen for seed in seeds if f"{name} | {person} | {seed}" not in found
+        makers = {(name, seeds[0]): partial(bound, avatar, truth) for name, bound in BOUNDS.items()} | {
+            (name, seed): partial(rollout, avatar, truth, preset, seed)
+            for name, preset in chosen.items() for seed in seeds
         }  # fmt: skip
-        for name, made in bounds(avatar, truth).items() if missing else ():
-            found[f"{name} | {person} | {seeds[0]}"] = judge.judge(made)
-        for (name, seed), key in missing.items():
-            made = rollout(avatar, truth, chosen[name], seed)
-            found[key] = judge.judge(made)
-            rows += [made.video] if seed == seeds[0] else []
-            kept.write_text(json.dumps(found))
-        if missing:
+        for (name, seed), make in makers.items():
+            key = f"{name} | {person} | {seed} | {judged}"
+            if key not in found:
+                made = make()
+                found[key] = judge.judge(made)
+                rows += [made.video] if seed == seeds[0] else []
+                write_whole(kept, json.dumps(found))
+            results.setdefault(name, []).append(found[key])
+        if len(rows) > 1:
             contact_sheet(rows, folder / f"person-{person}.png", 12)
-    by_name: dict[str, list[dict[str, object]]] = {}
-    for key, figures in found.items():
-        by_name.setdefault(key.split(" | ")[0], []).append(figures)
-    return by_name
+    return results
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file appears whole or not at all."""
+    beside = path.with_suffix(".partial")
+    beside.write_text(text)
+    beside.replace(path)
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
@@ -115,6 +125,9 @@ def mean(values: Sequence[object]) -> float:
 
 
 def named_variants(names: Sequence[str], config: AvatarConfig) -> dict[str, Preset]:
-    """Presets and variants by name; without names all variants."""
+    """Presets and variants by name; without names all variants. Raises AvatarError for an unknown one."""
     known = variants(config) | {name: preset(name, config) for name in PRESETS}
+    for name in names:
+        if name not in known:
+            raise AvatarError(f"There is no setting '{name}' to compare; choose from {', '.join(known)}.")
     return {name: known[name] for name in names} if names else variants(config)

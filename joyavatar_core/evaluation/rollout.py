@@ -54,10 +54,8 @@ class Rollout:
 @torch.no_grad()
 def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0) -> Rollout:
     """The person of `truth` says the same, generated from the first frame and the voice."""
-    reference = torch.from_numpy(truth.frames[0]).permute(2, 0, 1).float() / 127.5 - 1
     voice = ArrayAudio(truth.waveform, SAMPLE_RATE)
     stream = avatar.stream(truth.frames[0], voice, preset, seed=seed, frames=len(truth.frames))
-    stream = replace(stream, reference=avatar.encode_portrait(reference))
     started = time.perf_counter()
     cache, frames, blocks = avatar.decoder.new_cache(), [], []
     for block in stream:
@@ -73,11 +71,18 @@ def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0) -> Roll
     )
 
 
-def bounds(avatar: Avatar, truth: Truth) -> dict[str, Rollout]:
-    """The best that can be had: the drawing itself, and the drawing through the autoencoder."""
-    starts = list(range(9, len(truth.frames), 12))
+def drawn(avatar: Avatar, truth: Truth) -> Rollout:
+    """The drawing itself."""
+    return Rollout(truth.frames, list(range(9, len(truth.frames), 12)), [], 0.0)
+
+
+def round_tripped(avatar: Avatar, truth: Truth) -> Rollout:
+    """The drawing through the autoencoder."""
     decoded = round_trip(avatar.vae, torch.from_numpy(truth.frames)).numpy()
-    return {"drawn": Rollout(truth.frames, starts, [], 0.0), "round trip": Rollout(decoded, starts, [], 0.0)}
+    return replace(drawn(avatar, truth), video=decoded)
+
+
+BOUNDS = {"drawn": drawn, "round trip": round_tripped}  # the best that can be had
 
 
 class Judge:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..avatar import EMBEDDED_TRANSFORMER, EMBEDDED_VAE, Avatar, load_avatar
+from ..avatar import EMBEDDED_TRANSFORMER, EMBEDDED_VAE, Avatar, load_audio_encoder, load_avatar
 from ..checkpoints import save_checkpoint
 from ..checkpoints.reader import read_file
 from ..errors import AvatarError
@@ -47,6 +47,10 @@ def train_vae(options: argparse.Namespace) -> None:
     """The VAE; its raw latents get Wan2.1's statistics at the end."""
     from . import vae_training as training
 
+    if options.decoder_only and not options.fine_tune:
+        raise AvatarError("--decoder-only keeps the latents of a VAE that is there; give it as --fine-tune.")
+    if options.frames % 4 != 1 or options.frames < 5:
+        raise AvatarError(f"--frames is {options.frames}, expected 4 n + 1 such as 9 or 17.")
     recipe = training.VaeRecipe(frames=options.frames, batch=options.batch or training.VaeRecipe.batch)
     settings = _settings(options, "vae", 1e-3, weight_decay=0.0, by_inputs=True)
     start = _vae_weights(options.fine_tune) if options.fine_tune else None
@@ -87,8 +91,10 @@ def distil(options: argparse.Namespace) -> None:
     from .weights import start_from
 
     chosen = CONFIGS[options.config]
-    begin = start_from(options.fine_tune, chosen.model) if options.fine_tune else None
-    begin = begin or averaged_weights(options.runs / "forcing")
+    if options.fine_tune:
+        begin = start_from(options.fine_tune, chosen.model)
+    else:
+        begin = averaged_weights(options.runs / "forcing")
     if chosen.judge_together and not options.teacher:
         raise AvatarError(f"The config {options.config} is distilled from a public model; give it as --teacher.")
     likely = start_from(options.teacher, chosen.model, options.base) if options.teacher else begin
@@ -97,7 +103,10 @@ def distil(options: argparse.Namespace) -> None:
     teacher.load_state_dict(likely)
     recipe = distill.DistillRecipe(
         guidance=options.guidance, judge_together=chosen.judge_together,
-        excerpts=dataclasses.replace(distill.EXCERPTS, batch=options.batch or distill.EXCERPTS.batch),
+        excerpts=dataclasses.replace(
+            distill.EXCERPTS, batch=options.batch or distill.EXCERPTS.batch,
+            joined=1.0 if chosen.judge_together else distill.EXCERPTS.joined,  # such judges have never seen a cut
+        ),
     )  # fmt: skip
     settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)
     _finish(options, distill.distil(student, teacher, _latents(options), settings, recipe, sharded=options.shard))
@@ -117,7 +126,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """The figures of the VAE's round trip and of a talk by held-out people: JSON, a sheet and a plot over time."""
     from ..evaluation.autoencoder import evaluate_vae
     from ..evaluation.plot import plot_windows
-    from ..evaluation.rollout import OTHERS, Judge, Truth, bounds, mean_pictures, rollout
+    from ..evaluation.rollout import BOUNDS, OTHERS, Judge, Truth, mean_pictures, rollout
     from ..evaluation.sheet import contact_sheet
     from ..sampling.presets import preset
 
@@ -129,7 +138,8 @@ def evaluate(options: argparse.Namespace) -> None:
     chosen, others = preset(options.preset, avatar.config), mean_pictures(list(OTHERS), avatar.config.width)
     for person in range(FIRST_PERSON, FIRST_PERSON + options.people):
         truth = Truth.of(person, options.seconds, avatar.config.width)
-        made = bounds(avatar, truth) | {options.preset: rollout(avatar, truth, chosen)}
+        made = {name: bound(avatar, truth) for name, bound in BOUNDS.items()}
+        made[options.preset] = rollout(avatar, truth, chosen)
         judge = Judge(truth, others, avatar.config.fps)
         figures[str(person)] = found = {name: judge.judge(one) for name, one in made.items()}
         rows += [truth.frames, made[options.preset].video]
@@ -162,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.__doc__)
+        if name == "data":
+            sub.add_argument("--clips", type=int, default=700)
+            sub.add_argument("--held-out", type=int, default=12)
+            sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of data, checkpoints and logs")
+            sub.add_argument("--threads", type=int, default=2)
+            continue
         sub.add_argument("--config", choices=list(CONFIGS), default="tiny")
         sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of data, checkpoints and logs")
         sub.add_argument("--threads", type=int, default=2)
@@ -174,17 +190,19 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--learning-rate", type=float)
             sub.add_argument("--batch", type=int)
             sub.add_argument("--seed", type=int, default=0)
+            sub.add_argument("--fine-tune", type=Path, help="start from these weights")
+        if name in ("vae", "forcing"):
             sub.add_argument("--compile", action="store_true", help="pays where compiling takes less than training")
-            sub.add_argument("--fine-tune", type=Path, help="start from these weights instead of from scratch")
         if name in ("forcing", "distill"):
-            sub.add_argument("--base", type=Path, help="the model that a LoRA release to start from was trained on")
+            sub.add_argument(
+                "--base",
+                type=Path,
+                help="of a LoRA release that is started or taught from",
+            )
             sub.add_argument("--shard", action="store_true", help="spread weights over torchrun's processes (FSDP2)")
         if name == "distill":
             sub.add_argument("--teacher", type=Path, help="a public model to be distilled; stage 1 without it")
             sub.add_argument("--guidance", type=float, default=2.0, help="how much more the teacher hears; 1: as it is")
-        if name == "data":
-            sub.add_argument("--clips", type=int, default=700)
-            sub.add_argument("--held-out", type=int, default=12)
         if name == "vae":
             sub.add_argument("--frames", type=int, default=17, help="of a crop: 4 n + 1")
             sub.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
@@ -204,9 +222,13 @@ def _parser() -> argparse.ArgumentParser:
 def _settings(options: argparse.Namespace, run: str, learning_rate: float, **others: object) -> LoopSettings:
     if math.isinf(options.minutes) and options.steps == FOREVER:
         raise AvatarError("The training has no end; give --steps or --minutes.")
+    if not (options.steps > 0 and options.minutes > 0 and 0 <= options.seed < 1 << 15):
+        raise AvatarError("--steps and --minutes are to be above 0, --seed from 0 to 32767.")
+    parts = ("fine_tune", "teacher", "base", "guidance", "decoder_only")
+    origin = ", ".join(f"{part} {value}" for part in parts if (value := getattr(options, part, None)))
     return LoopSettings(
         options.runs / run, options.steps, options.minutes, options.learning_rate or learning_rate,
-        seed=options.seed, resume=options.resume, **others,
+        seed=options.seed, resume=options.resume, origin=origin, **others,
     )  # fmt: skip
 
 
@@ -218,7 +240,9 @@ def _clips(options: argparse.Namespace) -> list[Path]:
 
 
 def _vae_weights(path: Path) -> dict[str, torch.Tensor]:
-    return {name: tensor.copy(torch.float32) for name, tensor in read_file(path).tensors.items()}
+    from ..vae.loading import wan_state_dict
+
+    return wan_state_dict({name: tensor.copy(torch.float32) for name, tensor in read_file(path).tensors.items()})
 
 
 def _transformer_weights(options: argparse.Namespace) -> dict[str, torch.Tensor]:
@@ -234,10 +258,10 @@ def _transformer_weights(options: argparse.Namespace) -> dict[str, torch.Tensor]
 def _vae(options: argparse.Namespace):
     from ..vae import vae_from_state_dict
 
-    path = options.vae or options.runs / "vae.safetensors"
-    path = path if path.exists() else EMBEDDED_VAE
+    own = options.runs / "vae.safetensors"
+    path = options.vae or (own if own.exists() else EMBEDDED_VAE)
     if not path.exists():
-        raise AvatarError("There is no trained VAE yet; train it with the command 'vae'.")
+        raise AvatarError(f"There is no VAE '{path}'; train one with the command 'vae'.")
     return vae_from_state_dict(_vae_weights(path))
 
 
@@ -259,17 +283,19 @@ def _finish(options: argparse.Namespace, weights: dict[str, torch.Tensor]) -> No
 
 
 def _judged(options: argparse.Namespace) -> Avatar:
-    return load_avatar(dtype=torch.float32) if options.shipped else _avatar_of_run(options)
+    return load_avatar() if options.shipped else _avatar_of_run(options)
 
 
 def _avatar_of_run(options: argparse.Namespace) -> Avatar:
-    from ..audio import LogMel
     from ..model.transformer import AvatarTransformer
 
-    model = AvatarTransformer(CONFIGS[options.config].model)
+    config = CONFIGS[options.config].model
+    model = AvatarTransformer(config)
     model.load_state_dict(_transformer_weights(options))
     vae = _vae(options)
-    return Avatar(model.eval().requires_grad_(False), vae, vae, LogMel(), "run")
+    return Avatar(
+        model.eval().requires_grad_(False), vae, vae, load_audio_encoder(config, options.audio_encoder), "run"
+    )
 
 
 if __name__ == "__main__":

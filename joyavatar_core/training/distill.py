@@ -4,7 +4,7 @@ Rollouts are made by the very sampler that users run (PSB, MCI and URCR's resets
 On excerpts of the pool the student is moved by distribution matching (DMD, arXiv 2405.14867; on rollouts of its own as
 in Self-Forcing, arXiv 2506.08009): towards what stage 1 (the teacher) thinks likely given that past and the voice, away
 from what the student itself makes (the critic, trained beside it). What is this project's own: both judges see the
-past exactly as the sampler shows it, in the layouts of stage 1, and rollouts are used several times.
+past in the layouts of stage 1, and rollouts are used several times.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from .losses import flow_loss
 from .parallel import shard
 from .weights import SHARDED_METHODS
 
-EXCERPTS = ForcingRecipe(clean=1.0, trained_levels=1.0, silent=0.0)
+# The checkpoint's own settings: a clean past behind the portrait, and copies at one level before every block.
+EXCERPTS = ForcingRecipe(
+    clean=1.0, still=1.0, trained_levels=1.0, silent=0.0, copied_every=1, copy_noise=(0.25, 0.25)
+)  # fmt: skip
+POOL = 1  # salt of the rollouts' random numbers; 0 is the excerpts'
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def distil(
         batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layouts[copies], generators)
         noise = torch.stack([torch.randn(batch.target.shape[1:], generator=generator) for generator in generators])
         u = torch.stack([torch.rand((), generator=generator) for generator in generators])
-        moves = step % recipe.critic_steps == recipe.critic_steps - 1
+        moves = step % recipe.critic_steps == 0  # at the first step too: the optimizer's state is then complete
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             return matching_losses(pair, teacher, recipe, batch, copies, noise, u, moves)
 
@@ -175,5 +179,5 @@ class Pool:
     def at(self, step: int, settings: Preset, draw: Draw) -> LatentClips:
         """The pool to be used at a step; made anew when it is due."""
         if self.made is None or step % self.recipe.pool_steps == 0:
-            self.made = rollouts(self.student, self.clips, settings, draw(self.recipe.pool))
+            self.made = rollouts(self.student, self.clips, settings, draw(self.recipe.pool, POOL))
         return self.made

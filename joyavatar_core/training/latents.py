@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ import torch
 from torch import Tensor
 
 from ..audio import ArrayAudio, AudioFeatures, FeatureEncoder, LogMel
+from ..errors import AvatarError
+from ..recording.fingerprint import module_fingerprint, tensors_fingerprint
 from ..vae import StreamingVAE
 from ..vae.wan import PIXELS_PER_LATENT
 from .clips import LATENT_FRAMES, Clip
-from .dataset import load_clip
+from .dataset import DESCRIPTION, load_clip
 from .parallel import Share
+
+ENCODING = ("encoder.", "conv1.")  # the part of a VAE that latents depend on
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,27 @@ def latent_clips(
     fps: int = 16,
     block_frames: int = 3,
 ) -> LatentClips:
-    """The clips as latents; each is encoded once and kept in `folder`, so a kill loses one clip's work at most."""
+    """The clips as latents; each is encoded once and kept in `folder`, so a kill loses one clip's work at most.
+
+    Raises AvatarError for a folder with latents of another VAE or encoder.
+    """
     from safetensors.torch import load_file, save_file
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
-    share = Share.mine()
+    encoder, share = encoder or LogMel(), Share.mine()
+    seeing = (item for item in vae.state_dict().items() if item[0].startswith(ENCODING))
+    made_by = {"vae": tensors_fingerprint(seeing), "encoder": module_fingerprint(encoder), "fps": fps}
+    note = folder / DESCRIPTION
+    if note.exists() and json.loads(note.read_text()) != made_by:
+        raise AvatarError(f"'{folder}' holds latents of another VAE or audio encoder; delete it to encode anew.")
+    share.wait()
+    if share.leads:
+        note.write_text(json.dumps(made_by))
     own = [path for path in paths[share.rank :: share.world] if not (folder / path.name).exists()]
     for path in tqdm(own, desc="latents", unit="clip", mininterval=5, disable=not share.leads):
         partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        save_file(encode_clip(load_clip(path), vae, encoder or LogMel(), fps, block_frames), partial)
+        save_file(encode_clip(load_clip(path), vae, encoder, fps, block_frames), partial)
         partial.replace(folder / path.name)
     share.wait()
     clips = [load_file(folder / path.name) for path in paths]

@@ -15,11 +15,12 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.optim import AdamW
 from tqdm import tqdm
 
+from ..errors import AvatarError
 from .parallel import Share, gathered, spread
 from .parameters import parameter_groups
 
 # A step's batch and noise come from generators of its own, so a resumed run sees what an unbroken one would have seen.
-Draw = Callable[[int], list[torch.Generator]]  # size of the batch -> a generator for each sample of this process
+Draw = Callable[..., list[torch.Generator]]  # size of the batch, salt = 0 -> a generator for each of this process's
 StepLoss = Callable[[int, Draw], Mapping[str, Tensor]]  # must hold "loss", a mean over samples
 
 CHECKPOINT = "checkpoint.pt"
@@ -33,6 +34,7 @@ WHOLE = StateDictOptions(full_state_dict=True)  # one file, whether or not the w
 class LoopSettings:
     """How long and how fast to train; `steps` and `minutes` are both limits, whichever comes first ends the run.
 
+    origin: what the run began from, in words; a checkpoint of another origin is refused.
     by_inputs: see `parameter_groups`.
     ema: decay of the averaged weights; save_seconds: at most this much is lost by a kill; beta2: Adam's.
     """
@@ -50,10 +52,12 @@ class LoopSettings:
     seed: int = 0
     resume: bool = True
     save_seconds: float = 60.0
+    origin: str = ""
     log_every: int = 20
 
     @property
     def checkpoint(self) -> Path:
+        """Where everything is kept that a resumed run needs."""
         return self.folder / CHECKPOINT
 
 
@@ -98,7 +102,8 @@ class Trainer:
                     saved = self.seconds
         finally:
             bar.close()
-            self.save()
+            if self.share.world == 1 or self.progress >= 1:  # saving waits for the others, who may wait elsewhere
+                self.save()
 
     def averaged(self) -> dict[str, Tensor]:
         """The averaged weights, whole. All processes call it."""
@@ -121,15 +126,27 @@ class Trainer:
         model, optimizer = get_state_dict(self.model, self.optimizer, options=WHOLE)
         ema = self.averaged()
         if self.share.leads:
-            state = {"model": model, "ema": ema, "optimizer": optimizer, "step": self.step, "seconds": self.seconds}
+            state = {
+                "model": model,
+                "ema": ema,
+                "optimizer": optimizer,
+                "step": self.step,
+                "seconds": self.seconds,
+                "origin": self.settings.origin,
+            }
             self.settings.folder.mkdir(parents=True, exist_ok=True)
-            partial = self.settings.checkpoint.with_suffix(f".{os.getpid()}.partial")
-            torch.save(state, partial)
-            partial.replace(self.settings.checkpoint)
+            beside = self.settings.checkpoint.with_suffix(f".{os.getpid()}.partial")
+            torch.save(state, beside)
+            beside.replace(self.settings.checkpoint)
         self.share.wait()
 
     def _resume(self) -> None:
         state = torch.load(self.settings.checkpoint, map_location="cpu", weights_only=True)
+        if state.get("origin", "") != self.settings.origin:
+            raise AvatarError(
+                f"'{self.settings.folder}' holds a run that began from {state.get('origin') or 'nothing'}, not from "
+                f"{self.settings.origin or 'nothing'}; choose another --runs, or --no-resume to start anew."
+            )
         set_state_dict(
             self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"],
             options=WHOLE,
@@ -141,7 +158,9 @@ class Trainer:
         settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group["scale"]
-        losses = step_loss(self.step, lambda batch: self.share.generators(settings.seed, self.step, batch))
+        losses = step_loss(
+            self.step, lambda batch, salt=0: self.share.generators(settings.seed, self.step, batch, salt)
+        )
         losses["loss"].backward()
         self.share.average_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
@@ -156,7 +175,9 @@ class Trainer:
 
 
 def averaged_weights(folder: Path) -> dict[str, Tensor]:
-    """The EMA weights of a run folder."""
+    """The EMA weights of a run folder. Raises AvatarError where nothing has been trained."""
+    if not (folder / CHECKPOINT).exists():
+        raise AvatarError(f"'{folder}' holds no training run; train it first.")
     return torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["ema"]
 
 

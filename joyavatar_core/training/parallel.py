@@ -1,7 +1,7 @@
 """Training in several processes (`torchrun`): each takes its share of a step's samples, and gradients are averaged.
 
 A sample's random numbers depend on the seed, the step and its place in the batch, not on which process draws it, so
-two processes see between them what one would have seen.
+two processes see between them what one would have seen (of stage 2's rollouts each process has its own).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -28,6 +29,7 @@ class Share:
 
     @classmethod
     def mine(cls) -> Share:
+        """The share of the process that asks; all of it without `torchrun`."""
         if not distributed.is_initialized():
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
@@ -37,12 +39,15 @@ class Share:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def generators(self, seed: int, step: int, batch: int) -> list[torch.Generator]:
-        """The random numbers of this process's samples of a step. Raises AvatarError for a batch it cannot share."""
+    def generators(self, seed: int, step: int, batch: int, salt: int = 0) -> list[torch.Generator]:
+        """The random numbers of this process's samples of a step; another `salt` gives others.
+
+        Raises AvatarError for a batch that the processes cannot share.
+        """
         if batch % self.world:
             raise AvatarError(f"A batch of {batch} cannot be shared by {self.world} processes; give a multiple of it.")
         own = range(self.rank, batch, self.world)
-        return [torch.Generator().manual_seed((seed << 48) + (step << 16) + sample) for sample in own]
+        return [torch.Generator().manual_seed((seed << 48) + (step << 16) + (salt << 12) + sample) for sample in own]
 
     def wait(self) -> None:
         """For all processes to come here."""
@@ -72,9 +77,12 @@ class Share:
 
 
 def shard(model: nn.Module, methods: Iterable[str] = ()) -> nn.Module:
-    """Spread weights, gradients and optimizer state over all processes (FSDP2); `methods` are called beside forward."""
+    """Spread weights, gradients and optimizer state over all processes (FSDP2), on the CPU.
+
+    `methods` are called beside forward. The weights are gathered whole for each step.
+    """
     if distributed.is_initialized():
-        fully_shard(model)
+        fully_shard(model, mesh=init_device_mesh("cpu", (distributed.get_world_size(),)))
         for method in methods:
             register_fsdp_forward_method(model, method)
     return model
@@ -93,13 +101,13 @@ def spread(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 @contextmanager
-def process_group() -> Iterator[Share]:
-    """The processes that `torchrun` started, joined for the time of a run; alone without it."""
+def process_group() -> Iterator[None]:
+    """Joins the processes that `torchrun` started, for the time of a run; nothing without it."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield Share()
+        yield
         return
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group("gloo")
     try:
-        yield Share.mine()
+        yield
     finally:
         distributed.destroy_process_group()

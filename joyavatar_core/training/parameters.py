@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 INPUTS = 64  # of a layer that learns at the full rate, where rates are scaled by inputs
@@ -15,7 +17,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, by_inputs: bool = Fa
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in (p for p in model.parameters() if p.requires_grad):
-        matrix = parameter.ndim > 1 and parameter[0].numel() > 1
-        scale = min(1.0, INPUTS / parameter[0].numel()) if by_inputs and matrix else 1.0
+        inputs = math.prod(parameter.shape[1:])
+        matrix = parameter.ndim > 1 and parameter.shape[0] > 1 and inputs > 1  # a modulation is [1, 6, dim]
+        scale = min(1.0, INPUTS / inputs) if by_inputs and matrix else 1.0
         groups.setdefault((scale, weight_decay if matrix else 0.0), []).append(parameter)
     return [{"params": p, "scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]

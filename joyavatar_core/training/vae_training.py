@@ -17,6 +17,7 @@ from .clips import LATENT_FRAMES, Clip
 from .dataset import load_clip
 from .loop import Draw, LoopSettings, Trainer
 from .losses import KL_WEIGHT, box_weight, kl_divergence, reconstruction_losses
+from .parallel import Share
 from .vae_start import start_linear
 
 MOUTH_WEIGHT = 4.0
@@ -92,7 +93,9 @@ def vae_batch(paths: Sequence[Path], recipe: VaeRecipe, step: int, draw: Draw) -
     """Video [B, 3, T, H, W] in [-1, 1], its weight [B, 1, T, H, W], and the noise of its latents."""
     whole = recipe.whole_every and step % recipe.whole_every == recipe.whole_every - 1
     if whole:
-        samples = [_excerpt(paths, recipe.whole_frames, None, g) for g in draw(max(1, recipe.batch // 2))]
+        samples = [
+            _excerpt(paths, recipe.whole_frames, None, g) for g in draw(max(Share.mine().world, recipe.batch // 2))
+        ]
     else:
         samples = [_excerpt(paths, recipe.frames, recipe.crop, g) for g in draw(recipe.batch)]
     video, weight, noise = (torch.stack(parts) for parts in zip(*samples, strict=True))
