@@ -60,7 +60,8 @@ def train_vae(options: argparse.Namespace) -> None:
     if not Share.mine().leads:
         return
     if not options.decoder_only:
-        vae = training.fold_statistics(vae, *training.latent_statistics(vae, _clips(options)[:100]))
+        statistics = training.latent_statistics(vae, _clips(options)[:100])
+        vae = training.fold_statistics(vae, *statistics, training.channel_scales(vae, _clips(options)[:8]))
     training.save_vae(vae, options.runs / "vae.safetensors")
 
 

@@ -22,6 +22,7 @@ from .vae_start import start_linear
 
 MOUTH_WEIGHT = 4.0
 FIRST_LOGVAR = -4.6  # a tenth of a deviation: the decoder must bear a transformer's mistakes
+PERTURBATION = 0.3  # in deviations of a channel, to see what it does to the pixels
 START_CLIPS, START_FRAMES, START_MOUTH_WEIGHT = 36, 9, 6.0
 
 
@@ -154,13 +155,35 @@ def latent_statistics(vae: StreamingVAE, paths: Sequence[Path], frames: int = 33
 
 
 @torch.no_grad()
-def fold_statistics(vae: StreamingVAE, mean: Tensor, std: Tensor) -> StreamingVAE:
-    """The same VAE whose raw latents have Wan2.1's mean and deviation per channel instead of `mean` and `std` [16].
+def channel_scales(vae: StreamingVAE, paths: Sequence[Path], frames: int = 13) -> Tensor:
+    """How large each latent channel should be for a transformer, [16], with a mean square of 1.
 
-    So a host that knows Wan2.1's latents normalises these to unit variance, and no statistics travel with the file.
+    The square root of how much a channel moves the pixels. Channels of equal size, as they come from a linear codec,
+    differ thirty-fold in that, and most of a transformer's loss would be detail that changes at random from one latent
+    frame to the next.
+    """
+    videos = [as_video(load_clip(path, 0, frames))[None] for path in paths]
+    latents = torch.cat([vae.encode(video) for video in videos])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    noise *= PERTURBATION * latents.std((0, 2, 3, 4), keepdim=True)
+    plain, moved = vae.decode(latents, clamp=False), []
+    for channel in range(16):
+        other = latents.clone()
+        other[:, channel] += noise[:, channel]
+        moved.append((vae.decode(other, clamp=False) - plain).square().mean().sqrt())
+    scales = torch.stack(moved).sqrt()
+    return scales / scales.square().mean().sqrt()
+
+
+@torch.no_grad()
+def fold_statistics(vae: StreamingVAE, mean: Tensor, std: Tensor, scales: Tensor | float = 1.0) -> StreamingVAE:
+    """The same VAE whose raw latents have Wan2.1's mean and `scales` [16] times its deviation per channel.
+
+    `mean` and `std` [16] are those of its raw latents now. So a host that knows Wan2.1's latents brings these to mean 0
+    and deviation `scales`, and no statistics travel with the file.
     """
     wan_mean, wan_std = torch.tensor(WAN_MEAN), torch.tensor(WAN_STD)
-    gain = wan_std / std
+    gain = scales * wan_std / std
     folded = StreamingVAE(vae.dim)
     state = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
     mu = slice(0, 16)
