@@ -205,11 +205,13 @@ def continuity(host, mci="inject", frames=3, noise=0.25, urcr="rotate", sinks=3,
 
 
 def test_continuity_explains_itself_in_numbers(host):
-    # (21 - 3 - 6) / 3 = 4 blocks of 12 video frames at 16 a second; one more forward beside four steps and a refresh
+    # Blocks of 3 latent and 12 video frames at 16 a second; one more forward beside four steps and a refresh.
+    blocks = (host.model.model.diffusion_model.config.trained_positions - 3 - 6) // 3
     text = continuity(host, model=host.model).ui["text"][0]
-    assert "resets every 3.0 s (4 blocks)" in text and "cost about ×1.20" in text
+    assert f"resets every {blocks * 0.75:.1f} s ({blocks} blocks)" in text and "cost about ×1.20" in text
     assert "cost about ×1.00" in continuity(host, mci="off", model=host.model).ui["text"][0]
-    assert "cost about ×1.10" in continuity(host, mci="off", urcr="prefill", model=host.model).ui["text"][0]
+    prefill = 1 + 2 / (5 * blocks)  # two blocks more in every cycle of five forwards a block
+    assert f"cost about ×{prefill:.2f}" in continuity(host, mci="off", urcr="prefill", model=host.model).ui["text"][0]
     assert "never resets" in continuity(host, urcr="off", model=host.model).ui["text"][0]
 
 
