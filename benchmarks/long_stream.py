@@ -2,7 +2,7 @@
 
 Runs the embedded avatar on a generated voice. At each mark a second run of the same stream is begun, and cycles of the
 old and the young one (from its block 16 on) are timed in turn, so that a machine that slows down does not count. A
-cycle is the 4 blocks from reset to reset. Memory is the resident set as the system reports it (Linux).
+cycle is 4 blocks, whole turns from reset to reset. Memory is the resident set as the system reports it (Linux).
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ from joyavatar_core.sampling.urcr import URCR_OFF, UrcrSettings
 
 ROTATE = UrcrSettings("rotate", 3, 6, "portrait")
 VARIANTS = {
-    "plain (window 21)": Preset(PSB_OFF, MCI_OFF, URCR_OFF),
-    "plain, window 15": Preset(PSB_OFF, MCI_OFF, UrcrSettings("off", 0, 0, "first", 15)),
+    "plain": Preset(PSB_OFF, MCI_OFF, URCR_OFF),
     "PSB 8 to 4": Preset(PsbSettings(), MCI_OFF, URCR_OFF),
     "2 steps": Preset(PsbSettings(steps=(2,)), MCI_OFF, URCR_OFF),
     "8 steps": Preset(PsbSettings(steps=(8,)), MCI_OFF, URCR_OFF),
@@ -36,7 +35,7 @@ VARIANTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cycles", type=int, default=10, help="reset cycles of 4 blocks that are timed")
+    parser.add_argument("--cycles", type=int, default=10, help="runs of 4 blocks that are timed")
     args = parser.parse_args()
     avatar = load_avatar()
     generator = np.random.default_rng(0)
@@ -48,9 +47,9 @@ def main() -> None:
     late: dict[str, list[float]] = {name: [] for name in runs}
     for _, (name, run) in itertools.product(range(args.cycles), runs.items()):
         late[name].append(sum(next(run).seconds for _ in range(4)) / 4)
-    plain = statistics.median(late["plain (window 21)"])
+    plain = statistics.median(late["plain"])
     print("| variant | s per block | ratio to plain | first 4 blocks, ratio to plain |\n|---|---|---|---|")
-    start = sum(early["plain (window 21)"][1:5])
+    start = sum(early["plain"][1:5])
     for name, seconds in late.items():
         median = statistics.median(seconds)
         print(f"| {name} | {median:.4f} | {median / plain:.2f} | {sum(early[name][1:5]) / start:.2f} |")
