@@ -190,9 +190,10 @@ def test_folding_the_statistics_changes_the_latents_and_not_the_pictures():
     plain = StreamingVAE(4, mean=(0.0,) * 16, std=(1.0,) * 16).eval()
     video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
     mean, std = torch.randn(16) * 0.1, torch.rand(16) + 0.5
-    folded = fold_statistics(plain, mean, std)
+    scales = torch.linspace(0.5, 1.5, 16)
+    folded = fold_statistics(plain, mean, std, scales)
     shape = (1, 16, 1, 1, 1)
-    normal = (plain.encode(video) - mean.view(shape)) / std.view(shape)
+    normal = scales.view(shape) * (plain.encode(video) - mean.view(shape)) / std.view(shape)
     torch.testing.assert_close(folded.encode(video), normal, atol=1e-4, rtol=1e-4)
     raw = normal * torch.tensor(WAN_STD).view(shape) + torch.tensor(WAN_MEAN).view(shape)
     torch.testing.assert_close(folded.encode_moments(video)[0], raw, atol=1e-4, rtol=1e-4)

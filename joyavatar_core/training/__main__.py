@@ -44,7 +44,7 @@ def make_data(options: argparse.Namespace) -> None:
 
 
 def train_vae(options: argparse.Namespace) -> None:
-    """The VAE; its raw latents get Wan2.1's statistics at the end."""
+    """The VAE; its raw latents get Wan2.1's mean, and its deviation scaled by what channels show, at the end."""
     from . import vae_training as training
 
     if options.decoder_only and not options.fine_tune:
