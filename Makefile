@@ -11,7 +11,7 @@ demo: .venv/demo
 	  --audio joyavatar_core/assets/voices/ada.flac --out out/demo.mp4 --report out/demo.json
 
 test: .venv/test
-	MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadgroup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 clean:

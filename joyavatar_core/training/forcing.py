@@ -20,6 +20,9 @@ from .parallel import shard
 from .weights import SHARDED_METHODS, new_transformer
 
 
+PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
+
+
 @dataclass(frozen=True)
 class ForcingRecipe:
     """How a pass is filled.
@@ -44,6 +47,8 @@ class ForcingRecipe:
     trained_levels: float = 0.6
     levels: tuple[float, ...] = (1.0, 0.9375, 5 / 6, 0.625)
     mouth_weight: float = 8.0
+    close: int = 3
+    close_cells: int = 8
 
     def layout(self, copies: int) -> Layout:
         """What a pass with so many injected frames a block looks like."""
@@ -75,7 +80,9 @@ def train_forcing(
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
-        batch = forcing_batch(clips, recipe, passes[copies].layout, draw(recipe.batch))
+        cells = recipe.close_cells if step % 4 < recipe.close else None
+        room = 1 if cells is None else clips.latents[0, 0, 0].numel() // cells**2
+        batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             flow = runs[copies](batch.latents, batch.labels, batch.features)
         return {"loss": flow_loss(flow, batch.target, batch.weight)}
@@ -130,15 +137,24 @@ class ForcedPass:
 
 
 def forcing_batch(
-    clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generators: Sequence[torch.Generator]
+    clips: LatentClips,
+    recipe: ForcingRecipe,
+    layout: Layout,
+    generators: Sequence[torch.Generator],
+    cells: int | None = None,
 ) -> ForcedBatch:
-    """A random batch for a layout; everything random comes from the samples' generators."""
-    samples = [_sample(clips, recipe, layout, generator) for generator in generators]
+    """A random batch for a layout, of whole pictures or `cells` x `cells` latent cells around the mouth.
+
+    Everything random comes from the samples' generators.
+    """
+    samples = [_sample(clips, recipe, layout, generator, cells) for generator in generators]
     fields = [field.name for field in dataclasses.fields(ForcedBatch)]
     return ForcedBatch(**{name: torch.stack([sample[name] for sample in samples]) for name in fields})
 
 
-def _sample(clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator: torch.Generator) -> dict[str, Tensor]:
+def _sample(
+    clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator: torch.Generator, cells: int | None
+) -> dict[str, Tensor]:
     """A stream's first block and some later blocks of the same clip, as one sample of `ForcedBatch`."""
 
     def chance(share: float) -> bool:
@@ -151,7 +167,12 @@ def _sample(clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator
         return int(torch.randint(low, high + 1, (), generator=generator))
 
     clip, size, total = draw(0, len(clips) - 1), recipe.size, recipe.blocks * recipe.size
-    latents = clips.latents[clip].float()
+    latents, boxes = clips.latents[clip].float(), clips.boxes[clip]
+    if cells is not None:
+        left, top = (PATCH * round((c - cells / 2 + uniform(-2, 2)) / PATCH) for c in _centre(boxes))
+        left, top = max(0, min(left, latents.shape[-1] - cells)), max(0, min(top, latents.shape[-2] - cells))
+        latents = latents[..., top : top + cells, left : left + cells]
+        boxes = boxes - torch.tensor([left, top, left, top])
     jump = 0 if chance(recipe.joined) else draw(0, latents.shape[1] - total)
     number = torch.tensor(layout.frames)
 
@@ -189,7 +210,7 @@ def _sample(clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator
     if chance(recipe.silent):
         features = torch.zeros_like(features)
     first = layout.of_kind(TARGET)[0].start
-    weight = box_weight(clips.boxes[clip][place[first:]], *x0.shape[-2:], recipe.mouth_weight)
+    weight = box_weight(boxes[place[first:]], *x0.shape[-2:], recipe.mouth_weight)
     return {
         "latents": torch.cat([noisy, reference.expand_as(x0), mask]),
         "labels": labels,
@@ -197,3 +218,9 @@ def _sample(clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator
         "target": (noise - x0)[:, first:],
         "weight": (weight * (~given[first:]).float()[:, None, None])[None],
     }
+
+
+def _centre(boxes: Tensor) -> tuple[float, float]:
+    """Of the mouth over a clip, in cells from the left and from the top."""
+    left, top, right, bottom = boxes.mean(0).tolist()
+    return (left + right) / 2, (top + bottom) / 2
