@@ -365,9 +365,7 @@ def main() -> None:
             if not sentence:
                 print("SKIPPED: mounting a small tmpfs needs root; the full disk was not tried")
                 break
-            print(
-                f"disk full with {leave:,} bytes left: resumed to identical frames and the same video; it said\n  {sentence}"
-            )
+            print(f"disk full with {leave:,} bytes left: resumed to identical frames; it said\n  {sentence}")
 
 
 if __name__ == "__main__":

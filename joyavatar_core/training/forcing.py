@@ -19,7 +19,6 @@ from .losses import box_weight, flow_loss
 from .parallel import shard
 from .weights import SHARDED_METHODS, new_transformer
 
-
 PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
 
 
