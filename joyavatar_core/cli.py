@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import logging
 import re
@@ -130,12 +131,21 @@ def stop(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def insist(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C inside a finalizer or a callback from C, where Python drops exceptions, comes again a moment later."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()  # not here: this hook is such a callback itself
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for bad input said in one sentence, 130 when interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     args = parser().parse_args(arguments)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
+    hook, sys.unraisablehook = sys.unraisablehook, insist
     try:
         args.run(args)
     except AvatarError as problem:
@@ -144,4 +154,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what was written so far is kept and plays", file=sys.stderr)
         return 130
+    finally:
+        sys.unraisablehook = hook
     return 0

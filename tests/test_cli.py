@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
+import time
 
 import av
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from joyavatar_core import cli
 from joyavatar_core.checkpoints import save_checkpoint
 from joyavatar_core.cli import main
 from joyavatar_core.stand_in import STAND_IN, stand_in_state_dict
@@ -142,6 +145,23 @@ def test_unreadable_flags_end_with_usage(files, tmp_path, more):
     with pytest.raises(SystemExit) as ended:
         speak(files, tmp_path / "v.mp4", *more)
     assert ended.value.code == 2
+
+
+def test_ctrl_c_is_not_lost_in_a_finalizer(monkeypatch):
+    class Dying:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def run(args):
+        dying = Dying()
+        del dying
+        time.sleep(5)
+
+    monkeypatch.setattr(cli, "speak", run)
+    before = sys.unraisablehook
+    start = time.monotonic()
+    assert main(["speak", "--portrait", "p.png", "--audio", "v.wav", "--out", "v.mp4"]) == 130
+    assert time.monotonic() - start < 4 and sys.unraisablehook is before
 
 
 def test_inspect_tells_what_a_file_is(files, capsys):
