@@ -155,7 +155,8 @@ def test_ctrl_c_is_not_lost_in_a_finalizer(monkeypatch):
     def run(args):
         dying = Dying()
         del dying
-        time.sleep(5)
+        for _ in range(500):
+            time.sleep(0.01)
 
     monkeypatch.setattr(cli, "speak", run)
     before = sys.unraisablehook
