@@ -154,6 +154,25 @@ def test_one_forced_pass_equals_the_cache_block_by_block():
             cache.commit(past.frames, past.frames)
 
 
+def test_a_close_up_is_cut_between_tokens_with_the_mouth_inside():
+    clips = LatentClips(
+        torch.arange(16.0 * 16).view(1, 1, 1, 16, 16).expand(1, 16, 9, 16, 16),  # every cell tells its place
+        torch.randn(1, 9, 4, 64),
+        torch.tensor([9.0, 10, 14, 13]).expand(1, 9, 4),
+    )
+    recipe = ForcingRecipe(blocks=3, clean=1.0)
+    layout = recipe.layout(0)
+    corners = set()
+    for seed in range(20):
+        batch = forcing_batch(clips, recipe, layout, [torch.Generator().manual_seed(seed)], cells=8)
+        assert batch.latents.shape[-2:] == (8, 8)
+        top, left = divmod(int(batch.latents[0, 16, 0, 0, 0]), 16)
+        mouth = (batch.weight[0, 0, 1] > 1).nonzero() + torch.tensor([top, left])
+        assert mouth.amin(0).tolist() == [10, 9] and mouth.amax(0).tolist() == [12, 13]
+        corners.add((top, left))
+    assert len(corners) > 2 and all(top % 2 == left % 2 == 0 for top, left in corners)
+
+
 def test_given_frames_stay_clean_and_cost_nothing():
     _, one, batch = small_batch(copies=3)
     first = one.first_target

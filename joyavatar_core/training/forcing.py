@@ -79,8 +79,10 @@ def train_forcing(
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
-        cells = recipe.close_cells if step % 4 < recipe.close else None
-        room = 1 if cells is None else clips.latents[0, 0, 0].numel() // cells**2
+        height, width = clips.latents.shape[-2:]
+        close = step % 4 < recipe.close and min(height, width) > recipe.close_cells
+        cells = recipe.close_cells if close else None
+        room = height * width // cells**2 if close else 1
         batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             flow = runs[copies](batch.latents, batch.labels, batch.features)
