@@ -14,7 +14,7 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.kv_cache import KVCache
 from joyavatar_core.model.transformer import SelfContext
 from joyavatar_core.training.configs import TINY
-from joyavatar_core.training.forcing import ForcedPass, ForcingRecipe, forcing_batch
+from joyavatar_core.training.forcing import ForcedPass, ForcingRecipe, forcing_batch, guided_target
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.layout import COPY, PAST, TARGET, Layout
 from joyavatar_core.training.loop import LoopSettings, Trainer
@@ -194,6 +194,13 @@ def test_a_step_lowers_the_flow_loss():
         loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5, 4.0])
+def test_guidance_comes_to_rest_where_the_voice_does_so_much_more(guidance):
+    data, silent = torch.randn(5), torch.randn(5)
+    guided = silent + guidance * (data - silent)
+    torch.testing.assert_close(guided_target(data, guided, silent, guidance), guided)
 
 
 def test_the_mouth_weighs_more():

@@ -76,7 +76,9 @@ def train_transformer(options: argparse.Namespace) -> None:
     from .weights import start_from
 
     chosen = CONFIGS[options.config]
-    recipe = forcing.ForcingRecipe(batch=options.batch or forcing.ForcingRecipe.batch)
+    if options.guidance < 1:
+        raise AvatarError(f"--guidance is {options.guidance}, expected 1 (as the data) or more.")
+    recipe = forcing.ForcingRecipe(batch=options.batch or forcing.ForcingRecipe.batch, guidance=options.guidance)
     start = start_from(options.fine_tune, chosen.model, options.base) if options.fine_tune else None
     settings = _settings(options, "forcing", chosen.rates[0])
     weights = forcing.train_forcing(
@@ -201,9 +203,10 @@ def _parser() -> argparse.ArgumentParser:
                 help="of a LoRA release that is started or taught from",
             )
             sub.add_argument("--shard", action="store_true", help="spread weights over torchrun's processes (FSDP2)")
+            usual = 1.0 if name == "forcing" else 2.0
+            sub.add_argument("--guidance", type=float, default=usual, help="how much more the voice does; 1: as it is")
         if name == "distill":
             sub.add_argument("--teacher", type=Path, help="a public model to be distilled; stage 1 without it")
-            sub.add_argument("--guidance", type=float, default=2.0, help="how much more the teacher hears; 1: as it is")
         if name == "vae":
             sub.add_argument("--frames", type=int, default=17, help="of a crop: 4 n + 1")
             sub.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")

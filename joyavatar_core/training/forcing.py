@@ -48,6 +48,7 @@ class ForcingRecipe:
     mouth_weight: float = 8.0
     close: int = 3
     close_cells: int = 8
+    guidance: float = 1.0
 
     def layout(self, copies: int) -> Layout:
         """What a pass with so many injected frames a block looks like."""
@@ -86,10 +87,23 @@ def train_forcing(
         batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             flow = runs[copies](batch.latents, batch.labels, batch.features)
-        return {"loss": flow_loss(flow, batch.target, batch.weight)}
+            target = batch.target
+            if recipe.guidance != 1:
+                with torch.no_grad():
+                    silent = runs[copies](batch.latents, batch.labels, torch.zeros_like(batch.features))
+                target = guided_target(target, flow.detach().float(), silent.float(), recipe.guidance)
+        return {"loss": flow_loss(flow, target, batch.weight)}
 
     trainer.run(step_loss)
     return trainer.averaged()
+
+
+def guided_target(target: Tensor, heard: Tensor, silent: Tensor, guidance: float) -> Tensor:
+    """A target whose model ends at silent + guidance * (data - silent), as classifier-free guidance would, in one pass.
+
+    heard, silent: the model's own flows with and without the voice (model guidance, arXiv 2502.12154).
+    """
+    return target + (1 - 1 / guidance) * (heard - silent)
 
 
 @dataclass(frozen=True)
