@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 pytest.importorskip("skia")
 
+from joyavatar_core.audio import ArrayAudio, AudioFeatures, LogMel
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.kv_cache import KVCache
 from joyavatar_core.model.transformer import SelfContext
+from joyavatar_core.training.augment import other_voice
 from joyavatar_core.training.configs import TINY
 from joyavatar_core.training.forcing import ForcedPass, ForcingRecipe, forcing_batch, guided_target
 from joyavatar_core.training.latents import LatentClips
@@ -171,6 +174,22 @@ def test_a_close_up_is_cut_between_tokens_with_the_mouth_inside():
         assert mouth.amin(0).tolist() == [10, 9] and mouth.amax(0).tolist() == [12, 13]
         corners.add((top, left))
     assert len(corners) > 2 and all(top % 2 == left % 2 == 0 for top, left in corners)
+
+
+def test_another_voice_says_the_same_words():
+    t = np.arange(16000) / 16000
+    voice = ArrayAudio((0.2 * np.sin(2 * np.pi * 200 * t) * (t > 0.5)).astype(np.float32), 16000)
+    features = AudioFeatures(voice, LogMel(), 16, 3).latent_features(0, 4)
+    silence = features.min()
+    peaks = set()
+    for seed in range(20):
+        other = other_voice(features, torch.Generator().manual_seed(seed))
+        assert other.shape == features.shape and other.min() >= silence - 1e-4
+        assert (other - features)[0].abs().mean() < 0.4 and torch.corrcoef(torch.stack([other, features]).flatten(1))[
+            0, 1
+        ] > 0.8
+        peaks.add(int(other[3, 3, :32].argmax()))
+    assert len(peaks) > 1  # in another band
 
 
 def test_given_frames_stay_clean_and_cost_nothing():
