@@ -2,7 +2,8 @@
 
 The voice is espeak-ng reading changing sentences, joined to an hour in a temporary file. The command runs as a process
 of its own at 32 x 32 pixels; it is watched from outside: resident memory whenever a state has been written, processor
-time (not wall time, which other programs change) per block between the states. Linux only.
+time (not wall time, which other programs change) per block between the states. A contact sheet shows the first minute,
+the last, and some between. Linux only.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
-from PIL import Image
+import numpy as np
+
+from joyavatar_core.evaluation.sheet import contact_sheet
 
 ROOT = Path(__file__).parents[1]
+PORTRAIT = ROOT / "joyavatar_core/assets/portraits/ada.png"
 PARTS = [  # a sentence is one of each
     ["The river", "My neighbour", "A violin", "This old bridge", "The morning train", "Nobody here", "Her letter"],
     ["remembers", "has forgotten", "slowly crosses", "explains", "cannot find", "would rather keep", "listens to"],
@@ -78,16 +82,17 @@ def watch(child: subprocess.Popen, state: Path) -> tuple[list[tuple[int, int, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--size", default="32x32")
     parser.add_argument("--out", type=Path, help="keep the video here")
+    parser.add_argument("--sheet", type=Path, help="a contact sheet, *.png")
     parser.add_argument("--speak", nargs=argparse.REMAINDER, default=[], help="further flags of speak, last")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         voice, out, state = place / "voice.wav", args.out or place / "v.mp4", place / "state"
         make_voice(voice, 60 * args.minutes)
-        Image.effect_noise((64, 64), 80).save(place / "portrait.png")
-        command = [sys.executable, "-m", "joyavatar_core", "speak", "--portrait", place / "portrait.png", "--audio",
-                   voice, "--out", out, "--size", "32x32", "--state", state, *args.speak]  # fmt: skip
+        command = [sys.executable, "-m", "joyavatar_core", "speak", "--portrait", PORTRAIT, "--audio",
+                   voice, "--out", out, "--size", args.size, "--state", state, *args.speak]  # fmt: skip
         threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         started = time.perf_counter()
         child = subprocess.Popen(list(map(str, command)), cwd=ROOT, env={**os.environ, **threads})
@@ -97,8 +102,24 @@ def main() -> None:
         disk = sum(path.stat().st_size for path in state.iterdir())
         print(f"{time.perf_counter() - started:.0f} s of wall time, {disk / 1e6:.1f} MB in the state folder")
         report_ends(out)
+        if args.sheet:
+            minutes = [args.minutes * part / 4 for part in range(5)]
+            contact_sheet([pictures(out, max(0.0, 60 * minute - 10)) for minute in minutes], args.sheet, 10, scale=3)
         report_memory(marks, joining, args.minutes)
         report_time(marks)
+
+
+def pictures(path: Path, start: float, seconds: float = 10.0) -> np.ndarray:
+    """Frames [N, H, W, 3] of so many seconds from a moment on."""
+    frames = []
+    with av.open(str(path)) as video:
+        video.seek(int(start / video.streams.video[0].time_base), stream=video.streams.video[0])
+        for frame in video.decode(video=0):
+            if start <= frame.time < start + seconds:
+                frames.append(frame.to_ndarray(format="rgb24"))
+            elif frames:
+                break
+    return np.stack(frames)
 
 
 def report_ends(out: Path) -> None:
