@@ -78,7 +78,10 @@ def train_transformer(options: argparse.Namespace) -> None:
     chosen = CONFIGS[options.config]
     if options.guidance < 1:
         raise AvatarError(f"--guidance is {options.guidance}, expected 1 (as the data) or more.")
-    recipe = forcing.ForcingRecipe(batch=options.batch or forcing.ForcingRecipe.batch, guidance=options.guidance)
+    recipe = forcing.ForcingRecipe(
+        batch=options.batch or forcing.ForcingRecipe.batch, guidance=options.guidance,
+        levels=tuple(sigma for _, sigma in chosen.model.levels),
+    )  # fmt: skip
     start = start_from(options.fine_tune, chosen.model, options.base) if options.fine_tune else None
     settings = _settings(options, "forcing", chosen.rates[0])
     weights = forcing.train_forcing(

@@ -51,9 +51,9 @@ class ForcingRecipe:
     silent: float = 0.08
     others: float = 0.7
     trained_levels: float = 0.6
-    levels: tuple[float, ...] = (1.0, 0.9375, 5 / 6, 0.625)
+    levels: tuple[float, ...] = (1.0, 10 / 11, 0.8, 2 / 3, 0.5, 2 / 7)
     mouth_weight: float = 8.0
-    close: int = 3
+    close: int = 2
     close_cells: int = 8
     guidance: float = 1.0
 
@@ -219,7 +219,7 @@ def _sample(
         elif chance(recipe.trained_levels):
             sigma = recipe.levels[draw(0, len(recipe.levels) - 1)]
         else:
-            sigma = shifted_sigma(uniform(), 3.0)
+            sigma = shifted_sigma(uniform(), 2.0)
         sigmas += [sigma] * len(segment.frames)
     sigma = torch.tensor(sigmas)
     labels = torch.where(given & (kinds == PAST), 0.0, 1000 * sigma)
