@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import AvatarError
 from .clips import SAMPLE_RATE, Clip, make_clip
 
-RECIPE = 2  # raise it whenever the same seed would give other pixels or samples
+RECIPE = 3  # raise it whenever the same seed would give other pixels or samples
 DESCRIPTION = "dataset.json"
 
 

@@ -11,6 +11,7 @@ from .portrait import Moment
 from .visemes import RATE, Phone
 
 COLUMN = {name: k for k, name in enumerate(Moment._fields)}
+CALM = 0.45  # of what a lively cartoon would do: a face that hardly leaves its place stays sharp in a small model
 
 # A mood is a resting place of (smile, lift, worry, squint, wide lids).
 MOODS = {
@@ -89,7 +90,7 @@ def moments(
     column = {name: out[:, k] for name, k in COLUMN.items()}
     pauses = [p for p in phones if not p.ipa]
     voice = gaussian_filter1d(loud, 0.25 * RATE)
-    energy = who.liveliness * (0.65 + 0.55 * np.clip(voice * 1.4, 0, 1))
+    energy = CALM * who.liveliness * (0.65 + 0.55 * np.clip(voice * 1.4, 0, 1))
 
     peaks, found = find_peaks(
         gaussian_filter1d(loud, 0.06 * RATE), height=0.45, distance=int(0.38 * RATE), prominence=0.06
@@ -104,15 +105,15 @@ def moments(
     while at < n:
         length = int((0.35 + rng.exponential(1.3)) * RATE)
         away = glances() < 0.3
-        gaze[0][at : at + length] = rng.normal(0, 0.55 if away else 0.07)
-        gaze[1][at : at + length] = rng.normal(0, 0.35 if away else 0.05)
+        gaze[0][at : at + length] = rng.normal(0, 0.4 if away else 0.05)
+        gaze[1][at : at + length] = rng.normal(0, 0.25 if away else 0.04)
         at += length
     gaze = [_eased(np.clip(g, -1, 1), 0.05) for g in gaze]
     follow = [_eased(g, 0.8) for g in gaze]
 
     column["yaw"][:] = energy * (0.13 * posture[0] + 0.065 * _wander(rng, n, 1.6) + 0.012 * _wander(rng, n, 0.4))
-    column["yaw"][:] += 0.10 * follow[0]
-    column["pitch"][:] = energy * (0.05 * posture[1] + 0.032 * _wander(rng, n, 1.3) - 0.13 * nods) + 0.05 * follow[1]
+    column["yaw"][:] += 0.05 * follow[0]
+    column["pitch"][:] = energy * (0.05 * posture[1] + 0.032 * _wander(rng, n, 1.3) - 0.13 * nods) + 0.025 * follow[1]
     column["roll"][:] = who.lean + energy * (0.045 * posture[2] + 0.025 * _wander(rng, n, 1.8))
     column["x"][:] = energy * (0.9 * posture[2] + 1.1 * _wander(rng, n, 2.2)) + 9 * column["roll"]
     column["y"][:] = energy * (0.5 * _wander(rng, n, 1.8) + 1.3 * nods)
