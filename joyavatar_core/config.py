@@ -44,7 +44,6 @@ class AvatarConfig:
     block_frames: int = 3  # latent frames a block (K)
     levels: tuple[tuple[float, float], ...] = PUBLIC_LEVELS
     shift: float = 5.0  # of the flow schedule, for levels that are computed
-    renoise: str = "fresh"  # between steps; "kept" goes on with the noise found in the picture: no distilled student
     trained_positions: int = 21  # latent frames seen in training (P)
     text_tokens: int = 512
     audio_features: str = "wav2vec2"  # or "log-mel"
@@ -64,8 +63,6 @@ class AvatarConfig:
                 )
         if not (is_number(self.shift) and self.shift > 0):
             raise AvatarError(f"The checkpoint's shift is {self.shift!r}, expected a number above 0.")
-        if self.renoise not in RENOISE:
-            raise AvatarError(f"The checkpoint's renoise is {self.renoise!r}, expected one of {', '.join(RENOISE)}.")
         if not isinstance(self.trained, bool):
             raise AvatarError(f"The checkpoint's 'trained' is {self.trained!r}, expected true or false.")
         for name, low in (("latent_mean", -math.inf), ("latent_std", 0.0)):
@@ -164,14 +161,13 @@ class AvatarConfig:
         return {METADATA_KEY: json.dumps(values, sort_keys=True)}
 
 
-RENOISE = ("fresh", "kept")
 WHOLE = {  # behaviour that is a whole number, and its range
     "fps": (1, 240), "block_frames": (1, 64), "trained_positions": (1, 10**6), "text_tokens": (1, 4096),
     "width": (16, 4096), "height": (16, 4096), "audio_offset": (-240, 240),
 }  # fmt: skip
 BEHAVIOUR = (
-    "num_heads", "fps", "block_frames", "levels", "shift", "renoise", "trained_positions", "text_tokens",
-    "audio_features", "audio_offset", "width", "height", "latent_mean", "latent_std", "preset", "trained",
+    "num_heads", "fps", "block_frames", "levels", "shift", "trained_positions", "text_tokens", "audio_features",
+    "audio_offset", "width", "height", "latent_mean", "latent_std", "preset", "trained",
 )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def test_metadata_round_trips(model):
 
 @pytest.mark.parametrize("values", [
     {"preset": None}, {"preset": []}, {"preset": {"mcl": {}}}, {"preset": {"psb": 8}}, {"audio_offset": 1.5},
-    {"fps": True}, {"renoise": "both"},
+    {"fps": True},
     {"fps": 300}, {"shift": -1}, {"trained": "no"}, {"latent_mean": [0.0] * 3}, {"latent_std": [0.0] * 16},
     {"levels": []}, {"levels": 5}, {"text_tokens": 10**9}, {"block_frames": 0},
 ])  # fmt: skip

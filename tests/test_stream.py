@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import itertools
 import threading
 from itertools import pairwise
@@ -226,26 +225,3 @@ def test_presets_mean_what_they_say():
 def test_a_recipe_that_cannot_work_is_refused_when_it_is_made(make_stream, fields, sentence):
     with pytest.raises(AvatarError, match=sentence):
         make_stream(**fields)
-
-
-def test_kept_noise_goes_straight_from_the_first_noise_to_the_clean_latents(model, make_stream, monkeypatch):
-    stream = make_stream(psb=PsbSettings(steps=(4,)), urcr=UrcrSettings("off"), mci=MCI_OFF)
-    clean, seen = torch.randn(1, 16, 3, 4, 4), []
-    sigma_of = dict(model.config.levels)
-
-    def prepare(self, *_, **__):
-        def run(x, labels, cache_only=False):
-            seen.append(x)
-            return (x - clean) / sigma_of[labels[0]]
-
-        return run
-
-    monkeypatch.setattr(model, "config", dataclasses.replace(model.config, renoise="kept"))
-    start = iter(stream)
-    list(itertools.islice(start, 1))  # block 0 begins with the portrait; look at the next one
-    monkeypatch.setattr(type(start), "_prepare", prepare)
-    monkeypatch.setattr(type(start), "_remember", lambda *_: None)
-    made = start._denoise(model.config.levels, None, 0)
-    torch.testing.assert_close(made, clean, atol=1e-5, rtol=1e-4)
-    for x, (_, sigma) in zip(seen, model.config.levels, strict=True):
-        torch.testing.assert_close(x, (1 - sigma) * clean + sigma * seen[0], atol=1e-5, rtol=1e-4)

@@ -220,14 +220,11 @@ class StreamRun:
         x = self._draw(INITIAL, self.shape).to(self.device, self.dtype)
         for step, (label, sigma) in enumerate(levels):
             x = self._pin_given(x)
-            flow = run(x, [label] * len(frames))
-            x0 = predict_x0(x, flow, sigma)
+            x0 = predict_x0(x, run(x, [label] * len(frames)), sigma)
             if self.stream.on_step is not None:
                 self.stream.on_step(self.block, step + 1, len(levels))
             if step + 1 < len(levels):
-                lower = levels[step + 1][1]
-                kept = self.stream.model.config.renoise == "kept" and lower < sigma
-                x = add_noise(x0, x0 + flow if kept else self._draw(RENOISE, self.shape, step + 1), lower)
+                x = add_noise(x0, self._draw(RENOISE, self.shape, step + 1), levels[step + 1][1])
         return self._pin_given(x0)
 
     def _remember(self, latents: Tensor, hidden: Tensor | None) -> None:
