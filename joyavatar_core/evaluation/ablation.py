@@ -51,6 +51,7 @@ def variants(config: AvatarConfig) -> dict[str, Preset]:
         "URCR + inject m 1 c 0.25": both(MciSettings("inject", 1, 0.25)),
         "URCR + context 0.1": both(MciSettings("context", 3, 0.1)),
         "URCR + inject, 2 steps": Preset(PsbSettings(steps=(2,)), inject, rotate),
+        "URCR + inject, 4 steps": Preset(PsbSettings(steps=(4,)), inject, rotate),
         "URCR + inject, 8 steps": Preset(PsbSettings(steps=(8,)), inject, rotate),
         "all three": usual,
     }
