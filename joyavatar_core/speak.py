@@ -90,6 +90,8 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     )  # fmt: skip
     config = avatar.config
     settings = chosen_settings(args, config)
+    if args.heal and not settings.urcr.sinks:
+        raise AvatarError("--heal resets to the sinks and these settings keep none; give --urcr rotate,sinks=3, too.")
     width, height = args.size or avatar.size()
     text = load_prompt(args.prompt_embeds, config) if args.prompt_embeds else None
     frames = frame_limit(args.seconds, config.fps)

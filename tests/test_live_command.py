@@ -171,6 +171,12 @@ def test_a_recording_refuses_what_it_could_not_resume(files, tmp_path, capsys, m
     assert sentence in capsys.readouterr().err
 
 
+def test_healing_without_sinks_is_one_sentence(files, tmp_path, capsys):
+    given = ["--portrait", files / "portrait.png", "--audio", files / "voice.wav", "--out", tmp_path / "v.mp4"]
+    assert main(["speak", *map(str, [*given, "--preset", "plain", "--heal"])]) == 2
+    assert "keep none" in capsys.readouterr().err
+
+
 def test_speak_reports_the_monitors_measures_unless_told_not_to(files, tmp_path):
     given = ["--portrait", files / "portrait.png", "--audio", files / "voice.wav", "--size", "32x32", "--psb", "1"]
     for name, more in (("with", ["--heal"]), ("without", ["--no-monitor"])):
