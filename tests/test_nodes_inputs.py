@@ -205,12 +205,14 @@ def continuity(host, mci="inject", frames=3, noise=0.25, urcr="rotate", sinks=3,
 
 
 def test_continuity_explains_itself_in_numbers(host):
-    # Blocks of 3 latent and 12 video frames at 16 a second; one more forward beside four steps and a refresh.
-    blocks = (host.model.model.diffusion_model.config.trained_positions - 3 - 6) // 3
+    # Blocks of 3 latent and 12 video frames at 16 a second; one more forward beside the steps and a refresh.
+    config = host.model.model.diffusion_model.config
+    blocks, forwards = (config.trained_positions - 3 - 6) // 3, len(config.levels) + 1
     text = continuity(host, model=host.model).ui["text"][0]
-    assert f"resets every {blocks * 0.75:.1f} s ({blocks} blocks)" in text and "cost about ×1.20" in text
+    assert f"resets every {blocks * 0.75:.1f} s ({blocks} blocks)" in text
+    assert f"cost about ×{1 + 1 / forwards:.2f}" in text
     assert "cost about ×1.00" in continuity(host, mci="off", model=host.model).ui["text"][0]
-    prefill = 1 + 2 / (5 * blocks)  # two blocks more in every cycle of five forwards a block
+    prefill = 1 + 2 / (forwards * blocks)  # two blocks more in every cycle
     assert f"cost about ×{prefill:.2f}" in continuity(host, mci="off", urcr="prefill", model=host.model).ui["text"][0]
     assert "never resets" in continuity(host, urcr="off", model=host.model).ui["text"][0]
 
