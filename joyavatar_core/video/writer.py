@@ -28,6 +28,7 @@ from .containers import (
 )
 from .picture import YuvConverter, add_h264, check_h264, checked_frames
 
+TWO_MACROBLOCKS = 32  # pixels
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
@@ -100,6 +101,8 @@ class VideoWriter:
             "rc-lookahead": "4",
             "threads": "1",  # the bytes must not depend on the machine
         }
+        if min(width, height) <= TWO_MACROBLOCKS:  # x264's look-ahead reads unset memory there: other bytes each time
+            self._options |= {"mbtree": "0", "rc-lookahead": "0"}
         self._discard = discard
         self._state = "new"
         self._failed = False
