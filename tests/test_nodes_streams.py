@@ -170,7 +170,9 @@ def test_video_holds_every_frame_and_the_voice(host, vae, whole, output_folder):
     assert Path(output[0].get_stream_source()) == file
     pictures, seconds, _ = decoded(file)
     assert len(pictures) == FRAMES and seconds == pytest.approx(SECONDS, abs=0.001)
-    assert np.abs(np.stack(pictures) / 255 - whole.numpy()).mean() < 0.05
+    assert (
+        np.abs(np.stack(pictures) / 255 - whole.numpy()).mean() < 0.06
+    )  # coloured noise at half the colour resolution
 
 
 def test_same_seed_gives_the_same_file(host, vae, output_folder):
