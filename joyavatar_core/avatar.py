@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, Wav2Vec2
+from .audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, VisemeEncoder, Wav2Vec2
 from .checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint
 from .checkpoints.reader import read_file
 from .config import AvatarConfig
@@ -28,6 +28,7 @@ EMBEDDED = "embedded"
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
+EMBEDDED_HEARING = ASSETS / "visemes.safetensors"  # what checkpoints of "visemes" features hear through
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,18 +178,31 @@ def load_audio_encoder(
     config: AvatarConfig, path: str | Path | None, device: torch.device | str = "cpu"
 ) -> FeatureEncoder | None:
     """The audio encoder a checkpoint was trained with. Raises AvatarError where it needs a file and none is given."""
-    if not config.audio_dim:
-        return None
-    if config.audio_features == "log-mel":
-        return LogMel()
-    if config.audio_features != "wav2vec2":
-        raise AvatarError(f"The checkpoint wants '{config.audio_features}' features; known are log-mel and wav2vec2.")
+    if not config.audio_dim or config.audio_features != "wav2vec2":
+        return built_in_encoder(config, path)
     if path is None:
         raise AvatarError(
             "This checkpoint hears through wav2vec2; "
             "give facebook/wav2vec2-base-960h's model.safetensors (--audio-encoder)."
         )
     return Wav2Vec2.load(path, device=device)
+
+
+def built_in_encoder(config: AvatarConfig, visemes: str | Path | None = None) -> FeatureEncoder | None:
+    """What a checkpoint hears through that needs no file of the user's; None for one that is deaf.
+
+    visemes: weights to use instead of those that come with the project, where it hears visemes.
+    Raises AvatarError for features that this version does not know.
+    """
+    if not config.audio_dim:
+        return None
+    if config.audio_features == "log-mel":
+        return LogMel()
+    if config.audio_features == "visemes":
+        return VisemeEncoder.load(visemes or EMBEDDED_HEARING)
+    raise AvatarError(
+        f"The checkpoint wants '{config.audio_features}' features; known are log-mel, visemes and wav2vec2."
+    )
 
 
 def load_prompt(path: str | Path, config: AvatarConfig) -> Tensor:

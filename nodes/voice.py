@@ -8,7 +8,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..joyavatar_core.audio import ArrayAudio, AudioFeatures, FeatureEncoder, LogMel, Wav2Vec2
+from ..joyavatar_core.audio import ArrayAudio, AudioFeatures, FeatureEncoder, Wav2Vec2
+from ..joyavatar_core.avatar import built_in_encoder
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
 from .model import avatar_of
@@ -82,16 +83,13 @@ def encoder_for(
 
     Raises AvatarError where an encoder is wired that is not that one, or is missing.
     """
-    if not config.audio_dim:
-        return None, None
-    if config.audio_features == "log-mel":
-        if audio_encoder is not None:
+    if not config.audio_dim or config.audio_features != "wav2vec2":
+        if config.audio_dim and audio_encoder is not None:
             raise AvatarError(
-                "This checkpoint hears through log-mel features, which need no audio encoder; unwire audio_encoder."
+                f"This checkpoint hears through {config.audio_features} features, which need no audio encoder; unwire "
+                "audio_encoder."
             )
-        return LogMel(), None
-    if config.audio_features != "wav2vec2":
-        raise AvatarError(f"The checkpoint wants '{config.audio_features}' features; known are log-mel and wav2vec2.")
+        return built_in_encoder(config), None
     if audio_encoder is None:
         raise AvatarError(
             "This checkpoint hears through wav2vec2 and no audio_encoder is wired; add Load Audio Encoder with "

@@ -24,9 +24,11 @@ from joyavatar_core.audio import (
     FixedFeatures,
     GrowingAudio,
     LogMel,
+    VisemeEncoder,
     Wav2Vec2,
 )
 from joyavatar_core.audio.resample import read_resampled
+from joyavatar_core.avatar import EMBEDDED_HEARING
 from joyavatar_core.errors import AvatarError
 
 GOLDEN = Path(__file__).parent / "golden" / "wav2vec.safetensors"
@@ -47,7 +49,7 @@ def wav2vec2() -> Wav2Vec2:
 
 @pytest.fixture(scope="module")
 def encoders(wav2vec2):
-    return {"log-mel": LogMel(), "wav2vec2": wav2vec2}
+    return {"log-mel": LogMel(), "visemes": VisemeEncoder.load(EMBEDDED_HEARING), "wav2vec2": wav2vec2}
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 24000, 44100, 48000, 96000, 44101])
@@ -59,7 +61,7 @@ def test_a_resampled_window_equals_the_cut_of_the_whole_resampled(rate):
         np.testing.assert_allclose(window, whole[start : start + 5000], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["log-mel", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["log-mel", "visemes", "wav2vec2"])
 @pytest.mark.parametrize("rate", [16000, 22050])
 def test_array_file_and_live_chunks_give_identical_blocks_in_any_order(kind, rate, encoders, tmp_path):
     sound = voice(4.1, rate)
@@ -94,7 +96,7 @@ def test_a_latent_frame_has_the_features_of_its_own_block_however_it_is_asked_fo
     assert torch.equal(features.latent_features(first, count), every[first : first + count])
 
 
-@pytest.mark.parametrize("kind", ["log-mel", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["log-mel", "visemes", "wav2vec2"])
 @pytest.mark.parametrize("rate", [16000, 44100])
 def test_audio_outside_the_window_changes_nothing(kind, rate, encoders):
     """Block 5 shows frames 57...68; 1 s before and 0.5 s behind are its window, 60 ms more its filters' reach."""
@@ -172,7 +174,7 @@ def test_speech_level_features_have_unit_scale_and_silence_is_finite():
 
 
 @pytest.mark.parametrize("samples", [1, 100])
-@pytest.mark.parametrize("kind", ["log-mel", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["log-mel", "visemes", "wav2vec2"])
 def test_the_shortest_and_silent_audio_still_makes_a_block(kind, samples, encoders):
     features = AudioFeatures(ArrayAudio(np.zeros(samples), 44100), encoders[kind], Fraction(30000, 1001), 1)
     assert features.num_video_frames == 1
@@ -195,7 +197,7 @@ class Hum(AudioSource):
         return np.sin(np.arange(start, min(stop, self.num_samples)) * 0.05).astype(np.float32)[:, None] * 0.1
 
 
-@pytest.mark.parametrize("kind", ["log-mel", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["log-mel", "visemes", "wav2vec2"])
 def test_hours_are_read_in_windows_of_constant_length(kind, encoders):
     source = Hum()
     features = AudioFeatures(source, encoders[kind], 16, K)
@@ -203,7 +205,7 @@ def test_hours_are_read_in_windows_of_constant_length(kind, encoders):
     for block in (0, 20, 7000, 14399):
         assert features.wait(block)
         assert features.latent_features(K * block, K).shape == (K, 4, features.feature_dim)
-    assert source.longest <= 48000 * (10 if kind == "wav2vec2" else 1)
+    assert source.longest <= 48000 * {"log-mel": 1, "visemes": 2, "wav2vec2": 10}[kind]
     assert not features.wait(14401)
     for block in range(100 if kind == "log-mel" else 0):
         features.latent_features(K * block, K)

@@ -52,7 +52,7 @@ def teacher():
 def clips() -> LatentClips:
     torch.manual_seed(1)
     boxes = torch.tensor([1.0, 2, 3, 4]).expand(2, 20, 4)
-    return LatentClips(torch.randn(2, 16, 20, 4, 4).bfloat16(), torch.randn(2, 20, 4, 64), boxes)
+    return LatentClips(torch.randn(2, 16, 20, 4, 4).bfloat16(), torch.randn(2, 20, 4, 8), boxes)
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from .opening import open_voice
 from .pcm import PCM_FORMATS, read_pcm
 from .source import ArrayAudio, AudioSource
 from .switched import SwitchedAudio
+from .visemes import VisemeEncoder
 from .wav2vec2 import Wav2Vec2
 
 __all__ = [
     "PCM_FORMATS", "ArrayAudio", "AudioFeatures", "AudioSource", "Clock", "FeatureEncoder", "FileAudio",
-    "FixedFeatures", "GrowingAudio", "LogMel", "SwitchedAudio", "Wav2Vec2", "block_to_frames", "latent_to_frames",
+    "FixedFeatures", "GrowingAudio", "LogMel", "SwitchedAudio", "VisemeEncoder", "Wav2Vec2", "block_to_frames", "latent_to_frames",
     "num_blocks", "open_voice", "read_pcm", "reference_features",
 ]  # fmt: skip
 

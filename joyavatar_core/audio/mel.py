@@ -34,13 +34,17 @@ class LogMel:
         waveform: float32 [S] at 16 kHz; edges: L + 1 sample indices, frame i is [edges[i], edges[i + 1]), with the
         reach on both sides inside the waveform. Returns float32 [L, 64], slot-major.
         """
-        edge = np.asarray(edges)
-        slot = np.arange(SLOTS)
-        centres = edge[:-1, None] + np.diff(edge)[:, None] * (2 * slot + 1) // (2 * SLOTS)  # [L, 2]
-        spectra = np.fft.rfft(waveform[centres[..., None] + np.arange(-WINDOW // 2, WINDOW // 2)] * _hann())
-        power = np.abs(spectra) ** 2 @ _mel_filters().T  # [L, 2, 32]
-        features = (np.log10(power + FLOOR) - LOG_MEAN) / LOG_SCALE
-        return torch.from_numpy(features.reshape(len(centres), self.feature_dim).astype(np.float32))
+        return torch.from_numpy(log_mel(waveform, edges, SLOTS).reshape(len(edges) - 1, self.feature_dim))
+
+
+def log_mel(waveform: np.ndarray, edges: list[int], slots: int) -> np.ndarray:
+    """`slots` spectra in every video frame, evenly spread: float32 [L, slots, 32]; arguments as `LogMel.encode`."""
+    edge = np.asarray(edges)
+    slot = np.arange(slots)
+    centres = edge[:-1, None] + np.diff(edge)[:, None] * (2 * slot + 1) // (2 * slots)  # [L, slots]
+    spectra = np.fft.rfft(waveform[centres[..., None] + np.arange(-WINDOW // 2, WINDOW // 2)] * _hann())
+    power = np.abs(spectra) ** 2 @ _mel_filters().T  # [L, slots, 32]
+    return ((np.log10(power + FLOOR) - LOG_MEAN) / LOG_SCALE).astype(np.float32)
 
 
 @lru_cache(maxsize=1)

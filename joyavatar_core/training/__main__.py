@@ -1,4 +1,4 @@
-"""The recipe as commands, in order: data, vae, latents, forcing, distill, evaluate, ablate, ship."""
+"""The recipe as commands, in order: data, hearing, vae, latents, forcing, distill, evaluate, ablate, ship."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
 import torch
 
-from ..avatar import EMBEDDED_TRANSFORMER, EMBEDDED_VAE, Avatar, load_audio_encoder, load_avatar
+from ..audio import FeatureEncoder
+from ..avatar import EMBEDDED_HEARING, EMBEDDED_TRANSFORMER, EMBEDDED_VAE, Avatar, load_audio_encoder, load_avatar
 from ..checkpoints import save_checkpoint
 from ..checkpoints.reader import read_file
 from ..errors import AvatarError
@@ -20,6 +22,7 @@ from .dataset import write_dataset
 from .loop import FOREVER, LoopSettings, averaged_weights
 from .parallel import Share, process_group
 
+HEARING = "visemes.safetensors"  # of a run
 FIRST_PERSON = 100  # of the held-out people that talk in evaluations
 
 
@@ -41,6 +44,22 @@ def make_data(options: argparse.Namespace) -> None:
     folder = options.runs / "data"
     write_dataset(folder, options.held_out, split="held-out", workers=options.threads)
     write_dataset(folder, options.clips, split="train", workers=options.threads)
+
+
+def train_hearing(options: argparse.Namespace) -> None:
+    """What the avatar hears with, from voices alone; prints how well held-out ones are heard."""
+    from safetensors.torch import save_file
+
+    from . import hearing
+
+    folder, workers = options.runs / "voices", options.threads
+    voices = hearing.write_voices(folder, options.voices, workers=workers)
+    held_out = hearing.write_voices(folder, hearing.HELD_OUT, "held-out", workers=workers)
+    settings = _settings(options, "hearing", 2e-3)
+    model = hearing.train_hearing(voices, settings, hearing.HearingRecipe(batch=options.batch or 48))
+    if Share.mine().leads:
+        save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, options.runs / HEARING)
+        print(json.dumps(hearing.correlations(model, held_out), indent=1))
 
 
 def train_vae(options: argparse.Namespace) -> None:
@@ -126,6 +145,9 @@ def ship(options: argparse.Namespace) -> None:
     save_checkpoint(EMBEDDED_TRANSFORMER, state, CONFIGS[options.config].model)
     EMBEDDED_VAE.parent.mkdir(parents=True, exist_ok=True)
     save_vae(_vae(options), EMBEDDED_VAE)
+    hearing = options.audio_encoder or options.runs / HEARING
+    if hearing.exists():
+        shutil.copyfile(hearing, EMBEDDED_HEARING)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -168,7 +190,7 @@ def ablate(options: argparse.Namespace) -> None:
 
 
 COMMANDS = {
-    "data": make_data, "vae": train_vae, "latents": make_latents, "forcing": train_transformer, "ship": ship,
+    "data": make_data, "hearing": train_hearing, "vae": train_vae, "latents": make_latents, "forcing": train_transformer, "ship": ship,
     "distill": distil, "evaluate": evaluate, "ablate": ablate,
 }  # fmt: skip
 
@@ -188,15 +210,22 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of data, checkpoints and logs")
         sub.add_argument("--threads", type=int, default=2)
         sub.add_argument("--vae", type=Path, help="instead of the run's own")
-        sub.add_argument("--audio-encoder", type=Path, help="wav2vec2-base, for the config that hears through it")
-        if name in ("vae", "forcing", "distill"):
+        sub.add_argument(
+            "--audio-encoder",
+            type=Path,
+            help="wav2vec2-base for the config that hears through it; else instead of the run's own or the embedded one",
+        )
+        if name in ("hearing", "vae", "forcing", "distill"):
             sub.add_argument("--steps", type=int, default=FOREVER)
             sub.add_argument("--minutes", type=float, default=math.inf)
             sub.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
             sub.add_argument("--learning-rate", type=float)
             sub.add_argument("--batch", type=int)
             sub.add_argument("--seed", type=int, default=0)
+        if name in ("vae", "forcing", "distill"):
             sub.add_argument("--fine-tune", type=Path, help="start from these weights")
+        if name == "hearing":
+            sub.add_argument("--voices", type=int, default=1600, help="of 7 s")
         if name in ("vae", "forcing"):
             sub.add_argument("--compile", action="store_true", help="pays where compiling takes less than training")
         if name in ("forcing", "distill"):
@@ -273,15 +302,16 @@ def _vae(options: argparse.Namespace):
 
 
 def _latents(options: argparse.Namespace):
-    from ..audio import Wav2Vec2
     from .latents import latent_clips
 
-    encoder = None
-    if CONFIGS[options.config].model.audio_features == "wav2vec2":
-        if not options.audio_encoder:
-            raise AvatarError(f"The config {options.config} hears through wav2vec2; give it as --audio-encoder.")
-        encoder = Wav2Vec2.load(options.audio_encoder)
-    return latent_clips(_clips(options), _vae(options), options.runs / "latents", encoder)
+    return latent_clips(_clips(options), _vae(options), options.runs, _hearing(options))
+
+
+def _hearing(options: argparse.Namespace) -> FeatureEncoder | None:
+    """The encoder that is asked for, else the run's own, else what the avatar comes with."""
+    own = options.runs / HEARING
+    config = CONFIGS[options.config].model
+    return load_audio_encoder(config, options.audio_encoder or (own if own.exists() else None))
 
 
 def _finish(options: argparse.Namespace, weights: dict[str, torch.Tensor]) -> None:
@@ -300,9 +330,7 @@ def _avatar_of_run(options: argparse.Namespace) -> Avatar:
     model = AvatarTransformer(config)
     model.load_state_dict(_transformer_weights(options))
     vae = _vae(options)
-    return Avatar(
-        model.eval().requires_grad_(False), vae, vae, load_audio_encoder(config, options.audio_encoder), "run"
-    )
+    return Avatar(model.eval().requires_grad_(False), vae, vae, _hearing(options), "run")
 
 
 if __name__ == "__main__":

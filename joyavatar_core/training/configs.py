@@ -10,8 +10,8 @@ from ..sampling.flow import dense_levels
 PRESET = {"psb": {"first": 8}, "mci": {"frames": 3, "noise": 0.25}, "urcr": {"sinks": 3, "recent": 6}}
 
 TINY = AvatarConfig(
-    dim=192, ffn_dim=768, num_heads=3, num_layers=8, text_dim=16, freq_dim=64, audio_dim=64, audio_hidden=64,
-    text_tokens=1, audio_features="log-mel", levels=dense_levels(6, 2.0), shift=2.0, trained_positions=15, width=128,
+    dim=192, ffn_dim=768, num_heads=3, num_layers=8, text_dim=16, freq_dim=64, audio_dim=8, audio_hidden=64,
+    text_tokens=1, audio_features="visemes", levels=dense_levels(6, 2.0), shift=2.0, trained_positions=15, width=128,
     height=128, preset=PRESET,
 )  # fmt: skip
 LARGE = AvatarConfig(levels=EXACT_LEVELS, trained_positions=15, preset=PRESET)

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..audio import LogMel
 from ..config import AvatarConfig
 from ..model.transformer import AvatarTransformer, SelfContext
 from ..sampling.flow import shifted_sigma
-from .augment import other_voice
 from .latents import LatentClips
 from .layout import COPY, PAST, TARGET, Layout
 from .loop import Draw, LoopSettings, Trainer
@@ -31,7 +29,7 @@ class ForcingRecipe:
     blocks, size: of a pass, in blocks and latent frames. copies: injected frames, shown in every third step.
     clean: share of samples with a clean past; else each past block is noised up to `most_noise`.
     still: share whose first block is remembered as the portrait. joined: share that goes on from its first block
-    without a jump. silent: share without a voice. others: share whose log-mel features are made another speaker's.
+    without a jump. silent: share without a voice.
     trained_levels: share of targets at a level the sampler uses.
     close: of every 4 steps, those that show only `close_cells` x `close_cells` latent cells around the mouth, and as
     many more samples as that makes room for: lips are learned from the voice, and most of a picture is not lips.
@@ -49,7 +47,6 @@ class ForcingRecipe:
     still: float = 0.7
     joined: float = 0.35
     silent: float = 0.08
-    others: float = 0.7
     trained_levels: float = 0.6
     levels: tuple[float, ...] = (1.0, 10 / 11, 0.8, 2 / 3, 0.5, 2 / 7)
     mouth_weight: float = 8.0
@@ -150,7 +147,7 @@ class ForcedPass:
 
     def __call__(self, latents: Tensor, labels: Tensor, features: Tensor) -> Tensor:
         model, (height, width) = self.model, latents.shape[-2:]
-        rope = model.rope(self.layout.frames, height, width)
+        rope = model.rope(self.layout.frames, height, width).to(torch.complex64)  # rotating in float64 is slow
         attention = self.layout.attention(height * width // 4)
         text = model.encode_text(self.text.expand(len(latents), -1, -1))
         audio = model.project_audio(model.encode_audio(features))
@@ -229,8 +226,6 @@ def _sample(
 
     mask = (~given).float()[None, :, None, None].expand(1, -1, *x0.shape[-2:])
     features = clips.features[clip][place]
-    if features.shape[-1] == LogMel.feature_dim and chance(recipe.others):
-        features = other_voice(features, generator)
     if chance(recipe.silent):
         features = torch.zeros_like(features)
     first = layout.of_kind(TARGET)[0].start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,53 +38,62 @@ class LatentClips:
 def latent_clips(
     paths: Sequence[Path],
     vae: StreamingVAE,
-    folder: Path,
+    runs: Path,
     encoder: FeatureEncoder | None = None,
     fps: int = 16,
     block_frames: int = 3,
 ) -> LatentClips:
-    """The clips as latents; each is encoded once and kept in `folder`, so a kill loses one clip's work at most.
+    """The clips as latents, boxes and features; each is made once and kept in `runs`, so a kill loses one clip's work.
 
-    Raises AvatarError for a folder with latents of another VAE or encoder.
+    Raises AvatarError for a folder with latents of another VAE, or features of another encoder.
     """
+    encoder = encoder or LogMel()
+    seeing = tensors_fingerprint(item for item in vae.state_dict().items() if item[0].startswith(ENCODING))
+    hearing = {"encoder": module_fingerprint(encoder), "fps": fps, "block": block_frames}
+    shown = _kept(paths, runs / "latents", {"vae": seeing}, lambda clip: encode_pictures(clip, vae))
+    heard = _kept(paths, runs / "features", hearing, lambda clip: encode_voice(clip, encoder, fps, block_frames))
+    return LatentClips(shown["latents"], heard["features"], shown["boxes"])
+
+
+def _kept(
+    paths: Sequence[Path], folder: Path, made_by: dict[str, object], make: Callable[[Clip], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """What `make` gives for every clip, stacked; made once, by all processes together, and kept in `folder`."""
     from safetensors.torch import load_file, save_file
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
-    encoder, share = encoder or LogMel(), Share.mine()
-    seeing = (item for item in vae.state_dict().items() if item[0].startswith(ENCODING))
-    made_by = {"vae": tensors_fingerprint(seeing), "encoder": module_fingerprint(encoder), "fps": fps}
-    note = folder / DESCRIPTION
+    share, note = Share.mine(), folder / DESCRIPTION
     if note.exists() and json.loads(note.read_text()) != made_by:
-        raise AvatarError(f"'{folder}' holds latents of another VAE or audio encoder; delete it to encode anew.")
+        raise AvatarError(f"'{folder}' was made with another VAE or audio encoder; delete it to encode anew.")
     share.wait()
     if share.leads:
         note.write_text(json.dumps(made_by))
     own = [path for path in paths[share.rank :: share.world] if not (folder / path.name).exists()]
-    for path in tqdm(own, desc="latents", unit="clip", mininterval=5, disable=not share.leads):
+    for path in tqdm(own, desc=folder.name, unit="clip", mininterval=5, disable=not share.leads):
         partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        save_file(encode_clip(load_clip(path), vae, encoder, fps, block_frames), partial)
+        save_file(make(load_clip(path)), partial)
         partial.replace(folder / path.name)
     share.wait()
     clips = [load_file(folder / path.name) for path in paths]
-    return LatentClips(*(torch.stack([clip[name] for clip in clips]) for name in ("latents", "features", "boxes")))
+    return {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
 
 
 @torch.no_grad()
-def encode_clip(
-    clip: Clip, vae: StreamingVAE, encoder: FeatureEncoder, fps: int, block_frames: int
-) -> dict[str, Tensor]:
-    """One clip's latents [16, L, h, w], features [L, 4, audio_dim] and boxes [L, 4]."""
+def encode_pictures(clip: Clip, vae: StreamingVAE) -> dict[str, Tensor]:
+    """One clip's latents [16, L, h, w] and boxes [L, 4]."""
     video = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.autocast("cpu", torch.bfloat16):  # off by 0.014 of a deviation, in two thirds of the time
         latents = vae.encode(video)[0]
-    count = latents.shape[1]
-    audio = AudioFeatures(ArrayAudio(clip.waveform, clip.sample_rate), encoder, fps, block_frames)
     box = torch.from_numpy(clip.box)
     box = torch.cat([box[:1].expand(LATENT_FRAMES - 1, -1), box]).unflatten(0, (-1, LATENT_FRAMES))
     corners = torch.cat([box[..., :2].amin(1), box[..., 2:].amax(1)], dim=-1)
-    return {
-        "latents": latents.bfloat16().contiguous(),
-        "features": audio.latent_features(0, count).contiguous(),
-        "boxes": corners / PIXELS_PER_LATENT,
-    }
+    return {"latents": latents.bfloat16().contiguous(), "boxes": corners / PIXELS_PER_LATENT}
+
+
+@torch.no_grad()
+def encode_voice(clip: Clip, encoder: FeatureEncoder, fps: int, block_frames: int) -> dict[str, Tensor]:
+    """One clip's features [L, 4, audio_dim]."""
+    audio = AudioFeatures(ArrayAudio(clip.waveform, clip.sample_rate), encoder, fps, block_frames)
+    count = (len(clip.frames) + LATENT_FRAMES - 1) // LATENT_FRAMES
+    return {"features": audio.latent_features(0, count).contiguous()}

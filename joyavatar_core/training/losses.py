@@ -9,6 +9,9 @@ from torch import Tensor
 GRADIENT_WEIGHT = 0.5
 COARSE_WEIGHT = 0.5
 MOTION_WEIGHT = 1.0
+LIVELY_WEIGHT = 1.0
+TEXTURE_WEIGHT = 0.5
+CELL = 4  # pixels over which strengths are compared
 KL_WEIGHT = 3e-4
 
 
@@ -26,18 +29,38 @@ def box_weight(box: Tensor, height: int, width: int, inside: float) -> Tensor:
 def reconstruction_losses(video: Tensor, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
     """Pixels, edges and movement: video, target [B, 3, T, H, W]; weight [B, 1, T, H, W].
 
-    The movement term is what keeps mouths alive: without it an autoencoder shows one mouth per latent frame.
+    The movement term is what keeps mouths alive: without it an autoencoder shows one mouth per latent frame. Where it
+    cannot know an edge or a movement, the least error is none at all, which looks soft and moves in jerks, from one
+    latent frame to the next; so how strong edges and movements are counts too, wherever in a cell they fall.
     """
     error = video - target
     losses = {
         "pixel": (error.abs() * weight).mean(),
-        "gradient": (error.diff(dim=-1).abs() * weight[..., 1:]).mean()
-        + (error.diff(dim=-2).abs() * weight[..., 1:, :]).mean(),
+        "gradient": sum((error.diff(dim=d).abs() * like(weight, d)).mean() for d in (-1, -2)),
         "coarse": F.avg_pool3d(error, (1, 4, 4)).abs().mean(),
-        "motion": (error.diff(dim=2).abs() * weight[:, :, 1:]).mean(),
+        "motion": (error.diff(dim=2).abs() * like(weight, 2)).mean(),
+        "texture": sum(strength_error(video, target, weight, d) for d in (-1, -2)),
+        "lively": strength_error(video, target, weight, 2),
     }
-    scales = {"pixel": 1.0, "gradient": GRADIENT_WEIGHT, "coarse": COARSE_WEIGHT, "motion": MOTION_WEIGHT}
+    scales = {
+        "pixel": 1.0, "gradient": GRADIENT_WEIGHT, "coarse": COARSE_WEIGHT, "motion": MOTION_WEIGHT,
+        "texture": TEXTURE_WEIGHT, "lively": LIVELY_WEIGHT,
+    }  # fmt: skip
     return losses | {"reconstruction": sum(scales[name] * value for name, value in losses.items())}
+
+
+def like(weight: Tensor, dim: int) -> Tensor:
+    """The weight of differences along an axis: that of the later of the two."""
+    return weight.narrow(dim, 1, weight.shape[dim] - 1)
+
+
+def strength_error(video: Tensor, target: Tensor, weight: Tensor, dim: int) -> Tensor:
+    """How much stronger or weaker the changes along an axis are, cell by cell, wherever in the cell they are."""
+    ours, theirs, weight = (
+        F.avg_pool3d(x, (1, CELL, CELL))
+        for x in (video.diff(dim=dim).abs(), target.diff(dim=dim).abs(), like(weight, dim))
+    )
+    return ((ours - theirs).abs() * weight).mean()
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:

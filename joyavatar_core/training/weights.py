@@ -41,8 +41,9 @@ def start_from(path: Path, config: AvatarConfig, base: Path | None = None) -> di
     """The float32 weights of a checkpoint, fitted to a model that may have more inputs.
 
     What the checkpoint has not is added without effect, so that training begins with what it can do: input channels
-    (reference, mask) with zeros, and an audio branch whose last layers are zeros. `base` is the model that a LoRA
-    release was trained on. Raises AvatarError where anything else differs.
+    (reference, mask) with zeros, and an audio branch whose last layers are zeros. Where the features are others, only
+    their first layer is new. `base` is the model that a LoRA release was trained on. Raises AvatarError where anything
+    else differs.
     """
     state = read_weights(path, base)
     fresh = new_transformer(config).state_dict()
@@ -54,6 +55,9 @@ def start_from(path: Path, config: AvatarConfig, base: Path | None = None) -> di
     if config.audio_dim and "audio_proj.proj.weight" not in state:
         for name in (name for name in fresh if name.startswith("audio_")):
             state[name] = torch.zeros_like(fresh[name]) if name.startswith("audio_cond") else fresh[name]
+    first = "audio_proj.proj.weight"
+    if config.audio_dim and state[first].shape[1] != fresh[first].shape[1]:
+        state |= {name: fresh[name] for name in fresh if name.startswith("audio_proj.")}
     problem = mismatch(*({name: tuple(tensor.shape) for name, tensor in one.items()} for one in (state, fresh)))
     if problem:
         raise AvatarError(f"Training cannot start from {path.name}: {problem}")
