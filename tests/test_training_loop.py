@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 pytest.importorskip("skia")
 
+from joyavatar_core.checkpoints import save_checkpoint
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.kv_cache import KVCache
 from joyavatar_core.model.transformer import SelfContext
 from joyavatar_core.training.configs import TINY
-from joyavatar_core.checkpoints import save_checkpoint
 from joyavatar_core.training.forcing import ForcedPass, ForcingRecipe, forcing_batch, guided_target
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.layout import COPY, PAST, TARGET, Layout

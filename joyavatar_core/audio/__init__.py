@@ -13,8 +13,8 @@ from .wav2vec2 import Wav2Vec2
 
 __all__ = [
     "PCM_FORMATS", "ArrayAudio", "AudioFeatures", "AudioSource", "Clock", "FeatureEncoder", "FileAudio",
-    "FixedFeatures", "GrowingAudio", "LogMel", "SwitchedAudio", "VisemeEncoder", "Wav2Vec2", "block_to_frames", "latent_to_frames",
-    "num_blocks", "open_voice", "read_pcm", "reference_features",
+    "FixedFeatures", "GrowingAudio", "LogMel", "SwitchedAudio", "VisemeEncoder", "Wav2Vec2", "block_to_frames",
+    "latent_to_frames", "num_blocks", "open_voice", "read_pcm", "reference_features",
 ]  # fmt: skip
 
 

@@ -190,8 +190,8 @@ def ablate(options: argparse.Namespace) -> None:
 
 
 COMMANDS = {
-    "data": make_data, "hearing": train_hearing, "vae": train_vae, "latents": make_latents, "forcing": train_transformer, "ship": ship,
-    "distill": distil, "evaluate": evaluate, "ablate": ablate,
+    "data": make_data, "hearing": train_hearing, "vae": train_vae, "latents": make_latents,
+    "forcing": train_transformer, "ship": ship, "distill": distil, "evaluate": evaluate, "ablate": ablate,
 }  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--audio-encoder",
             type=Path,
-            help="wav2vec2-base for the config that hears through it; else instead of the run's own or the embedded one",
+            help="wav2vec2-base, or instead of the run's own",
         )
         if name in ("hearing", "vae", "forcing", "distill"):
             sub.add_argument("--steps", type=int, default=FOREVER)

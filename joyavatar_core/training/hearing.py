@@ -119,9 +119,10 @@ def statistics(voices: Voices) -> tuple[Tensor, Tensor]:
 
 
 def excerpts(voices: Voices, recipe: HearingRecipe, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
-    """Stretches of one length, cut anywhere, as windows around blocks are: spectra [B, L, SLOTS, 32], visemes [B, L, 8].
+    """Stretches cut anywhere, as windows around blocks are: spectra [B, L, SLOTS, 32], visemes [B, L, 8].
 
-    The length is the first generator's choice."""
+    Their length L is the first generator's choice.
+    """
     low, high = recipe.frames
     length = int(torch.randint(low, high + 1, (), generator=generators[0]))
     cut: list[tuple[Tensor, Tensor]] = []
