@@ -46,7 +46,7 @@ class AvatarConfig:
     shift: float = 5.0  # of the flow schedule, for levels that are computed
     trained_positions: int = 21  # latent frames seen in training (P)
     text_tokens: int = 512
-    audio_features: str = "wav2vec2"  # or "log-mel"
+    audio_features: str = "wav2vec2"  # or "visemes", "log-mel"
     audio_offset: int = 0  # video frames the features run ahead (+) or behind (-)
     width: int = 512  # pixels
     height: int = 512

@@ -13,7 +13,8 @@ from joyavatar_core.avatar import load_avatar
 from joyavatar_core.evaluation.ablation import compare, named_variants, table
 from joyavatar_core.evaluation.drift import identity_distance, seam_ratio
 from joyavatar_core.evaluation.plot import plot_windows
-from joyavatar_core.evaluation.rollout import Judge, Rollout, Truth, mean_pictures
+from joyavatar_core.evaluation.rollout import Judge, Rollout, Truth, mean_pictures, rollout
+from joyavatar_core.sampling.presets import preset
 
 SIZE = 64
 
@@ -79,6 +80,19 @@ def test_windows_and_their_plot(truth, judge, tmp_path):
     assert judged["frames_per_second"] == 10
     plot_windows({"drawn": judged["windows"] * 2}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_the_ends_of_a_video_are_what_they_are_in_the_whole():
+    avatar, truth = load_avatar(), Truth.of(100, 9.0, 32)
+    settings = preset("checkpoint", avatar.config)
+    whole, ends = (rollout(avatar, truth, settings, ends=frames) for frames in (None, 40))
+    assert np.array_equal(ends.video[:40], whole.video[:40])
+    error = np.abs(ends.video[40:].astype(int) - whole.video[-40:])
+    assert error.max() <= 2  # the decoder had come back 24 frames before
+    assert np.array_equal(truth.ends(40).frames, np.concatenate([truth.frames[:40], truth.frames[-40:]]))
+    assert ends.gaps == [40] and 40 not in ends.resets
+    late = len(truth.frames) - 40
+    assert [s - 40 + late for s in ends.starts if s > 40] == [s for s in whole.starts if s > late]
 
 
 def test_a_comparison_is_kept_and_not_made_twice(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from ..sampling.mci import MCI_OFF, MciSettings
 from ..sampling.presets import PRESETS, Preset, all_on, preset
 from ..sampling.psb import PSB_OFF, PsbSettings
 from ..sampling.urcr import URCR_OFF, UrcrSettings
-from .rollout import BOUNDS, OTHERS, Judge, Truth, mean_pictures, rollout
+from .rollout import BOUNDS, OTHERS, WINDOW_SECONDS, Judge, Truth, mean_pictures, rollout
 from .sheet import contact_sheet
 
 COLUMNS = ("mouth_r", "amplitude", "drift", "colour", "sharpness", "motion", "identity", "seam", "reset_seam")
@@ -64,23 +64,26 @@ def compare(
     seconds: float,
     folder: Path,
     seeds: Sequence[int] = (0,),
+    ends: float = WINDOW_SECONDS,
 ) -> dict[str, list[dict[str, object]]]:
     """Judge every setting on every person and seed, and both bounds; kept in `folder` as it grows, so a kill loses one.
 
-    Figures of other weights or lengths are not taken for these. Writes ablation.json, and for each person a sheet with
-    a row for every setting that was made now.
+    Only the first and the last `ends` seconds of a video are decoded and judged. Figures of other weights or lengths
+    are not taken for these. Writes ablation.json, and for each person a sheet with a row for every setting made now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "ablation.json"
     found: dict[str, dict[str, object]] = json.loads(kept.read_text()) if kept.exists() else {}
     others = mean_pictures(list(OTHERS), avatar.config.width)
-    judged = f"{module_fingerprint(avatar.transformer)} {module_fingerprint(avatar.vae)} {seconds:g} s"
+    judged = f"{module_fingerprint(avatar.transformer)} {module_fingerprint(avatar.vae)} {seconds:g} s, {ends:g} s"
+    frames = round(ends * avatar.config.fps)
     results: dict[str, list[dict[str, object]]] = {}
     for person in people:
         truth = Truth.of(person, seconds, avatar.config.width)
-        judge, rows = Judge(truth, others, avatar.config.fps), [truth.frames]
-        makers = {(name, seeds[0]): partial(bound, avatar, truth) for name, bound in BOUNDS.items()} | {
-            (name, seed): partial(rollout, avatar, truth, preset, seed)
+        shown = truth.ends(frames)
+        judge, rows = Judge(shown, others, avatar.config.fps), [shown.frames]
+        makers = {(name, seeds[0]): partial(bound, avatar, shown) for name, bound in BOUNDS.items()} | {
+            (name, seed): partial(rollout, avatar, truth, preset, seed, frames)
             for name, preset in chosen.items() for seed in seeds
         }  # fmt: skip
         for (name, seed), make in makers.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from .drift import colour_shift, drift, identity_distance, seam_ratio, sharpness
 from .mouth import mouth_report
 
 WINDOW_SECONDS = 10
+WARM_FRAMES = 24  # decoded and thrown away where the decoder comes back after a gap
 OTHERS = range(900, 912)  # held-out people that identity is told apart from
 
 
@@ -40,34 +42,62 @@ class Truth:
             waveform=script.waveform,
         )
 
+    def ends(self, frames: int) -> Truth:
+        """The same with so many frames of the beginning and of the end, side by side; the sound stays whole."""
+        shown = _ends(len(self.frames), frames)
+        return replace(self, frames=self.frames[shown], box=self.box[shown], opening=self.opening[shown])
+
+
+def _ends(total: int, frames: int) -> np.ndarray:
+    """Indices of the first and the last `frames` of `total`, none twice."""
+    return np.unique(np.r_[: min(frames, total), max(0, total - frames) : total])
+
 
 @dataclass(frozen=True)
 class Rollout:
-    """A video [T, H, W, 3] uint8, the first frame of every block, those where URCR reset, and seconds a frame took."""
+    """A video [T, H, W, 3] uint8, the first frame of every block, those where URCR reset, and seconds a frame took.
+
+    gaps: frames that do not follow the one before them.
+    """
 
     video: np.ndarray
     starts: list[int]
     resets: list[int]
     seconds: float
+    gaps: Sequence[int] = ()
 
 
 @torch.no_grad()
-def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0) -> Rollout:
-    """The person of `truth` says the same, generated from the first frame and the voice."""
-    voice = ArrayAudio(truth.waveform, SAMPLE_RATE)
-    stream = avatar.stream(truth.frames[0], voice, preset, seed=seed, frames=len(truth.frames))
+def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: int | None = None) -> Rollout:
+    """The person of `truth` says the same, generated from the first frame and the voice.
+
+    ends: of the video only so many frames at the beginning and at the end are decoded, as `Truth.ends` shows them;
+    most of the time goes into decoding.
+    """
+    voice, total = ArrayAudio(truth.waveform, SAMPLE_RATE), len(truth.frames)
+    stream = avatar.stream(truth.frames[0], voice, preset, seed=seed, frames=total)
+    shown = _ends(total, total if ends is None else ends)
     started = time.perf_counter()
-    cache, frames, blocks = avatar.decoder.new_cache(), [], []
+    cache, frames, blocks = avatar.decoder.new_cache(), {}, []
     for block in stream:
-        picture = avatar.decoder.decode(block.latents, cache)[0].permute(1, 2, 3, 0)
-        frames.append(((picture + 1) * 127.5).round().to(torch.uint8).numpy())
         blocks.append(block)
-    video = np.concatenate(frames)[: len(truth.frames)]
+        wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
+        if wanted.any():
+            picture = avatar.decoder.decode(block.latents, cache)[0].permute(1, 2, 3, 0)
+            frames |= enumerate(((picture + 1) * 127.5).round().to(torch.uint8).numpy(), block.first_frame)
+    place = {int(frame): k for k, frame in enumerate(shown)}
+    starts = [place[block.first_frame] for block in blocks if block.first_frame in place]
+    gaps = [int(k) + 1 for k in np.flatnonzero(np.diff(shown) > 1)]  # no movement of anybody's
     return Rollout(
-        video=video,
-        starts=[block.first_frame for block in blocks],
-        resets=[block.first_frame for block in blocks if block.reset],
-        seconds=(time.perf_counter() - started) / len(video),
+        video=np.stack([frames[int(frame)] for frame in shown]),
+        starts=sorted({*starts, *gaps}),
+        resets=[
+            place[b.first_frame]
+            for b in blocks
+            if b.reset and b.first_frame in place and place[b.first_frame] not in gaps
+        ],
+        seconds=(time.perf_counter() - started) / total,
+        gaps=gaps,
     )
 
 
@@ -119,7 +149,7 @@ class Judge:
     def judge(self, made: Rollout) -> dict[str, object]:
         """Totals, and the windows they are made of."""
         windows = self.windows(made.video)
-        inside = [start for start in made.starts if start not in set(made.resets)]
+        inside = [start for start in made.starts if start not in {*made.resets, *made.gaps}]
         return self.measure(made.video) | {
             "seam": seam_ratio(made.video, inside, made.starts),
             "reset_seam": seam_ratio(made.video, made.resets, made.starts) if made.resets else None,
