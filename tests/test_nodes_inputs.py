@@ -161,7 +161,7 @@ def test_missing_and_broken_audio_is_refused(host):
 
 
 def test_encoder_mismatches_say_which_one_the_checkpoint_wants(host):
-    with pytest.raises(host.error, match="log-mel features, which need no audio encoder"):
+    with pytest.raises(host.error, match="visemes features, which need no audio encoder"):
         host.AudioEncode.execute(sound(), host.model, 0.0, object())
     wav2vec = avatar(host, audio_features="wav2vec2")
     with pytest.raises(host.error, match="Load Audio Encoder"):
