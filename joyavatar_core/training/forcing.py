@@ -19,6 +19,7 @@ from .losses import box_weight, flow_loss
 from .parallel import shard
 from .weights import SHARDED_METHODS, new_transformer
 
+MOST_UNSURE = 0.95  # noise level from which on a frame is anybody's
 PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
 
 
@@ -33,6 +34,7 @@ class ForcingRecipe:
     trained_levels: share of targets at a level the sampler uses.
     close: of every 4 steps, those that show only `close_cells` x `close_cells` latent cells around the mouth, and as
     many more samples as that makes room for: lips are learned from the voice, and most of a picture is not lips.
+    own: of every 3 steps, those whose past is the model's own work (see `with_own_past`).
     guidance: how many times as much the voice is to do as it does in the data; 1 learns the data.
     """
 
@@ -52,6 +54,7 @@ class ForcingRecipe:
     mouth_weight: float = 8.0
     close: int = 2
     close_cells: int = 8
+    own: int = 2
     guidance: float = 1.0
 
     def layout(self, copies: int) -> Layout:
@@ -90,6 +93,10 @@ def train_forcing(
         room = height * width // cells**2 if close else 1
         batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            if (step + 1) % 3 < recipe.own:
+                with torch.no_grad():
+                    made = runs[copies](batch.latents, batch.labels, batch.features)
+                batch = with_own_past(batch, passes[copies].layout, made.float())
             flow = runs[copies](batch.latents, batch.labels, batch.features)
             target = batch.target
             if recipe.guidance != 1:
@@ -100,6 +107,26 @@ def train_forcing(
 
     trainer.run(step_loss)
     return trainer.averaged()
+
+
+def with_own_past(batch: ForcedBatch, layout: Layout, flow: Tensor) -> ForcedBatch:
+    """The same batch with a past, and injected copies, as the model itself would have made them.
+
+    flow: what it predicts for this batch. A frame's error, of one step from its noise, is added wherever later blocks
+    see that frame; they are still to become what the clip shows. Else a model learns to trust a past that never has
+    mistakes, and small ones grow from block to block (resampling, as in arXiv 2512.15702). The first block, which sinks
+    are made of, stays clean, and so does what came from nearly pure noise and could be anybody.
+    """
+    sigma = batch.labels[:, -batch.count :] / 1000
+    small = (sigma < MOST_UNSURE)[:, None, :, None, None] & ~batch.given
+    error = torch.where(small, sigma[:, None, :, None, None] * (batch.target - flow), 0.0)
+    seen = [s for s in layout.segments if s.kind == COPY or (s.kind == PAST and s.block > 0)]
+    latents = batch.latents.clone()
+    for segment in seen:
+        part = slice(segment.start, segment.stop)
+        clean = 1 - batch.labels[:, None, part, None, None] / 1000
+        latents[:, :16, part] += clean * error[:, :, list(segment.frames)]
+    return dataclasses.replace(batch, latents=latents)
 
 
 def guided_target(target: Tensor, heard: Tensor, silent: Tensor, guidance: float) -> Tensor:
