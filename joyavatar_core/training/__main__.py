@@ -304,7 +304,8 @@ def _vae(options: argparse.Namespace):
 def _latents(options: argparse.Namespace):
     from .latents import latent_clips
 
-    return latent_clips(_clips(options), _vae(options), options.runs, _hearing(options))
+    encoder = _hearing(options)
+    return latent_clips(_clips(options), _vae(options), options.runs, encoder)
 
 
 def _hearing(options: argparse.Namespace) -> FeatureEncoder | None:
