@@ -83,12 +83,12 @@ def test_windows_and_their_plot(truth, judge, tmp_path):
 
 
 def test_the_ends_of_a_video_are_what_they_are_in_the_whole():
-    avatar, truth = load_avatar(), Truth.of(100, 9.0, 32)
+    avatar, truth = load_avatar(), Truth.of(100, 12.0, 32)
     settings = preset("checkpoint", avatar.config)
     whole, ends = (rollout(avatar, truth, settings, ends=frames) for frames in (None, 40))
     assert np.array_equal(ends.video[:40], whole.video[:40])
     error = np.abs(ends.video[40:].astype(int) - whole.video[-40:])
-    assert error.max() <= 6 and error.mean() < 0.5  # the decoder had come back 24 frames before
+    assert error.max() <= 2  # the decoder had come back 48 frames before
     assert np.array_equal(truth.ends(40).frames, np.concatenate([truth.frames[:40], truth.frames[-40:]]))
     assert ends.gaps == [40] and 40 not in ends.resets
     late = len(truth.frames) - 40

@@ -18,7 +18,7 @@ from .drift import colour_shift, drift, identity_distance, seam_ratio, sharpness
 from .mouth import mouth_report
 
 WINDOW_SECONDS = 10
-WARM_FRAMES = 24  # decoded and thrown away where the decoder comes back after a gap
+WARM_FRAMES = 48  # decoded and thrown away where the decoder comes back after a gap
 OTHERS = range(900, 912)  # held-out people that identity is told apart from
 
 
