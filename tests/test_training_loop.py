@@ -15,7 +15,7 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.kv_cache import KVCache
 from joyavatar_core.model.transformer import SelfContext
 from joyavatar_core.training.configs import TINY
-from joyavatar_core.training.forcing import ForcedPass, ForcingRecipe, forcing_batch, guided_target, with_own_past
+from joyavatar_core.training.forcing import ForcedPass, ForcingRecipe, forcing_batch, guided_target
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.layout import COPY, PAST, TARGET, Layout
 from joyavatar_core.training.loop import LoopSettings, Trainer
@@ -182,27 +182,6 @@ def test_given_frames_stay_clean_and_cost_nothing():
     assert torch.equal(batch.latents[:, :16, first], batch.latents[:, 16:32, first])
     assert (batch.latents[:, 32, first] == 0).all()
     assert (batch.latents[:, 32, first + 1 :] == 1).all()
-
-
-def test_an_own_past_has_the_errors_of_what_later_blocks_see():
-    _, one, batch = small_batch(copies=3)
-    assert torch.equal(with_own_past(batch, one.layout, batch.target).latents, batch.latents)
-    wrong = batch.target + torch.randn_like(batch.target)
-    own = with_own_past(batch, one.layout, wrong)
-    changed = (own.latents != batch.latents).flatten(3).any(3).any(1)  # [B, F]
-    sigma = batch.labels[:, -batch.count :] / 1000
-    for segment in one.layout.segments:
-        part = slice(segment.start, segment.stop)
-        seen = segment.kind == COPY or (segment.kind == PAST and segment.block > 0)
-        sure = (sigma < 0.95)[:, list(segment.frames)] & ~batch.given[:, 0, list(segment.frames), 0, 0]
-        assert torch.equal(changed[:, part], sure & seen)
-    past = next(s for s in one.layout.of_kind(PAST) if s.block == 1)  # clean in this recipe: it is the estimate itself
-    frames = list(past.frames)
-    level = sigma[:, None, frames, None, None]
-    estimate = batch.blocks[:, :, frames] - level * wrong[:, :, frames]
-    shown = own.latents[:, :16, past.start : past.stop]
-    sure = (level < 0.95).expand_as(shown)
-    torch.testing.assert_close(shown[sure], estimate[sure], atol=1e-4, rtol=1e-4)
 
 
 def test_a_step_lowers_the_flow_loss():

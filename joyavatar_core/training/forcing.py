@@ -17,9 +17,9 @@ from .layout import COPY, PAST, TARGET, Layout
 from .loop import Draw, LoopSettings, Trainer
 from .losses import box_weight, flow_loss
 from .parallel import shard
+from .performance import Performance, Performances
 from .weights import SHARDED_METHODS, new_transformer
 
-MOST_UNSURE = 0.95  # noise level from which on a frame is anybody's
 PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
 
 
@@ -34,7 +34,7 @@ class ForcingRecipe:
     trained_levels: share of targets at a level the sampler uses.
     close: of every 4 steps, those that show only `close_cells` x `close_cells` latent cells around the mouth, and as
     many more samples as that makes room for: lips are learned from the voice, and most of a picture is not lips.
-    own: of every 3 steps, those whose past is the model's own work (see `with_own_past`).
+    own: of every 3 steps, those whose past is the model's own work, by one of `performers` streams in each process.
     guidance: how many times as much the voice is to do as it does in the data; 1 learns the data.
     """
 
@@ -55,6 +55,7 @@ class ForcingRecipe:
     close: int = 2
     close_cells: int = 8
     own: int = 2
+    performers: int = 16
     guidance: float = 1.0
 
     def layout(self, copies: int) -> Layout:
@@ -84,6 +85,7 @@ def train_forcing(
     runs: dict[int, Callable] = {
         copies: torch.compile(one, dynamic=False) if compiled else one for copies, one in passes.items()
     }
+    performances = Performances(model, clips, recipe.performers)
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
@@ -91,12 +93,11 @@ def train_forcing(
         close = step % 4 < recipe.close and min(height, width) > recipe.close_cells
         cells = recipe.close_cells if close else None
         room = height * width // cells**2 if close else 1
-        batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells)
+        if recipe.own:
+            performances.advance(step, draw, trainer.share.world)
+        own = performances if (step + 1) % 3 < recipe.own else None
+        batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells, own)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            if (step + 1) % 3 < recipe.own:
-                with torch.no_grad():
-                    made = runs[copies](batch.latents, batch.labels, batch.features)
-                batch = with_own_past(batch, passes[copies].layout, made.float())
             flow = runs[copies](batch.latents, batch.labels, batch.features)
             target = batch.target
             if recipe.guidance != 1:
@@ -107,26 +108,6 @@ def train_forcing(
 
     trainer.run(step_loss)
     return trainer.averaged()
-
-
-def with_own_past(batch: ForcedBatch, layout: Layout, flow: Tensor) -> ForcedBatch:
-    """The same batch with a past, and injected copies, as the model itself would have made them.
-
-    flow: what it predicts for this batch. A frame's error, of one step from its noise, is added wherever later blocks
-    see that frame; they are still to become what the clip shows. Else a model learns to trust a past that never has
-    mistakes, and small ones grow from block to block (resampling, as in arXiv 2512.15702). The first block, which sinks
-    are made of, stays clean, and so does what came from nearly pure noise and could be anybody.
-    """
-    sigma = batch.labels[:, -batch.count :] / 1000
-    small = (sigma < MOST_UNSURE)[:, None, :, None, None] & ~batch.given
-    error = torch.where(small, sigma[:, None, :, None, None] * (batch.target - flow), 0.0)
-    seen = [s for s in layout.segments if s.kind == COPY or (s.kind == PAST and s.block > 0)]
-    latents = batch.latents.clone()
-    for segment in seen:
-        part = slice(segment.start, segment.stop)
-        clean = 1 - batch.labels[:, None, part, None, None] / 1000
-        latents[:, :16, part] += clean * error[:, :, list(segment.frames)]
-    return dataclasses.replace(batch, latents=latents)
 
 
 def guided_target(target: Tensor, heard: Tensor, silent: Tensor, guidance: float) -> Tensor:
@@ -188,18 +169,24 @@ def forcing_batch(
     layout: Layout,
     generators: Sequence[torch.Generator],
     cells: int | None = None,
+    performances: Sequence[Performance] = (),
 ) -> ForcedBatch:
     """A random batch for a layout, of whole pictures or `cells` x `cells` latent cells around the mouth.
 
-    Everything random comes from the samples' generators.
+    With `performances` the past is theirs, mistakes and all. Everything random comes from the samples' generators.
     """
-    samples = [_sample(clips, recipe, layout, generator, cells) for generator in generators]
+    samples = [_sample(clips, recipe, layout, generator, cells, performances) for generator in generators]
     fields = [field.name for field in dataclasses.fields(ForcedBatch)]
     return ForcedBatch(**{name: torch.stack([sample[name] for sample in samples]) for name in fields})
 
 
 def _sample(
-    clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator: torch.Generator, cells: int | None
+    clips: LatentClips,
+    recipe: ForcingRecipe,
+    layout: Layout,
+    generator: torch.Generator,
+    cells: int | None,
+    performances: Sequence[Performance],
 ) -> dict[str, Tensor]:
     """A stream's first block and some later blocks of the same clip, as one sample of `ForcedBatch`."""
 
@@ -212,12 +199,15 @@ def _sample(
     def draw(low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=generator))
 
-    clip, size, total = draw(0, len(clips) - 1), recipe.size, recipe.blocks * recipe.size
+    performance = performances[draw(0, len(performances) - 1)] if performances else None
+    clip = draw(0, len(clips) - 1) if performance is None else performance.clip
+    size, total = recipe.size, recipe.blocks * recipe.size
     latents, boxes = clips.latents[clip].float(), clips.boxes[clip]
+    error = torch.zeros_like(latents) if performance is None else performance.error.float()
     if cells is not None:
         left, top = (PATCH * round((c - cells / 2 + uniform(-2, 2)) / PATCH) for c in _centre(boxes))
         left, top = max(0, min(left, latents.shape[-1] - cells)), max(0, min(top, latents.shape[-2] - cells))
-        latents = latents[..., top : top + cells, left : left + cells]
+        latents, error = (x[..., top : top + cells, left : left + cells] for x in (latents, error))
         boxes = boxes - torch.tensor([left, top, left, top])
     jump = 0 if chance(recipe.joined) else draw(0, latents.shape[1] - total)
     number = torch.tensor(layout.frames)
@@ -225,7 +215,11 @@ def _sample(
     kinds = torch.tensor([s.kind for s in layout.segments for _ in s.frames])
     # The first block is the clip's own; all later ones are further on, and so are the copies that precede block 1.
     place = torch.where((number < size) & (kinds != COPY), number, number + jump)
-    x0 = latents[:, place]  # [16, F, h, w]
+    # A past is wrong by its error; what goes on from it takes that back frame by frame, or there would be a seam.
+    before = torch.where(kinds == TARGET, number // size * size - 1, number)
+    share = torch.where(kinds == TARGET, 1 - (number % size + 1) / (size + 1), 1.0) * (before >= size)
+    wrong = error[:, (before + jump).clamp(0, latents.shape[1] - 1)]
+    x0 = latents[:, place] + share[:, None, None] * wrong  # [16, F, h, w]
     reference = latents[:, :1]
     given = (number == 0) & (kinds != COPY)
     if chance(recipe.still):
