@@ -55,7 +55,7 @@ def test_excerpts_keep_spectra_beside_what_they_say():
         assert (visemes.diff(dim=1) == 1).all()
 
 
-def test_a_run_learns_and_goes_on_after_a_kill(tmp_path):
+def test_a_run_learns_and_goes_on_where_it_was(tmp_path):
     torch.manual_seed(0)
     spectra = torch.randn(4, 24, SLOTS, BANDS)
     voices = hearing.Voices(spectra.half(), spectra.mean((2, 3))[..., None].expand(-1, -1, 8).half())
