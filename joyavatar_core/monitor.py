@@ -23,6 +23,8 @@ SETTLED_SECONDS = 3.0  # a warning needs the mean over this much
 # Where the mouth is in a portrait that fills the picture: rows and columns as parts of the thumbnail. No landmarks are
 # looked for, so for other framings the correlation says less.
 MOUTH = (slice(SIDE * 9 // 16, SIDE * 15 // 16), slice(SIDE // 4, SIDE * 3 // 4))
+PATCHES = 8  # a side; small damage does not show in the mean of a picture
+LIPS = (slice(PATCHES // 2, PATCHES), slice(PATCHES // 4, PATCHES * 3 // 4))  # patches that are to change
 SPREADS = 4.0  # how many standard deviations of the first 10 s count as more than usual
 
 
@@ -33,6 +35,8 @@ class Measures:
     colour: distance in CIELAB of the picture's mean and spread of colours from the first frame's; about 2 is just seen.
     sharpness: mean strength of fine detail (Laplacian) of the block's last frame, over that of the first 10 s.
     distance: 1 - correlation of brightness with the first frame, brightness and contrast taken out: 0 the same picture.
+    patch: how far the colour of any small part of the picture, lips aside, has gone from what it was in the first 10 s,
+    beyond what was usual there, in grey levels (0 ... 255); 0 before there are 10 s.
     correlation: of the motion in the lower middle of the picture with the voice's loudness, over the last 10 s; None
     before there are 10 s, and where either does not change.
     """
@@ -40,6 +44,7 @@ class Measures:
     colour: float
     sharpness: float
     distance: float
+    patch: float = 0.0
     correlation: float | None = None
 
 
@@ -66,6 +71,7 @@ LIMITS = {
     "colour": Limit(2.0, 1, "the colours have drifted to {now:.1f} from the portrait, {usual:.1f} was usual"),
     "sharpness": Limit(0.25, 0, "the picture's fine detail is {now:.2f} of what it was"),
     "distance": Limit(0.05, 1, "the picture is {now:.2f} away from the portrait, {usual:.2f} was usual"),
+    "patch": Limit(10.0, 1, "a part of the picture has changed by {now:.0f} grey levels more than usual"),
     "correlation": Limit(0.35, -1, "the mouth follows the voice with {now:.2f}, {usual:.2f} was usual"),
 }
 LEAST_CORRELATION = 0.25  # a beginning below this tells nothing about the lips
@@ -91,6 +97,8 @@ class DriftMonitor:
         self._last: np.ndarray | None = None
         self._beginning: list[tuple[int, Measures]] = []
         self._usual: dict[str, tuple[float, float]] = {}  # measure -> (mean, deviation) over the first 10 s
+        self._patches: list[np.ndarray] = []  # of the first 10 s
+        self._usual_patches: tuple[np.ndarray, np.ndarray] | None = None  # their mean and what they may change by
         self._detail = 0.0  # sharpness of the first 10 s in its own unit
         self._recent: deque[tuple[int, Measures]] = deque()
         self._ten: list[tuple[int, Measures]] = []
@@ -109,13 +117,14 @@ class DriftMonitor:
         if self._first is None:
             self._first = (colour_statistics(small[:1]), structures[0])
         self._follow_mouth(light, loudness)
-        detail = laplacian(frames[-1])
+        detail, patch = laplacian(frames[-1]), self._worst_patch(small)
         seen = self.frames + len(frames)
         started = bool(self._usual)
         measures = Measures(
             colour=float(np.linalg.norm(colours - self._first[0])),
             sharpness=detail / self._detail if started and self._detail else detail,
             distance=float(1 - (structures * self._first[1]).mean(axis=(1, 2)).mean()),
+            patch=patch,
             correlation=correlation(self._motion, self._loudness) if seen >= self._motion.maxlen else None,
         )
         self.frames = seen
@@ -144,6 +153,17 @@ class DriftMonitor:
         self._motion.extend((moved[(slice(None), *MOUTH)].mean(axis=(1, 2)) - moved.mean(axis=(1, 2))).tolist())
         self._loudness.extend(np.zeros(len(light)).tolist() if loudness is None else np.asarray(loudness).tolist())
 
+    def _worst_patch(self, small: np.ndarray) -> float:
+        """How much more than usual the colour of the patch that has changed most is off; thumbnails [N, SIDE, SIDE, 3]."""
+        patches = small.reshape(len(small), PATCHES, SIDE // PATCHES, PATCHES, SIDE // PATCHES, 3).mean((0, 2, 4)) * 255
+        if self._usual_patches is None:
+            self._patches.append(patches)
+            return 0.0
+        mean, allowed = self._usual_patches
+        excess = np.maximum(np.abs(patches - mean) - allowed, 0)
+        excess[LIPS] = 0
+        return float(excess.max())
+
     def _begin(self, measures: Measures, count: int) -> Measures:
         """Collect the first 10 s, in which sharpness is told relative to what there was so far."""
         self._beginning.append((count, measures))
@@ -154,7 +174,9 @@ class DriftMonitor:
                 values = [getattr(m, field.name) for _, m in relative if getattr(m, field.name) is not None]
                 if values:
                     self._usual[field.name] = (float(np.mean(values)), float(np.std(values)))
-            self._beginning = []
+            seen = np.stack(self._patches)
+            self._usual_patches = (seen.mean(0), SPREADS * seen.std(0))
+            self._beginning, self._patches = [], []
         return replace_sharpness(measures, self._detail)
 
     def _note(self, block: int, measures: Measures, count: int) -> None:
