@@ -19,11 +19,14 @@ class MciSettings:
 
     `inject`: noisy copies of the newest `frames` latent frames are extra keys beside the clean ones. `context`: every
     block is remembered noisy. `off`, or 0 frames or 0 noise: nothing is added at all.
+    `carry`: share (0 ... 1) of the noise of a block's last frame that the next block's first frame begins from, so that
+    what noise decides goes on across the seam.
     """
 
     mode: str = "inject"
     frames: int = 3
     noise: float = 0.25
+    carry: float = 1.0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -34,11 +37,18 @@ class MciSettings:
             )
         if not (is_number(self.noise) and 0 <= self.noise < 1):
             raise AvatarError(f"MCI noise is {self.noise}; give a number from 0 (off) to below 1.")
+        if not (is_number(self.carry) and 0 <= self.carry <= 1):
+            raise AvatarError(f"MCI carry is {self.carry}; give a number from 0 (off) to 1.")
 
     @property
     def injected(self) -> int:
         """Latent frames shown as noisy copies."""
         return self.frames if self.mode == "inject" and self.noise > 0 else 0
+
+    @property
+    def carried(self) -> float:
+        """Share of the last frame's noise in the next block's first frame."""
+        return self.carry if self.injected or self.context_noise else 0.0
 
     @property
     def context_noise(self) -> float:

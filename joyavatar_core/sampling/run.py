@@ -52,7 +52,7 @@ class StreamRun:
         height, width = stream.latent_size
         self.device = stream.compute_device
         self.dtype = stream.compute_dtype
-        self.noise = stream.noise or NoiseSource(stream.seed)
+        self.noise = stream.noise or NoiseSource(stream.seed, stream.mci.carried)
         self.cache: KVCache | None = self._new_cache()
         self.reference = None
         if stream.reference is not None:
@@ -117,6 +117,8 @@ class StreamRun:
                 "start a new one."
             )
         self.stream = updated
+        if "mci" in changes and updated.noise is None:
+            self.noise = NoiseSource(updated.seed, updated.mci.carried)
         if "text" in changes:
             self._encode_text()
 

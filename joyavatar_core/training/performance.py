@@ -35,8 +35,8 @@ FIRST_LEVEL = 1  # of the trained levels; level 0 would show nothing of the clip
 class FollowingNoise(NoiseSource):
     """Noise with a little of a clip in it: blocks begin at level `sigma`, from frames [16, F, h, w] of the clip."""
 
-    def __init__(self, seed: int, frames: Tensor, sigma: float) -> None:
-        super().__init__(seed)
+    def __init__(self, seed: int, frames: Tensor, sigma: float, carry: float = 0.0) -> None:
+        super().__init__(seed, carry)
         self.frames, self.sigma = frames, sigma
 
     def draw(self, role: str, block: int, step: int, shape: Sequence[int]) -> Tensor:
@@ -71,11 +71,12 @@ class Performance:
         performer = copy.copy(model)  # the very weights, as they are at every moment, on a shorter schedule
         performer.config = dataclasses.replace(model.config, levels=levels)
         usual = preset("checkpoint", model.config)
+        mci = usual.mci if with_mci else MCI_OFF
         self.run = iter(
             AvatarStream(
                 performer, self.truth[None, :, :1].float(), FixedFeatures(rows, model.config.fps, size), psb=PSB_OFF,
-                mci=usual.mci if with_mci else MCI_OFF, urcr=usual.urcr, seed=seed,
-                noise=FollowingNoise(seed, self.truth[:, self.order], levels[0][1]),
+                mci=mci, urcr=usual.urcr, seed=seed,
+                noise=FollowingNoise(seed, self.truth[:, self.order], levels[0][1], mci.carried),
             )
         )  # fmt: skip
 
