@@ -71,7 +71,7 @@ LIMITS = {
     "colour": Limit(2.0, 1, "the colours have drifted to {now:.1f} from the portrait, {usual:.1f} was usual"),
     "sharpness": Limit(0.25, 0, "the picture's fine detail is {now:.2f} of what it was"),
     "distance": Limit(0.05, 1, "the picture is {now:.2f} away from the portrait, {usual:.2f} was usual"),
-    "patch": Limit(10.0, 1, "a part of the picture has changed by {now:.0f} grey levels more than usual"),
+    "patch": Limit(15.0, 1, "a part of the picture has changed by {now:.0f} grey levels more than usual"),
     "correlation": Limit(0.35, -1, "the mouth follows the voice with {now:.2f}, {usual:.2f} was usual"),
 }
 LEAST_CORRELATION = 0.25  # a beginning below this tells nothing about the lips
@@ -154,7 +154,7 @@ class DriftMonitor:
         self._loudness.extend(np.zeros(len(light)).tolist() if loudness is None else np.asarray(loudness).tolist())
 
     def _worst_patch(self, small: np.ndarray) -> float:
-        """How much more than usual the colour of the patch that has changed most is off; thumbnails [N, SIDE, SIDE, 3]."""
+        """How much more than usual the patch that has changed most is off; of thumbnails [N, SIDE, SIDE, 3]."""
         patches = small.reshape(len(small), PATCHES, SIDE // PATCHES, PATCHES, SIDE // PATCHES, 3).mean((0, 2, 4)) * 255
         if self._usual_patches is None:
             self._patches.append(patches)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What forgetting the newest frames can mend; lips that do not follow are no matter of memory.
-HEALED = ("colour", "sharpness", "distance")
+HEALED = ("colour", "sharpness", "distance", "patch")
 
 
 class Observer:

@@ -19,6 +19,7 @@ PANELS = (
     ("colour", "colour, distance from the first frame", "CIELAB"),
     ("sharpness", "sharpness, 1 = the first 10 s", ""),
     ("distance", "structure, distance from the first frame", ""),
+    ("patch", "change of the part that has changed most, beyond the usual", "grey levels"),
     ("correlation", "mouth and voice, correlation over 10 s", ""),
 )
 LEFT, RIGHT, TOP, BOTTOM, GAP = 76, 18, 44, 54, 26  # pixels

@@ -91,6 +91,18 @@ class JoyAvatarContinuity(io.ComfyNode):
                         tooltip="Latent frames remembered with urcr_mode 'off'; 0 is the checkpoint's trained length.",
                     )
                 ),
+                advanced(
+                    io.Float.Input(
+                        "mci_carry",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.05,
+                        optional=True,
+                        tooltip="How much of the noise that a block's last frame is made from also begins the next "
+                        "block: 1 makes seams smallest, 0 is off. Only with MCI on.",
+                    )
+                ),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -112,9 +124,10 @@ class JoyAvatarContinuity(io.ComfyNode):
         recent: int,
         sink_source: str,
         window: int,
+        mci_carry: float = 1.0,
         model: object | None = None,
     ) -> io.NodeOutput:
-        mci = MciSettings(mci_mode, mci_frames, mci_noise)
+        mci = MciSettings(mci_mode, mci_frames, mci_noise, mci_carry)
         urcr = UrcrSettings(urcr_mode, sinks, recent, sink_source, window or None)
         config = avatar_of(model).config if model is not None else AvatarConfig()
         if model is not None:
@@ -142,4 +155,5 @@ def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str
             extra += urcr.recent / block / blocks
     noised = mci.injected or (mci.frames if mci.context_noise else 0)
     motion = f"MCI {mci.mode} noises {noised} frames by {mci.noise:g}" if noised else "MCI off"
+    motion += ", noise goes on over seams" if mci.carried else ""
     return f"{memory}; {motion}; cost about ×{1 + extra / passes:.2f}"

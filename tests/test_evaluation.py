@@ -13,7 +13,7 @@ from joyavatar_core.avatar import load_avatar
 from joyavatar_core.evaluation.ablation import compare, named_variants, table
 from joyavatar_core.evaluation.drift import identity_distance, seam_ratio
 from joyavatar_core.evaluation.plot import plot_windows
-from joyavatar_core.evaluation.rollout import Judge, Rollout, Truth, mean_pictures, rollout
+from joyavatar_core.evaluation.rollout import Judge, Rollout, Truth, mean_pictures, rollout, round_tripped
 from joyavatar_core.sampling.presets import preset
 
 SIZE = 64
@@ -90,6 +90,7 @@ def test_the_ends_of_a_video_are_what_they_are_in_the_whole():
     error = np.abs(ends.video[40:].astype(int) - whole.video[-40:])
     assert error.max() <= 2  # the decoder had come back 48 frames before
     assert np.array_equal(truth.ends(40).frames, np.concatenate([truth.frames[:40], truth.frames[-40:]]))
+    assert round_tripped(avatar, truth.ends(40)).video.shape == ends.video.shape  # 80 is not 4 n + 1
     assert ends.gaps == [40] and 40 not in ends.resets
     late = len(truth.frames) - 40
     assert [s - 40 + late for s in ends.starts if s > 40] == [s for s in whole.starts if s > late]

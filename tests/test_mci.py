@@ -9,7 +9,7 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.transformer import SelfContext
 from joyavatar_core.sampling.flow import add_noise
 from joyavatar_core.sampling.mci import MCI_OFF, MciSettings
-from joyavatar_core.sampling.noise import INITIAL, INJECT, NoiseSource
+from joyavatar_core.sampling.noise import INITIAL, INJECT, RENOISE, NoiseSource
 from joyavatar_core.sampling.urcr import UrcrSettings
 
 ROTATE = UrcrSettings(sink_source="first", recent=3)
@@ -46,6 +46,38 @@ def test_injecting_leaves_no_trace_in_the_cache(make_stream):
     used = without.cache.length * without.cache.tokens
     assert torch.equal(without.cache.keys[:, :, :used], with_overlay.cache.keys[:, :, :used])
     assert torch.equal(without.cache.values[:, :, :used], with_overlay.cache.values[:, :, :used])
+
+
+@pytest.mark.parametrize("role", [INITIAL, RENOISE])
+def test_carried_noise_goes_on_across_the_seam_and_nowhere_else(role):
+    shape = (1, 16, 3, 64, 64)
+    before, fresh = (NoiseSource(7).draw(role, block, 1, shape) for block in (4, 5))
+    whole, half = (NoiseSource(7, carry).draw(role, 5, 1, shape) for carry in (1.0, 0.5))
+    assert torch.equal(whole[:, :, 0], before[:, :, 2])
+    for carried in (whole, half):
+        assert torch.equal(carried[:, :, 1:], fresh[:, :, 1:])
+        assert carried[:, :, 0].var().item() == pytest.approx(1, abs=0.02)
+        apart = torch.corrcoef(torch.stack([carried[:, :, 0].flatten(), carried[:, :, 1].flatten()]))[0, 1]
+        assert abs(apart) < 0.02  # inside a block all noise is independent
+    along = torch.corrcoef(torch.stack([half[:, :, 0].flatten(), before[:, :, 2].flatten()]))[0, 1]
+    assert along.item() == pytest.approx(0.5**0.5, abs=0.02)
+    assert torch.equal(NoiseSource(7, 1.0).draw(role, 0, 1, shape), NoiseSource(7).draw(role, 0, 1, shape))
+    assert torch.equal(NoiseSource(7, 1.0).draw(INJECT, 5, 0, shape), NoiseSource(7).draw(INJECT, 5, 0, shape))
+
+
+def test_carrying_can_be_switched_in_a_running_stream(make_stream):
+    with_carry, without = (make_stream(mci=MciSettings(carry=carry), urcr=ROTATE) for carry in (1.0, 0.0))
+    carried, plain = take(with_carry, 3)[1], take(without, 3)[1]
+    assert torch.equal(carried[0], plain[0]) and not torch.equal(carried[1], plain[1])
+    run, _ = take(without, 1)
+    run.update(mci=with_carry.mci)
+    assert torch.equal(next(run).latents, carried[1])
+
+
+@pytest.mark.parametrize("carry", [-0.1, 1.1, float("nan"), "1"])
+def test_a_share_out_of_range_is_refused(carry):
+    with pytest.raises(AvatarError, match=f"MCI carry is {carry}"):
+        MciSettings(carry=carry)
 
 
 def test_noise_has_the_stated_variance():

@@ -10,7 +10,7 @@ import torch
 
 from joyavatar_core.audio import ArrayAudio
 from joyavatar_core.measures import colour_statistics, frame_loudness, laplacian, sample_places
-from joyavatar_core.monitor import DriftMonitor, mean_of
+from joyavatar_core.monitor import DriftMonitor, Measures, mean_of
 from joyavatar_core.observe import Observer
 from joyavatar_core.report import RunReport
 
@@ -53,6 +53,13 @@ def blur(frames: np.ndarray, amount: float) -> np.ndarray:
     return frames + (soft - frames) * amount
 
 
+def spot(frames: np.ndarray, amount: float) -> np.ndarray:
+    """A smear over one eye: 1 % of the picture."""
+    smeared = frames.copy()
+    smeared[:, 20:27, 16:23] += (230 - smeared[:, 20:27, 16:23]) * amount
+    return smeared
+
+
 def test_a_healthy_stream_gives_no_warning_and_a_mean_for_each_10_seconds():
     monitor, seen = watch(60)
     assert monitor.warnings == [] and len(monitor.history) == 5
@@ -63,6 +70,7 @@ def test_a_healthy_stream_gives_no_warning_and_a_mean_for_each_10_seconds():
 DRIFTS = {
     "colour": lambda frames, at: frames * np.array([1 + max(0, at - 20) / 60, 1, 1 - max(0, at - 20) / 90]),
     "sharpness": lambda frames, at: blur(frames, min(1, max(0, at - 20) / 30)),
+    "patch": lambda frames, at: spot(frames, min(1, max(0, at - 20) / 30)),
     "distance": lambda frames, at: frames + (np.roll(frames, 24, axis=1) - frames) * min(1, max(0, at - 20) / 30),
 }
 
@@ -146,9 +154,7 @@ def test_loudness_is_each_frames_rms():
 
 
 def test_means_weigh_by_frames_and_leave_out_what_is_unknown():
-    one, two = SimpleNamespace(colour=1.0, sharpness=1.0, distance=0.0, correlation=None), SimpleNamespace(
-        colour=4.0, sharpness=1.0, distance=0.0, correlation=0.5
-    )  # fmt: skip
+    one, two = Measures(1.0, 1.0, 0.0), Measures(4.0, 1.0, 0.0, correlation=0.5)
     mean = mean_of([(8, one), (4, two)])
     assert mean.colour == 2.0 and mean.correlation == 0.5
 

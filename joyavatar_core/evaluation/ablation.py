@@ -49,6 +49,7 @@ def variants(config: AvatarConfig) -> dict[str, Preset]:
         "URCR + inject m 3 c 0.25": both(inject),
         "URCR + inject m 3 c 0.1": both(MciSettings("inject", 3, 0.1)),
         "URCR + inject m 1 c 0.25": both(MciSettings("inject", 1, 0.25)),
+        "URCR + inject, no carry": both(MciSettings("inject", 3, 0.25, carry=0.0)),
         "URCR + context 0.1": both(MciSettings("context", 3, 0.1)),
         "URCR + inject, 2 steps": Preset(PsbSettings(steps=(2,)), inject, rotate),
         "URCR + inject, 4 steps": Preset(PsbSettings(steps=(4,)), inject, rotate),

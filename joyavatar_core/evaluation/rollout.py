@@ -108,7 +108,9 @@ def drawn(avatar: Avatar, truth: Truth) -> Rollout:
 
 def round_tripped(avatar: Avatar, truth: Truth) -> Rollout:
     """The drawing through the autoencoder."""
-    decoded = round_trip(avatar.vae, torch.from_numpy(truth.frames)).numpy()
+    count = len(truth.frames)
+    padded = np.concatenate([truth.frames, np.repeat(truth.frames[-1:], (1 - count) % 4, axis=0)])
+    decoded = round_trip(avatar.vae, torch.from_numpy(padded)).numpy()[:count]
     return replace(drawn(avatar, truth), video=decoded)
 
 

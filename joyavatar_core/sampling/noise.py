@@ -19,8 +19,8 @@ class NoiseSource:
     the noise a block starts from; "renoise", fresh noise before denoising step 1, 2, ... of a block; "inject" (step 0),
     MCI's overlay; "context" (step 0), MCI's noisy memory of a block.
 
-    carry: how much of the noise that a block's last frame is made from also makes the next block's first (0 ... 1, MCI's
-    setting). Inside a block all frames' noise stays independent.
+    carry: how much of the noise that a block's last frame is made from also makes the next block's first (0 ... 1,
+    MCI's setting). Inside a block all frames' noise stays independent.
 
     A block's noise does not change with the number of steps of another block, with how often the stream is pulled,
     or with the device it runs on.
