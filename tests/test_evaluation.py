@@ -90,7 +90,7 @@ def test_the_ends_of_a_video_are_what_they_are_in_the_whole():
     error = np.abs(ends.video[40:].astype(int) - whole.video[-40:])
     assert error.max() <= 2  # the decoder had come back 48 frames before
     assert np.array_equal(truth.ends(40).frames, np.concatenate([truth.frames[:40], truth.frames[-40:]]))
-    assert round_tripped(avatar, truth.ends(40)).video.shape == ends.video.shape  # 80 is not 4 n + 1
+    assert len(round_tripped(avatar, truth.ends(40)).video) == len(ends.video) == 80  # which is not 4 n + 1
     assert ends.gaps == [40] and 40 not in ends.resets
     late = len(truth.frames) - 40
     assert [s - 40 + late for s in ends.starts if s > 40] == [s for s in whole.starts if s > late]
