@@ -7,15 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, multiprocessing, nn
 
 pytest.importorskip("skia")
 
 from joyavatar_core.sampling.noise import INITIAL, RENOISE, NoiseSource
 from joyavatar_core.training.configs import TINY
-from joyavatar_core.training.forcing import ForcingRecipe, forcing_batch
+from joyavatar_core.training.forcing import ForcingRecipe, forcing_batch, train_forcing
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.layout import COPY, PAST, TARGET
+from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.parallel import Share
 from joyavatar_core.training.performance import FollowingNoise, Performance, Performances
 from joyavatar_core.training.weights import new_transformer
@@ -114,3 +115,19 @@ def test_a_close_up_has_the_mistakes_of_its_place(clips):
     shown = (wrong.latents - right.latents)[0, 0, past.start]
     assert shown.shape == (8, 8)
     torch.testing.assert_close(shown - shown[0, 0], error[0, 3, :8, :8], atol=1e-3, rtol=1e-4)
+
+
+def one_of_two(rank: int, folder, clips: LatentClips) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    recipe = dataclasses.replace(RECIPE, performers=2)
+    settings = LoopSettings(folder / "run", steps=4, warmup=1)
+    weights = train_forcing(clips, settings, recipe, SMALL, bfloat16=False, sharded=True)
+    torch.save(weights, folder / f"weights-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_with_shared_weights_each_have_performances(clips, tmp_path):
+    multiprocessing.spawn(one_of_two, (tmp_path, clips), nprocs=2)
+    one, two = (torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(tensor, two[name]) and torch.isfinite(tensor).all() for name, tensor in one.items())

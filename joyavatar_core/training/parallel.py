@@ -1,7 +1,7 @@
 """Training in several processes (`torchrun`): each takes its share of a step's samples, and gradients are averaged.
 
 A sample's random numbers depend on the seed, the step and its place in the batch, not on which process draws it, so
-two processes see between them what one would have seen (of stage 2's rollouts each process has its own).
+two processes see between them what one would have seen (of performances and rollouts each process has its own).
 """
 
 from __future__ import annotations

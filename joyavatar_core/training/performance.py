@@ -10,7 +10,6 @@ are this project's way of it.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..audio import FixedFeatures
+from ..config import AvatarConfig
 from ..model.transformer import AvatarTransformer
 from ..sampling.mci import MCI_OFF
 from ..sampling.noise import INITIAL, NoiseSource
@@ -47,6 +47,19 @@ class FollowingNoise(NoiseSource):
         return (1 - self.sigma) * shown + self.sigma * noise
 
 
+class Performer:
+    """A model under another config: the very weights, as they are at every moment, sharded or not."""
+
+    def __init__(self, model: AvatarTransformer, config: AvatarConfig) -> None:
+        self.model, self.config = model, config
+
+    def __call__(self, *inputs: object) -> Tensor | None:
+        return self.model(*inputs)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.model, name)
+
+
 class Performance:
     """One clip, performed over and over, for some rounds; `error` [16, L, h, w] is what the latest round got wrong.
 
@@ -68,8 +81,7 @@ class Performance:
         features = clips.features[clip]
         rows = torch.cat([features[0, -1:], features[self.order[1:]].flatten(0, 1)])
         levels = model.config.levels[min(FIRST_LEVEL, len(model.config.levels) - 1) :]
-        performer = copy.copy(model)  # the very weights, as they are at every moment, on a shorter schedule
-        performer.config = dataclasses.replace(model.config, levels=levels)
+        performer = Performer(model, dataclasses.replace(model.config, levels=levels))
         usual = preset("checkpoint", model.config)
         mci = usual.mci if with_mci else MCI_OFF
         self.run = iter(
