@@ -71,7 +71,7 @@ LIMITS = {
     "colour": Limit(2.0, 1, "the colours have drifted to {now:.1f} from the portrait, {usual:.1f} was usual"),
     "sharpness": Limit(0.25, 0, "the picture's fine detail is {now:.2f} of what it was"),
     "distance": Limit(0.05, 1, "the picture is {now:.2f} away from the portrait, {usual:.2f} was usual"),
-    "patch": Limit(15.0, 1, "a part of the picture has changed by {now:.0f} grey levels more than usual"),
+    "patch": Limit(20.0, 1, "a part of the picture has changed by {now:.0f} grey levels more than usual"),
     "correlation": Limit(0.35, -1, "the mouth follows the voice with {now:.2f}, {usual:.2f} was usual"),
 }
 LEAST_CORRELATION = 0.25  # a beginning below this tells nothing about the lips
