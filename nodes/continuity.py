@@ -124,8 +124,8 @@ class JoyAvatarContinuity(io.ComfyNode):
         recent: int,
         sink_source: str,
         window: int,
-        mci_carry: float = 1.0,
         model: object | None = None,
+        mci_carry: float = 1.0,
     ) -> io.NodeOutput:
         mci = MciSettings(mci_mode, mci_frames, mci_noise, mci_carry)
         urcr = UrcrSettings(urcr_mode, sinks, recent, sink_source, window or None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,6 +16,8 @@ import torch
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.sampling.stream import AvatarStream
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started with Ctrl-C ignored
 
 MINIATURE = AvatarConfig(
     dim=24, ffn_dim=32, num_heads=2, num_layers=4, text_dim=8, freq_dim=16, audio_dim=6, audio_hidden=4,
