@@ -72,10 +72,7 @@ class Performance:
         )
         size = model.config.block_frames
         whole = clips.latents.shape[2] // size * size
-        self.order = [
-            *range(whole),
-            *list(range(size, whole)) * (1 + again),
-        ]
+        self.order = [*range(whole), *[*range(size, whole)] * (1 + again)]
         self.clip, self.error = clip, torch.zeros_like(clips.latents[clip])
         self.truth = clips.latents[clip]
         features = clips.features[clip]
