@@ -217,6 +217,13 @@ def test_continuity_explains_itself_in_numbers(host):
     assert "never resets" in continuity(host, urcr="off", model=host.model).ui["text"][0]
 
 
+def test_carrying_is_a_setting_of_its_own_that_old_graphs_need_not_name(host):
+    carry = "noise goes on over seams"
+    assert carry in continuity(host).ui["text"][0]  # as a graph from before it
+    without = host.Continuity.execute("inject", 3, 0.25, "rotate", 3, 6, "portrait", 0, mci_carry=0.0)
+    assert carry not in without.ui["text"][0] and without.args[0].mci.carry == 0.0
+
+
 def test_continuity_is_checked_against_a_wired_model(host):
     with pytest.raises(host.error, match="MCI shows the newest 9 frames"):
         continuity(host, frames=9, model=host.model)
