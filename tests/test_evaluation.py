@@ -33,7 +33,7 @@ def test_the_drawing_itself_is_perfect(truth, judge):
     perfect = judge.measure(truth.frames)
     assert perfect["mouth_r"] == perfect["mouth_r_drawn"] > 0.8
     assert perfect["lag"] == 0
-    assert perfect["amplitude"] == perfect["sharpness"] == perfect["motion"] == pytest.approx(1)
+    assert perfect["amplitude"] == perfect["sharpness"] == perfect["eyes"] == perfect["motion"] == pytest.approx(1)
     assert perfect["identity"] == 0
     assert perfect["chance_r"] < 0.5
 
@@ -47,6 +47,15 @@ def test_a_still_does_not_move_its_mouth(truth, judge):
     assert abs(still["mouth_r"]) < 0.3
     assert still["motion"] == 0
     assert still["drift"] == 0
+
+
+def test_blurred_eyes_are_seen_and_a_blurred_chin_is_not(truth, judge):
+    _, rows, _ = judge.eyes
+    for first, last, least, most in ((rows.start, rows.stop, 0.1, 0.7), (rows.stop + 2, SIZE, 0.99, 1.01)):
+        blurred = truth.frames.copy()
+        part = blurred[:, first:last].astype(np.float32)
+        blurred[:, first:last] = (sum(np.roll(part, shift, axis=2) for shift in range(-3, 4)) / 7).astype(np.uint8)
+        assert least < judge.measure(blurred)["eyes"] < most
 
 
 def test_fading_colours_are_seen_in_the_windows_they_are_in(truth, judge):

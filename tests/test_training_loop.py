@@ -155,21 +155,23 @@ def test_one_forced_pass_equals_the_cache_block_by_block():
             cache.commit(past.frames, past.frames)
 
 
-def test_a_close_up_is_cut_between_tokens_with_the_mouth_inside():
+def test_a_close_up_is_cut_between_tokens_around_mouth_and_eyes():
     clips = LatentClips(
         torch.arange(16.0 * 16).view(1, 1, 1, 16, 16).expand(1, 16, 9, 16, 16),  # every cell tells its place
         torch.randn(1, 9, 4, 8),
-        torch.tensor([9.0, 10, 14, 13]).expand(1, 9, 4),
+        torch.tensor([6.0, 9, 10, 12]).expand(1, 9, 4),
     )
-    recipe = ForcingRecipe(blocks=3, clean=1.0)
+    recipe = ForcingRecipe(blocks=3, clean=1.0, mouth_weight=8, eyes_weight=4)
     layout = recipe.layout(0)
     corners = set()
     for seed in range(20):
         batch = forcing_batch(clips, recipe, layout, [torch.Generator().manual_seed(seed)], cells=8)
         assert batch.latents.shape[-2:] == (8, 8)
         top, left = divmod(int(batch.latents[0, 16, 0, 0, 0]), 16)
-        mouth = (batch.weight[0, 0, 1] > 1).nonzero() + torch.tensor([top, left])
-        assert mouth.amin(0).tolist() == [10, 9] and mouth.amax(0).tolist() == [12, 13]
+        for weight, (first, last) in {8: ([9, 6], [11, 9]), 4: ([7, 5], [8, 10])}.items():
+            found = (batch.weight[0, 0, 1] == weight).nonzero() + torch.tensor([top, left])
+            assert found.amin(0).tolist() == [max(first[0], top), max(first[1], left)]
+            assert found.amax(0).tolist() == [min(last[0], top + 7), min(last[1], left + 7)]
         corners.add((top, left))
     assert len(corners) > 2 and all(top % 2 == left % 2 == 0 for top, left in corners)
 

@@ -13,6 +13,7 @@ from ..audio import ArrayAudio
 from ..avatar import Avatar
 from ..sampling.presets import Preset
 from ..training.clips import SAMPLE_RATE, make_script, play
+from ..training.forcing import eyes_above
 from ..training.vae_training import round_trip
 from .drift import colour_shift, drift, identity_distance, seam_ratio, sharpness
 from .mouth import mouth_report
@@ -124,6 +125,8 @@ class Judge:
         self.truth, self.others, self.fps = truth, others, fps
         # A generated head is not where the drawn one is: its mouth is looked for where the drawn one was on the whole.
         self.box = np.concatenate([truth.box[:, :2].min(0), truth.box[:, 2:].max(0)])
+        left, top, right, bottom = eyes_above(torch.from_numpy(self.box)).round().int().clamp_min(0).tolist()
+        self.eyes = (slice(None), slice(top, bottom), slice(left, right))
         self.own = truth.frames.mean(0)
 
     def measure(self, video: np.ndarray, part: slice = slice(None)) -> dict[str, float]:
@@ -137,6 +140,7 @@ class Judge:
             "drift": float(drift(shown, portrait, self.box).mean()),
             "colour": float(colour_shift(shown, portrait).mean()),
             "sharpness": float(sharpness(shown).mean() / sharpness(drawn).mean()),
+            "eyes": float(sharpness(shown[self.eyes]).mean() / sharpness(drawn[self.eyes]).mean()),
             "motion": float(np.abs(np.diff(shown[::4].astype(np.int16), axis=0)).mean()
                             / np.abs(np.diff(drawn[::4].astype(np.int16), axis=0)).mean()),
             "identity": identity_distance(shown, self.own, self.others),

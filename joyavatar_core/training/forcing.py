@@ -21,6 +21,7 @@ from .performance import Performance, Performances
 from .weights import SHARDED_METHODS, new_transformer
 
 PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
+EYES_RISE, EYES_SIZE = 1.8, (1.3, 0.8)  # above the mouth's middle and against its region, in units of half that
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class ForcingRecipe:
     still: share whose first block is remembered as the portrait. joined: share that goes on from its first block
     without a jump. silent: share without a voice.
     trained_levels: share of targets at a level the sampler uses.
-    close: of every 4 steps, those that show only `close_cells` x `close_cells` latent cells around the mouth, and as
-    many more samples as that makes room for: lips are learned from the voice, and most of a picture is not lips.
+    mouth_weight, eyes_weight: of an error there, where 1 is that of any other place.
+    close: of every 4 steps, those that show only `close_cells` x `close_cells` latent cells, from brows to chin, and as
+    many more samples as that makes room for: most of a picture is neither lips nor eyes.
     own: of every 3 steps, those whose past is the model's own work, by one of `performers` streams in each process.
     guidance: how many times as much the voice is to do as it does in the data; 1 learns the data.
     """
@@ -52,6 +54,7 @@ class ForcingRecipe:
     trained_levels: float = 0.6
     levels: tuple[float, ...] = (1.0, 10 / 11, 0.8, 2 / 3, 0.5, 2 / 7)
     mouth_weight: float = 8.0
+    eyes_weight: float = 4.0
     close: int = 2
     close_cells: int = 8
     own: int = 2
@@ -171,7 +174,7 @@ def forcing_batch(
     cells: int | None = None,
     performances: Sequence[Performance] = (),
 ) -> ForcedBatch:
-    """A random batch for a layout, of whole pictures or `cells` x `cells` latent cells around the mouth.
+    """A random batch for a layout, of whole pictures or `cells` x `cells` latent cells of the face.
 
     With `performances` the past is theirs, mistakes and all. Everything random comes from the samples' generators.
     """
@@ -205,7 +208,7 @@ def _sample(
     latents, boxes = clips.latents[clip].float(), clips.boxes[clip]
     error = torch.zeros_like(latents) if performance is None else performance.error.float()
     if cells is not None:
-        left, top = (PATCH * round((c - cells / 2 + uniform(-2, 2)) / PATCH) for c in _centre(boxes))
+        left, top = (PATCH * round((c - cells / 2 + uniform(-1.5, 1.5)) / PATCH) for c in _centre(boxes))
         left, top = max(0, min(left, latents.shape[-1] - cells)), max(0, min(top, latents.shape[-2] - cells))
         latents, error = (x[..., top : top + cells, left : left + cells] for x in (latents, error))
         boxes = boxes - torch.tensor([left, top, left, top])
@@ -250,7 +253,10 @@ def _sample(
     if chance(recipe.silent):
         features = torch.zeros_like(features)
     first = layout.of_kind(TARGET)[0].start
-    weight = box_weight(boxes[place[first:]], *x0.shape[-2:], recipe.mouth_weight)
+    shown, cut = boxes[place[first:]], x0.shape[-2:]
+    weight = torch.maximum(
+        box_weight(shown, *cut, recipe.mouth_weight), box_weight(eyes_above(shown), *cut, recipe.eyes_weight)
+    )
     return {
         "latents": torch.cat([noisy, reference.expand_as(x0), mask]),
         "labels": labels,
@@ -260,7 +266,15 @@ def _sample(
     }
 
 
+def eyes_above(mouth: Tensor) -> Tensor:
+    """Where eyes, brows and glasses are if the mouth's region is at [..., 4]: drawn faces have them at one place."""
+    (x, y), half = (mouth[..., :2] + mouth[..., 2:]).div(2).unbind(-1), (mouth[..., 2:] - mouth[..., :2]) / 2
+    middle = torch.stack([x, y - EYES_RISE * half[..., 1]], dim=-1)
+    half = half * half.new_tensor(EYES_SIZE)
+    return torch.cat([middle - half, middle + half], dim=-1)
+
+
 def _centre(boxes: Tensor) -> tuple[float, float]:
-    """Of the mouth over a clip, in cells from the left and from the top."""
-    left, top, right, bottom = boxes.mean(0).tolist()
-    return (left + right) / 2, (top + bottom) / 2
+    """The middle of eyes and mouth over a clip, in cells from the left and from the top."""
+    eyes, mouth = eyes_above(boxes).mean(0), boxes.mean(0)
+    return float(mouth[0] + mouth[2]) / 2, float(eyes[1] + mouth[3]) / 2
