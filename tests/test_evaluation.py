@@ -119,3 +119,21 @@ def test_a_comparison_is_kept_and_not_made_twice(tmp_path, monkeypatch):
     lines = table(results).splitlines()
     assert len(lines) == 2 + len(results)
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_table_tells_means_ends_and_how_much_a_seed_matters():
+    def figures(value: float, reset_seam: float | None) -> dict:
+        late = {"drift": value, "colour": 1.0, "sharpness": 1.0, "identity": 0.0}
+        same = {"mouth_r": value, "amplitude": 1.0, "motion": 1.0, "seam": 1.0, "reset_seam": reset_seam}
+        return same | {"first": late, "last": late | {"drift": value + 1}}
+
+    people_then_seeds = [figures(value, None if value < 3 else 1.5) for value in (1.0, 2.0, 5.0, 8.0)]
+    bounds = {"drawn": [figures(0.0, None)] * 2}
+    cells = [line.strip("| ").split(" | ") for line in table(bounds | {"plain": people_then_seeds}, 2).splitlines()]
+    header, _, drawn, plain, spread = cells
+    at = {name: header.index(name) for name in ("mouth_r", "drift", "reset_seam")}
+    assert drawn[0] == "drawn" and drawn[at["reset_seam"]] == "–"
+    assert [plain[at[name]] for name in at] == ["4.00", "4.00 → 5.00", "1.50"]
+    assert spread[0].startswith("±")  # the seeds' means are 3 and 5
+    assert [spread[at[name]] for name in at] == ["1.41", "1.41 → 1.41", "0.00"]
+    assert len(table(bounds).splitlines()) == 3

@@ -107,26 +107,37 @@ def write_whole(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def table(results: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
-    """A Markdown table of means; what may drift is shown as the first 10 s and the last."""
+def table(results: Mapping[str, Sequence[Mapping[str, object]]], seeds: int = 1) -> str:
+    """A Markdown table of means; what may drift is shown as the first 10 s and the last.
+
+    With several seeds the last row tells how much they matter: the deviation of a setting's mean over people from one
+    seed to the next, as the root mean square over all settings.
+    """
     lines = ["| setting | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    deviations = []
     for name, figures in results.items():
-        cells = []
-        for column in COLUMNS:
-            if column in MEASURED_LATE:
-                first, last = (mean([figure[end][column] for figure in figures]) for end in ("first", "last"))
-                cells.append(f"{first:.2f} → {last:.2f}")
-            else:
-                value = mean([figure[column] for figure in figures])
-                cells.append("–" if np.isnan(value) else f"{value:.2f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        numbers = np.ma.masked_invalid([_numbers(one) for one in figures])  # [people * seeds, columns, 2]
+        lines.append(_row(name, numbers.mean(0)))
+        if seeds > 1 and name not in BOUNDS:
+            by_seed = numbers.reshape(-1, seeds, *numbers.shape[1:]).mean(0)
+            deviations.append(by_seed.std(0, ddof=1))
+    if deviations:
+        lines.append(_row("± from seed to seed", np.ma.sqrt((np.ma.stack(deviations) ** 2).mean(0))))
     return "\n".join(lines)
 
 
-def mean(values: Sequence[object]) -> float:
-    """The mean of the numbers that are there; nan if none is."""
-    numbers = [value for value in values if value is not None]
-    return float(np.mean(numbers)) if numbers else float("nan")
+def _numbers(figures: Mapping[str, object]) -> np.ndarray:
+    """The table's columns, [C, 2]: the first seconds and the last, or the whole and nothing; nan is what is not."""
+    pairs = [
+        (figures["first"][column], figures["last"][column]) if column in MEASURED_LATE else (figures[column], None)
+        for column in COLUMNS
+    ]
+    return np.array(pairs, float)
+
+
+def _row(name: str, numbers: np.ma.MaskedArray) -> str:
+    cells = [" → ".join(f"{number:.2f}" for number in pair.compressed()) or "–" for pair in numbers]
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def named_variants(names: Sequence[str], config: AvatarConfig) -> dict[str, Preset]:

@@ -181,12 +181,17 @@ def evaluate(options: argparse.Namespace) -> None:
 def ablate(options: argparse.Namespace) -> None:
     """The mechanisms one by one and together, on held-out people: a table, and a sheet for each person."""
     from ..evaluation.ablation import compare, named_variants, table
+    from ..evaluation.rollout import WINDOW_SECONDS
 
     avatar = _judged(options)
+    for option, least in (("ends", WINDOW_SECONDS), ("seeds", 1), ("people", 1)):
+        if (value := getattr(options, option)) < least:
+            raise AvatarError(f"--{option} is {value:g}, expected {least} or more.")
     people = range(FIRST_PERSON, FIRST_PERSON + options.people)
     chosen = named_variants(options.only, avatar.config)
     folder = options.runs / "ablation"
-    print(table(compare(avatar, chosen, people, options.seconds, folder, range(options.seeds))))
+    results = compare(avatar, chosen, people, options.seconds, folder, range(options.seeds), options.ends)
+    print(table(results, options.seeds))
 
 
 COMMANDS = {
@@ -251,6 +256,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--rollout-only", action="store_true")
         if name == "ablate":
             sub.add_argument("--seeds", type=int, default=1, help="of the noise")
+            sub.add_argument(
+                "--ends", type=float, default=10.0, help="seconds that are judged, at a video's beginning and its end"
+            )
             sub.add_argument("--only", nargs="*", default=[], help="names of settings; all without it")
     return parser
 
