@@ -130,7 +130,8 @@ def distil(options: argparse.Namespace) -> None:
         guidance=options.guidance, judge_together=chosen.judge_together,
         excerpts=dataclasses.replace(
             distill.EXCERPTS, batch=options.batch or distill.EXCERPTS.batch,
-            joined=1.0 if chosen.judge_together else distill.EXCERPTS.joined,  # such judges have never seen a cut
+            # Judges that see a video at once have never seen a cut or a close-up.
+            **({"joined": 1.0, "close": 0} if chosen.judge_together else {}),
         ),
     )  # fmt: skip
     settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)

@@ -42,7 +42,7 @@ class DistillRecipe:
     the judges look. excerpts: how they are filled; their past is as clean as the sampler's."""
 
     pool: int = 8
-    pool_steps: int = 24
+    pool_steps: int = 48
     critic_steps: int = 3
     guidance: float = 2.0
     score_shift: float = 3.0
@@ -156,8 +156,9 @@ def distil(
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = excerpts.copies if step % excerpts.copied_every == 0 else 0
-        generators = draw(excerpts.batch)
-        batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layouts[copies], generators)
+        cells, room = excerpts.shown(step, *clips.latents.shape[-2:])
+        generators = draw(room * excerpts.batch)
+        batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layouts[copies], generators, cells)
         noise = torch.stack([torch.randn(batch.target.shape[1:], generator=generator) for generator in generators])
         u = torch.stack([torch.rand((), generator=generator) for generator in generators])
         moves = step % recipe.critic_steps == 0  # at the first step too: the optimizer's state is then complete

@@ -65,6 +65,13 @@ class ForcingRecipe:
         """What a pass with so many injected frames a block looks like."""
         return Layout.of(self.blocks, self.size, copies)
 
+    def shown(self, step: int, height: int, width: int) -> tuple[int | None, int]:
+        """What a step shows of pictures of so many latent cells: the side of a close-up, None for all of it; and how
+        many samples of that take the place of one whole picture."""
+        if step % 4 < self.close and min(height, width) > self.close_cells:
+            return self.close_cells, height * width // self.close_cells**2
+        return None, 1
+
 
 def train_forcing(
     clips: LatentClips,
@@ -92,10 +99,7 @@ def train_forcing(
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
-        height, width = clips.latents.shape[-2:]
-        close = step % 4 < recipe.close and min(height, width) > recipe.close_cells
-        cells = recipe.close_cells if close else None
-        room = height * width // cells**2 if close else 1
+        cells, room = recipe.shown(step, *clips.latents.shape[-2:])
         if recipe.own:
             performances.advance(step, draw, trainer.share.world)
         own = performances if (step + 1) % 3 < recipe.own else None
