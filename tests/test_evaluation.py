@@ -15,6 +15,7 @@ from joyavatar_core.evaluation.drift import identity_distance, seam_ratio
 from joyavatar_core.evaluation.plot import plot_windows
 from joyavatar_core.evaluation.rollout import Judge, Rollout, Truth, mean_pictures, rollout, round_tripped
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.training.__main__ import main
 
 SIZE = 64
 
@@ -119,6 +120,14 @@ def test_a_comparison_is_kept_and_not_made_twice(tmp_path, monkeypatch):
     lines = table(results).splitlines()
     assert len(lines) == 2 + len(results)
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_command_compares_and_refuses_ends_that_are_too_short(tmp_path, capsys):
+    given = ["ablate", "--shipped", "--bfloat16", "--only", "plain", "--people", "1", "--runs", str(tmp_path)]
+    assert main([*given, "--seconds", "1", "--threads", "1"]) == 0
+    assert "| plain | " in capsys.readouterr().out
+    assert main([*given, "--ends", "5"]) == 1
+    assert capsys.readouterr().err == "--ends is 5, expected 10 or more.\n"
 
 
 def test_the_table_tells_means_ends_and_how_much_a_seed_matters():

@@ -191,7 +191,10 @@ def ablate(options: argparse.Namespace) -> None:
     people = range(FIRST_PERSON, FIRST_PERSON + options.people)
     chosen = named_variants(options.only, avatar.config)
     folder = options.runs / "ablation"
-    results = compare(avatar, chosen, people, options.seconds, folder, range(options.seeds), options.ends)
+    if options.bfloat16:
+        avatar.transformer.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+        results = compare(avatar, chosen, people, options.seconds, folder, range(options.seeds), options.ends)
     print(table(results, options.seeds))
 
 
@@ -260,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--ends", type=float, default=10.0, help="seconds that are judged, at a video's beginning and its end"
             )
+            sub.add_argument("--bfloat16", action="store_true", help="quicker on processors that are made for it")
             sub.add_argument("--only", nargs="*", default=[], help="names of settings; all without it")
     return parser
 
