@@ -133,7 +133,7 @@ def test_the_command_compares_and_refuses_ends_that_are_too_short(tmp_path, caps
 def test_the_table_tells_means_ends_and_how_much_a_seed_matters():
     def figures(value: float, reset_seam: float | None) -> dict:
         late = {"drift": value, "colour": 1.0, "sharpness": 1.0, "identity": 0.0}
-        same = {"mouth_r": value, "amplitude": 1.0, "motion": 1.0, "seam": 1.0, "reset_seam": reset_seam}
+        same = {"mouth_r": value, "amplitude": 1.0, "eyes": 1.0, "motion": 1.0, "seam": 1.0, "reset_seam": reset_seam}
         return same | {"first": late, "last": late | {"drift": value + 1}}
 
     people_then_seeds = [figures(value, None if value < 3 else 1.5) for value in (1.0, 2.0, 5.0, 8.0)]

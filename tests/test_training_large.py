@@ -17,7 +17,7 @@ from joyavatar_core.training.configs import LARGE, TINY
 from joyavatar_core.training.forcing import ForcingRecipe, train_forcing
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.loop import LoopSettings, Trainer
-from joyavatar_core.training.weights import new_transformer, start_from
+from joyavatar_core.training.weights import blended, new_transformer, start_from
 
 SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
 
@@ -53,6 +53,12 @@ def test_a_model_of_another_size_is_refused(tmp_path):
     save_checkpoint(tmp_path / "small.safetensors", new_transformer(SMALL).state_dict(), SMALL)
     with pytest.raises(AvatarError, match="cannot start from small"):
         start_from(tmp_path / "small.safetensors", TINY)
+
+
+def test_a_blend_goes_from_one_stage_to_the_other():
+    before, after = ({"a": torch.tensor([value, 1.0])} for value in (0.0, 2.0))
+    for share, expected in ((0.0, 0.0), (0.25, 0.5), (1.0, 2.0)):
+        assert blended(before, after, share)["a"].tolist() == [expected, 1.0]
 
 
 def test_what_is_missing_is_said(tmp_path, capsys):

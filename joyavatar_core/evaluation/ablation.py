@@ -20,7 +20,7 @@ from ..sampling.urcr import URCR_OFF, UrcrSettings
 from .rollout import BOUNDS, OTHERS, WINDOW_SECONDS, Judge, Truth, mean_pictures, rollout
 from .sheet import contact_sheet
 
-COLUMNS = ("mouth_r", "amplitude", "drift", "colour", "sharpness", "motion", "identity", "seam", "reset_seam")
+COLUMNS = ("mouth_r", "amplitude", "drift", "colour", "sharpness", "eyes", "motion", "identity", "seam", "reset_seam")
 MEASURED_LATE = ("drift", "colour", "sharpness", "identity")  # shown as first window -> last window
 
 

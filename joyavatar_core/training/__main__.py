@@ -113,7 +113,7 @@ def distil(options: argparse.Namespace) -> None:
     """Stage 2, on rollouts of its own, from stage 1's weights; writes runs/avatar.safetensors."""
     from ..model.transformer import AvatarTransformer
     from . import distill
-    from .weights import start_from
+    from .weights import blended, start_from
 
     chosen = CONFIGS[options.config]
     if options.fine_tune:
@@ -134,8 +134,11 @@ def distil(options: argparse.Namespace) -> None:
             **({"joined": 1.0, "close": 0} if chosen.judge_together else {}),
         ),
     )  # fmt: skip
+    if not 0 <= options.blend <= 1:
+        raise AvatarError(f"--blend is {options.blend:g}, expected 0 (stage 1) to 1 (stage 2).")
     settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)
-    _finish(options, distill.distil(student, teacher, _latents(options), settings, recipe, sharded=options.shard))
+    weights = distill.distil(student, teacher, _latents(options), settings, recipe, sharded=options.shard)
+    _finish(options, blended(begin, weights, options.blend))
 
 
 def ship(options: argparse.Namespace) -> None:
@@ -247,6 +250,7 @@ def _parser() -> argparse.ArgumentParser:
             usual = 1.0 if name == "forcing" else 2.0
             sub.add_argument("--guidance", type=float, default=usual, help="how much more the voice does; 1: as it is")
         if name == "distill":
+            sub.add_argument("--blend", type=float, default=1.0, help="how much of stage 2 is in the weights written")
             sub.add_argument("--teacher", type=Path, help="a public model to be distilled; stage 1 without it")
         if name == "vae":
             sub.add_argument("--frames", type=int, default=17, help="of a crop: 4 n + 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -35,6 +36,11 @@ def new_transformer(config: AvatarConfig) -> AvatarTransformer:
 def read_weights(path: Path, base: Path | None = None) -> dict[str, Tensor]:
     """A checkpoint's weights in float32, in memory of their own."""
     return {name: tensor.clone() for name, tensor in open_checkpoint(path, base=base).tensors(torch.float32)}
+
+
+def blended(before: Mapping[str, Tensor], after: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights a share of the way from those before a training to those after it (arXiv 2109.01903)."""
+    return {name: torch.lerp(before[name].to(tensor), tensor, share) for name, tensor in after.items()}
 
 
 def start_from(path: Path, config: AvatarConfig, base: Path | None = None) -> dict[str, Tensor]:
