@@ -70,3 +70,5 @@ def test_what_is_missing_is_said(tmp_path, capsys):
     torch.save({"ema": {}}, tmp_path / "forcing" / "checkpoint.pt")
     assert main(["distill", *common]) == 1
     assert "--teacher" in capsys.readouterr().err
+    assert main(["distill", *common, "--blend", "30"]) == 1
+    assert "--blend is 30, expected 0" in capsys.readouterr().err

@@ -115,6 +115,8 @@ def distil(options: argparse.Namespace) -> None:
     from . import distill
     from .weights import blended, start_from
 
+    if not 0 <= options.blend <= 1:
+        raise AvatarError(f"--blend is {options.blend:g}, expected 0 (stage 1) to 1 (stage 2).")
     chosen = CONFIGS[options.config]
     if options.fine_tune:
         begin = start_from(options.fine_tune, chosen.model)
@@ -134,8 +136,6 @@ def distil(options: argparse.Namespace) -> None:
             **({"joined": 1.0, "close": 0} if chosen.judge_together else {}),
         ),
     )  # fmt: skip
-    if not 0 <= options.blend <= 1:
-        raise AvatarError(f"--blend is {options.blend:g}, expected 0 (stage 1) to 1 (stage 2).")
     settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)
     weights = distill.distil(student, teacher, _latents(options), settings, recipe, sharded=options.shard)
     _finish(options, blended(begin, weights, options.blend))

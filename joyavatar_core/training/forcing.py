@@ -271,7 +271,10 @@ def _sample(
 
 
 def eyes_above(mouth: Tensor) -> Tensor:
-    """Where eyes, brows and glasses are if the mouth's region is at [..., 4]: drawn faces have them at one place."""
+    """The region of eyes, brows and glasses, from the mouth's: drawn faces (`portrait.py`) have both at one place.
+
+    Both are [..., 4]: left, top, right, bottom, in the unit of what is given (pixels or latent cells).
+    """
     (x, y), half = (mouth[..., :2] + mouth[..., 2:]).div(2).unbind(-1), (mouth[..., 2:] - mouth[..., :2]) / 2
     middle = torch.stack([x, y - EYES_RISE * half[..., 1]], dim=-1)
     half = half * half.new_tensor(EYES_SIZE)

@@ -1,4 +1,4 @@
-"""Where a transformer's training starts: from nothing, or from a public model that lacks some of it."""
+"""Where a transformer's training starts (nothing, or a public model that lacks some of it), and blends of two ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def read_weights(path: Path, base: Path | None = None) -> dict[str, Tensor]:
 
 
 def blended(before: Mapping[str, Tensor], after: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Weights a share of the way from those before a training to those after it (arXiv 2109.01903)."""
+    """Weights a `share`, 0 to 1, of the way from those before a training to those after it (WiSE-FT, arXiv 2109.01903).
+
+    Both hold the same names and shapes; the result has the types of `after`.
+    """
     return {name: torch.lerp(before[name].to(tensor), tensor, share) for name, tensor in after.items()}
 
 
