@@ -12,11 +12,11 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from .audio.pcm import PCM_FORMATS
-from .errors import AvatarError
+from ..audio.pcm import PCM_FORMATS
+from ..errors import AvatarError
+from ..model.attention import BACKENDS
+from ..sampling.presets import PRESETS
 from .live import add_live_flags, live
-from .model.attention import BACKENDS
-from .sampling.presets import PRESETS
 from .speak import DTYPES, speak
 
 MAX_SEED = 2**64 - 1
@@ -114,14 +114,14 @@ def parse_seed(text: str) -> int:
 
 def run_inspect(args: argparse.Namespace) -> None:
     """``inspect``: what is this file?"""
-    from .inspection import describe, format_description
+    from ..checkpoints.inspection import describe, format_description
 
     print(format_description(describe(args.file)))
 
 
 def run_join(args: argparse.Namespace) -> None:
     """``join``: save what an interrupted recording made so far."""
-    from .recording import join_recording
+    from ..recording import join_recording
 
     print(join_recording(args.folder, args.out))
 

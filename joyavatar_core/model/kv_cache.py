@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .model.rope import shift_rotated
+from .rope import shift_rotated
 
 
 class KVCache:

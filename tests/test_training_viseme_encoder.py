@@ -11,9 +11,9 @@ import torch
 from joyavatar_core.audio import VisemeEncoder
 from joyavatar_core.audio.mel import BANDS
 from joyavatar_core.audio.visemes import SLOTS, VISEMES
-from joyavatar_core.avatar import EMBEDDED_HEARING
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.training import hearing
+from joyavatar_core.pipeline.avatar import EMBEDDED_HEARING
+from joyavatar_core.training import viseme_encoder
 from joyavatar_core.training.augment import SILENCE, other_voice
 from joyavatar_core.training.loop import LoopSettings
 
@@ -24,32 +24,32 @@ speaks = pytest.mark.skipif(
 
 @speaks
 def test_the_embedded_avatar_hears_what_a_held_out_voice_does_with_its_lips():
-    made = [hearing.voice_of(hearing.FIRST_VOICE + seed, "held-out", 7.0) for seed in (0, 3, 4, 6)]
-    voices = hearing.Voices(*(torch.from_numpy(np.stack(parts)).half() for parts in zip(*made, strict=True)))
-    found = hearing.correlations(VisemeEncoder.load(EMBEDDED_HEARING).model, voices)
+    made = [viseme_encoder.voice_of(viseme_encoder.FIRST_VOICE + seed, "held-out", 7.0) for seed in (0, 3, 4, 6)]
+    voices = viseme_encoder.Voices(*(torch.from_numpy(np.stack(parts)).half() for parts in zip(*made, strict=True)))
+    found = viseme_encoder.correlations(VisemeEncoder.load(EMBEDDED_HEARING).model, voices)
     assert list(found) == list(VISEMES)
     assert found["open"] > 0.85 and found["press"] > 0.8 and min(found.values()) > 0.5
-    turned = hearing.Voices(voices.spectra.roll(40, 1), voices.visemes)
-    assert hearing.correlations(VisemeEncoder.load(EMBEDDED_HEARING).model, turned)["open"] < 0.5
+    turned = viseme_encoder.Voices(voices.spectra.roll(40, 1), voices.visemes)
+    assert viseme_encoder.correlations(VisemeEncoder.load(EMBEDDED_HEARING).model, turned)["open"] < 0.5
 
 
 @speaks
 def test_voices_are_kept_and_read_back_as_they_were_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(hearing, "MANY", 2)
-    voices = hearing.write_voices(tmp_path, 2, seconds=1.0, workers=1)
+    monkeypatch.setattr(viseme_encoder, "MANY", 2)
+    voices = viseme_encoder.write_voices(tmp_path, 2, seconds=1.0, workers=1)
     for seed in range(2):
-        spectra, visemes = hearing.voice_of(hearing.FIRST_VOICE + seed, "train", 1.0)
+        spectra, visemes = viseme_encoder.voice_of(viseme_encoder.FIRST_VOICE + seed, "train", 1.0)
         torch.testing.assert_close(voices.spectra[seed], torch.from_numpy(spectra).half())
         torch.testing.assert_close(voices.visemes[seed], torch.from_numpy(visemes).half())
 
 
 def test_excerpts_keep_spectra_beside_what_they_say():
     count = torch.arange(40.0).view(1, 40, 1)
-    voices = hearing.Voices(count[..., None].expand(3, 40, SLOTS, BANDS).half(), count.expand(3, 40, 8).half())
-    recipe = hearing.HearingRecipe(frames=(5, 9), others=0.0)
+    voices = viseme_encoder.Voices(count[..., None].expand(3, 40, SLOTS, BANDS).half(), count.expand(3, 40, 8).half())
+    recipe = viseme_encoder.HearingRecipe(frames=(5, 9), others=0.0)
     for seed in range(9):
         generators = [torch.Generator().manual_seed(seed + k) for k in range(4)]
-        spectra, visemes = hearing.excerpts(voices, recipe, generators)
+        spectra, visemes = viseme_encoder.excerpts(voices, recipe, generators)
         assert 5 <= visemes.shape[1] <= 9
         assert torch.equal(spectra[:, :, 0, 0], visemes[:, :, 0])
         assert (visemes.diff(dim=1) == 1).all()
@@ -58,14 +58,14 @@ def test_excerpts_keep_spectra_beside_what_they_say():
 def test_a_run_learns_and_goes_on_where_it_was(tmp_path):
     torch.manual_seed(0)
     spectra = torch.randn(4, 24, SLOTS, BANDS)
-    voices = hearing.Voices(spectra.half(), spectra.mean((2, 3))[..., None].expand(-1, -1, 8).half())
-    recipe = hearing.HearingRecipe(batch=4, frames=(9, 12), others=0.0)
+    voices = viseme_encoder.Voices(spectra.half(), spectra.mean((2, 3))[..., None].expand(-1, -1, 8).half())
+    recipe = viseme_encoder.HearingRecipe(batch=4, frames=(9, 12), others=0.0)
 
     def train(folder, steps):
         settings = LoopSettings(tmp_path / folder, steps=steps, learning_rate=2e-3, warmup=1)
-        return hearing.train_hearing(voices, settings, recipe)
+        return viseme_encoder.train_hearing(voices, settings, recipe)
 
-    before, after = (hearing.correlations(train("run", steps), voices)["open"] for steps in (1, 30))
+    before, after = (viseme_encoder.correlations(train("run", steps), voices)["open"] for steps in (1, 30))
     assert after > before + 0.2
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from .config import AvatarConfig
-from .errors import AvatarError
+from ..config import AvatarConfig
+from ..errors import AvatarError
 
 # Pillow refuses 179 Mpx as a likely decompression bomb. 20,000 x 20,000 is a real scan: at this limit a picture decodes
 # to at most 2 GiB, once; JPEG is decoded at a reduced size and stays far below.

@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .errors import AvatarError
+from ..errors import AvatarError
 
 MAX_BYTES = 256 << 20  # of a report that is read back: some hundred hours
 BLOCK_FIELDS = ("index", "steps", "reset", "max_position", "seconds")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from .mouth import MouthShape
+from .drawn.mouth import MouthShape
 
 
 class Phone(NamedTuple):

@@ -14,7 +14,7 @@ from av.video.frame import PictureType
 from ..errors import AvatarError
 from .audio import AudioEncoder
 from .containers import marked, saying
-from .picture import YuvConverter, add_h264, check_h264, checked_frames
+from .h264 import YuvConverter, add_h264, check_h264, checked_frames
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

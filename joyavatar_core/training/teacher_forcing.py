@@ -12,13 +12,13 @@ from torch import Tensor
 from ..config import AvatarConfig
 from ..model.transformer import AvatarTransformer, SelfContext
 from ..sampling.flow import shifted_sigma
+from .initial_weights import SHARDED_METHODS, new_transformer
 from .latents import LatentClips
 from .layout import COPY, PAST, TARGET, Layout
 from .loop import Draw, LoopSettings, Trainer
 from .losses import box_weight, flow_loss
 from .parallel import shard
-from .performance import Performance, Performances
-from .weights import SHARDED_METHODS, new_transformer
+from .self_rollouts import Performance, Performances
 
 PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
 EYES_RISE, EYES_SIZE = 1.8, (1.3, 0.8)  # above the mouth's middle and against its region, in units of half that

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 
-from .characters import Character
-from .portrait import Moment
-from .visemes import RATE, Phone
+from .drawn.characters import Character
+from .drawn.figure import Moment
+from .viseme_tracks import RATE, Phone
 
 COLUMN = {name: k for k, name in enumerate(Moment._fields)}
 CALM = 0.45  # of what a lively cartoon would do: a face that hardly leaves its place stays sharp in a small model

@@ -20,13 +20,13 @@ from ..audio import ArrayAudio, Clock
 from ..audio.mel import WINDOW, log_mel
 from ..audio.resample import read_resampled
 from ..audio.visemes import SLOTS, VISEMES, VisemeNet
+from ..synthetic.clips import FPS, make_script
+from ..synthetic.drawn.mouth import MouthShape
+from ..synthetic.motion import COLUMN
+from ..synthetic.speech import SAMPLE_RATE
+from ..synthetic.viseme_tracks import loudness
 from .augment import other_voice
-from .clips import FPS, make_script
 from .loop import Draw, LoopSettings, Trainer
-from .motion import COLUMN
-from .mouth import MouthShape
-from .speech import SAMPLE_RATE
-from .visemes import loudness
 
 FIRST_VOICE = 100_000  # seeds of voices; those of clips are smaller
 MANY = 50  # voices a file

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import AvatarError
-from .characters import Character
+from .drawn.characters import Character
 from .sentences import LANGUAGES
-from .visemes import Phone
+from .viseme_tracks import Phone
 
 SAMPLE_RATE = 16000
 

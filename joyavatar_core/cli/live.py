@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .audio import ArrayAudio, AudioFeatures
-from .audio.clock import Clock
-from .errors import AvatarError
-from .observe import Observer
+from ..audio import ArrayAudio, AudioFeatures
+from ..audio.clock import Clock
+from ..errors import AvatarError
+from ..monitoring.observer import Observer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .sampling.stream import LatentBlock
+    from ..sampling.stream import LatentBlock
     from .speak import Job
 
 log = logging.getLogger(__name__)
@@ -90,8 +90,8 @@ def live(args: argparse.Namespace) -> None:
 
 def warm_up(job: Job) -> None:
     """Make one block of silence and drop it: what is loaded on first use is loaded before the first word."""
-    from .sampling.psb import PsbSettings
-    from .talk import frames_of
+    from ..pipeline.render import frames_of
+    from ..sampling.psb import PsbSettings
 
     audio = job.stream.audio
     if audio is not None:
@@ -110,9 +110,9 @@ def open_sinks(
     stack: contextlib.ExitStack,
 ) -> list[Sink]:
     """Everywhere the blocks go, opened; `stack` closes it."""
-    from .serving import Broadcast, LiveServer
-    from .video import VideoWriter
-    from .video.live import LiveEncoder, from_key_frame
+    from ..serving import Broadcast, LiveServer
+    from ..video import VideoWriter
+    from ..video.live_encoder import LiveEncoder, from_key_frame
 
     picture = (*job.size, job.avatar.config.fps, job.voice.sample_rate, job.voice.channels)
     style: dict[str, Any] = {"crf": args.quality, "metadata": job.metadata}
@@ -160,7 +160,7 @@ def write_out(data: bytes) -> None:
 
 def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = False) -> None:
     """Pull block after block as the voice allows, and hand each to every sink."""
-    from .talk import frames_of
+    from ..pipeline.render import frames_of
 
     with contextlib.closing(iter(job.stream)) as run:
         clock = Clock(job.voice.sample_rate, job.avatar.config.fps)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .characters import Character, generator, sample_character
+from .drawn.characters import Character, generator, sample_character
+from .drawn.figure import Moment, MouthTrace, Portrait, render
 from .motion import moments
-from .portrait import Moment, MouthTrace, Portrait, render
 from .speech import mix, talk
-from .visemes import RATE, loudness, mouth_tracks
+from .viseme_tracks import RATE, loudness, mouth_tracks
 from .voices import SAMPLE_RATE, Voice, sample_voice
 
 FPS = 16

@@ -20,13 +20,13 @@ from ..model.transformer import AvatarTransformer
 from ..sampling.flow import shifted_sigma
 from ..sampling.presets import Preset, preset
 from ..sampling.stream import AvatarStream
-from .forcing import ForcedBatch, ForcedPass, ForcingRecipe, forcing_batch
+from .initial_weights import SHARDED_METHODS
 from .latents import LatentClips
 from .layout import Layout
 from .loop import Draw, LoopSettings, Trainer
 from .losses import flow_loss
 from .parallel import shard
-from .weights import SHARDED_METHODS
+from .teacher_forcing import ForcedBatch, ForcedPass, ForcingRecipe, forcing_batch
 
 # The checkpoint's own settings: a clean past behind the portrait, and copies at one level before every block.
 EXCERPTS = ForcingRecipe(

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .config import AvatarConfig
-from .errors import AvatarError
-from .report import RunReport
-from .sampling.presets import OFF, Preset, all_on, parse_settings, preset
-from .sampling.stream import AvatarStream, LatentBlock
+from ..config import AvatarConfig
+from ..errors import AvatarError
+from ..monitoring.report import RunReport
+from ..sampling.presets import OFF, Preset, all_on, parse_settings, preset
+from ..sampling.stream import AvatarStream, LatentBlock
 
 if TYPE_CHECKING:
-    from .audio import AudioSource
-    from .avatar import Avatar
-    from .recording import Recording
+    from ..audio import AudioSource
+    from ..pipeline.avatar import Avatar
+    from ..recording import Recording
 
 log = logging.getLogger(__name__)
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -75,8 +75,8 @@ class Job:
 
 def prepare(args: argparse.Namespace, title: str) -> Job:
     """Load what the flags that all commands share name. Raises AvatarError for bad input."""
-    from .audio import open_voice
-    from .avatar import load_avatar, load_prompt
+    from ..audio import open_voice
+    from ..pipeline.avatar import load_avatar, load_prompt
 
     for name, path in (("report", args.report), ("plot", args.plot)):
         if path and not Path(path).resolve().parent.is_dir():  # known before the work, not after it
@@ -108,12 +108,12 @@ def speak(args: argparse.Namespace) -> None:
     """``joyavatar speak``: load, generate, write, report. Raises AvatarError for bad input."""
     from tqdm import tqdm
 
-    from .audio.opening import STDIN
-    from .observe import Observer
-    from .recording import DEFAULT_INTERVAL, Interval, Recording
-    from .talk import talk
-    from .video import VideoWriter
-    from .video.containers import checked_target
+    from ..audio.opening import STDIN
+    from ..monitoring.observer import Observer
+    from ..pipeline.render import talk
+    from ..recording import DEFAULT_INTERVAL, Interval, Recording
+    from ..video import VideoWriter
+    from ..video.containers import checked_target
 
     if (args.resume or args.checkpoint_every) and not args.state:
         raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
@@ -162,7 +162,7 @@ def speak(args: argparse.Namespace) -> None:
 
 def save_report(args: argparse.Namespace, job: Job) -> None:
     """--report and --plot, at the end of a run or of what there is of it."""
-    from .plot import save_plot
+    from ..monitoring.report_plot import save_plot
 
     report, voice = job.report, job.voice
     heard = voice.available if voice.num_samples is None else voice.num_samples

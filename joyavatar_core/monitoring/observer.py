@@ -14,17 +14,17 @@ import av
 import numpy as np
 from torch import Tensor
 
-from .audio import AudioSource
-from .audio.clock import block_to_frames
-from .errors import AvatarError
+from ..audio import AudioSource
+from ..audio.clock import block_to_frames
+from ..errors import AvatarError
+from ..sampling.run import StreamRun
+from ..sampling.stream import LatentBlock
+from .drift_monitor import WINDOW_SECONDS, DriftMonitor, Measures, Warned
 from .measures import frame_loudness
-from .monitor import WINDOW_SECONDS, DriftMonitor, Measures, Warned
 from .report import RunReport, read_report
-from .sampling.run import StreamRun
-from .sampling.stream import LatentBlock
 
 if TYPE_CHECKING:
-    from .recording import Recording
+    from ..recording import Recording
 
 log = logging.getLogger(__name__)
 

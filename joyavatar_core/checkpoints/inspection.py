@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from .checkpoints.checkpoint import Checkpoint, recognise
-from .checkpoints.kinds import kind_of
-from .checkpoints.layouts import canonical_names, layout_name, strip_prefixes
-from .checkpoints.lora import LoraScale, scale_beside, split_lora
-from .checkpoints.reader import LazyTensor, TensorFile, read_file
-from .checkpoints.shapes import key_fingerprint
-from .errors import AvatarError
+from ..errors import AvatarError
+from .checkpoint import Checkpoint, recognise
+from .kinds import kind_of
+from .layouts import canonical_names, layout_name, strip_prefixes
+from .lora import LoraScale, scale_beside, split_lora
+from .reader import LazyTensor, TensorFile, read_file
+from .shapes import key_fingerprint
 
 # The public releases by the fingerprint of their keys; the transformers' is that of the canonical names.
 KNOWN = {

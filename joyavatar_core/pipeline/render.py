@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from .audio import AudioSource, Clock
-from .portrait import to_uint8
-from .sampling.run import StreamRun
-from .sampling.stream import LatentBlock
-from .vae import StreamingVAE, TinyDecoder
-from .vae.cache import VAECache
-from .video import VideoWriter
+from ..audio import AudioSource, Clock
+from ..sampling.run import StreamRun
+from ..sampling.stream import LatentBlock
+from ..vae import StreamingVAE, TinyDecoder
+from ..vae.cache import VAECache
+from ..video import VideoWriter
+from ..video.portrait import to_uint8
 
 OnBlock = Callable[[LatentBlock, Tensor], None]  # (block, its frames uint8 [N, H, W, 3])
 

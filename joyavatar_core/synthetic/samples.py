@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .characters import sample_character
-from .portrait import Moment, Portrait
+from .drawn.characters import sample_character
+from .drawn.figure import Moment, Portrait
 from .voices import SAMPLE_RATE, Voice, speak
 
 SIZE = 512  # pixels

@@ -9,23 +9,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, VisemeEncoder, Wav2Vec2
-from .checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint
-from .checkpoints.reader import read_file
-from .config import AvatarConfig
-from .errors import AvatarError
-from .model.attention import attention_backend
-from .model.transformer import AvatarTransformer
-from .portrait import check_size, check_trained_size, load_portrait
-from .sampling.presets import Preset
-from .sampling.stream import AvatarStream
-from .stand_in import STAND_IN, stand_in_state_dict
-from .vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
+from ..audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, VisemeEncoder, Wav2Vec2
+from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint
+from ..checkpoints.random_weights import STAND_IN, stand_in_state_dict
+from ..checkpoints.reader import read_file
+from ..config import AvatarConfig
+from ..errors import AvatarError
+from ..model.attention import attention_backend
+from ..model.transformer import AvatarTransformer
+from ..sampling.presets import Preset
+from ..sampling.stream import AvatarStream
+from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
+from ..video.portrait import check_size, check_trained_size, load_portrait
 
 log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
 EMBEDDED_HEARING = ASSETS / "visemes.safetensors"  # what checkpoints of "visemes" features hear through

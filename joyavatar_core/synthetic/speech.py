@@ -6,7 +6,7 @@ import numpy as np
 from scipy.signal import butter, fftconvolve, sosfilt
 
 from .sentences import LANGUAGES, sentence
-from .visemes import Phone
+from .viseme_tracks import Phone
 from .voices import SAMPLE_RATE, Voice, speak
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .errors import AvatarError
+from ..errors import AvatarError
 
 # (key of a block, what it is, its unit); a panel is drawn where at least one block has the number
 PANELS = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..training.measure import mouth_opening_from_pixels
+from .mouth_pixels import mouth_opening_from_pixels
 
 MAX_LAG = 6  # frames
 WIDER = np.array((-2.0, -2.0, 2.0, 2.0), np.float32)  # pixels: a generated head is not where the drawn one was

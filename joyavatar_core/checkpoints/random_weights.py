@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from .checkpoints import canonical_shapes
-from .config import AvatarConfig
+from ..config import AvatarConfig
+from . import canonical_shapes
 
 STAND_IN = AvatarConfig(
     dim=128, ffn_dim=512, num_heads=4, num_layers=6, text_dim=16, freq_dim=64, audio_dim=64, audio_hidden=16,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .audio import AudioSource, Clock
+from ..audio import AudioSource, Clock
 
 SIDE = 32  # pixels of the thumbnail that colour, structure and motion are measured on
 # An sRGB step of the thumbnail to CIELAB (D65): IEC 61966-2-1 and CIE 15
