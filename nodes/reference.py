@@ -6,7 +6,7 @@ import comfy.model_management as mm
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..joyavatar_core.portrait import check_trained_size, load_portrait
+from ..joyavatar_core.video.portrait import check_trained_size, load_portrait
 from .model import avatar_of
 from .types import CATEGORY
 from .vae import load_together, streaming_vae, to_host

@@ -10,11 +10,11 @@ from torch import Tensor
 from ..joyavatar_core.audio import Clock
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.portrait import check_trained_size
 from ..joyavatar_core.sampling.presets import PRESETS
 from ..joyavatar_core.sampling.presets import preset as preset_settings
 from ..joyavatar_core.sampling.psb import PsbSettings
 from ..joyavatar_core.sampling.stream import AvatarStream
+from ..joyavatar_core.video.portrait import check_trained_size
 from .continuity import ContinuitySettings
 from .model import avatar_of
 from .stream import HostStream

@@ -12,7 +12,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 
 from ..joyavatar_core.audio import AudioFeatures, AudioSource
-from ..joyavatar_core.report import RunReport
+from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream, OnStep
 from .model import HostAvatar, avatar_of, warn_about_compile

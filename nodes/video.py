@@ -14,9 +14,9 @@ from comfy_api.latest import InputImpl, io, ui
 
 from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.report import RunReport
+from ..joyavatar_core.monitoring.report import RunReport
+from ..joyavatar_core.pipeline.render import talk
 from ..joyavatar_core.sampling.stream import AvatarStream
-from ..joyavatar_core.talk import talk
 from ..joyavatar_core.video import VideoWriter
 from .notes import title
 from .progress import StreamProgress

@@ -9,9 +9,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..joyavatar_core.audio import ArrayAudio, AudioFeatures, FeatureEncoder, Wav2Vec2
-from ..joyavatar_core.avatar import built_in_encoder
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.pipeline.avatar import built_in_encoder
 from .model import avatar_of
 from .stream import Voice as HostVoice
 from .types import CATEGORY, Voice

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..joyavatar_core.observe import Observer
+from ..joyavatar_core.monitoring.observer import Observer
 from ..joyavatar_core.recording import Recording
 from ..joyavatar_core.sampling.stream import LatentBlock
 from .progress import StreamProgress, clock_text

@@ -14,10 +14,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from joyavatar_core import cli
 from joyavatar_core.checkpoints import save_checkpoint
-from joyavatar_core.cli import main
-from joyavatar_core.stand_in import STAND_IN, stand_in_state_dict
+from joyavatar_core.checkpoints.random_weights import STAND_IN, stand_in_state_dict
+from joyavatar_core.cli import main, parser
 
 RATE = 16000
 
@@ -158,7 +157,7 @@ def test_ctrl_c_is_not_lost_in_a_finalizer(monkeypatch):
         for _ in range(500):
             time.sleep(0.01)
 
-    monkeypatch.setattr(cli, "speak", run)
+    monkeypatch.setattr(parser, "speak", run)
     before = sys.unraisablehook
     start = time.monotonic()
     assert main(["speak", "--portrait", "p.png", "--audio", "v.wav", "--out", "v.mp4"]) == 130

@@ -13,12 +13,12 @@ import av
 import numpy as np
 import pytest
 
+from joyavatar_core.cli.live import parse_address
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.live import parse_address
 from joyavatar_core.serving import Broadcast, LiveServer
 from joyavatar_core.serving.access import refusal, split_host
 from joyavatar_core.video import AI_NOTICE
-from joyavatar_core.video.live import LiveEncoder, from_key_frame
+from joyavatar_core.video.live_encoder import LiveEncoder, from_key_frame
 
 FPS, RATE, SIZE = 16, 16000, (48, 32)
 

@@ -18,17 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.training import sentences, voices
-from joyavatar_core.training.characters import HAIR_STYLES, held_out_look, sample_character
-from joyavatar_core.training.clips import FPS, frame_count, make_clip, make_script, play
-from joyavatar_core.training.dataset import clip_path, load_clip, save_clip, write_dataset
-from joyavatar_core.training.hair import STYLES
-from joyavatar_core.training.measure import mouth_opening_from_pixels
-from joyavatar_core.training.motion import COLUMN, moments
-from joyavatar_core.training.palette import SCHEMES, SKINS
-from joyavatar_core.training.portrait import Moment, Portrait
-from joyavatar_core.training.visemes import RATE, Phone, loudness, mouth_tracks
-from joyavatar_core.training.voices import Voice, speak
+from joyavatar_core.evaluation.mouth_pixels import mouth_opening_from_pixels
+from joyavatar_core.synthetic import sentences, voices
+from joyavatar_core.synthetic.clips import FPS, frame_count, make_clip, make_script, play
+from joyavatar_core.synthetic.dataset import clip_path, load_clip, save_clip, write_dataset
+from joyavatar_core.synthetic.drawn.characters import HAIR_STYLES, held_out_look, sample_character
+from joyavatar_core.synthetic.drawn.figure import Moment, Portrait
+from joyavatar_core.synthetic.drawn.hair import STYLES
+from joyavatar_core.synthetic.drawn.palette import SCHEMES, SKINS
+from joyavatar_core.synthetic.motion import COLUMN, moments
+from joyavatar_core.synthetic.viseme_tracks import RATE, Phone, loudness, mouth_tracks
+from joyavatar_core.synthetic.voices import Voice, speak
 
 SECONDS = 3.0
 

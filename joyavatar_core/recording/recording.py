@@ -22,8 +22,8 @@ from torch import Tensor
 from ..audio import AudioSource
 from ..audio.clock import block_to_frames, num_blocks
 from ..errors import AvatarError
+from ..pipeline.render import OnBlock, talk
 from ..sampling.stream import AvatarStream, LatentBlock
-from ..talk import OnBlock, talk
 from ..video import VideoWriter, join_segments
 from ..video.containers import saying
 from .files import RecordingFolder, sync_file

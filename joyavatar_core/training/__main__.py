@@ -13,12 +13,19 @@ from pathlib import Path
 import torch
 
 from ..audio import FeatureEncoder
-from ..avatar import EMBEDDED_HEARING, EMBEDDED_TRANSFORMER, EMBEDDED_VAE, Avatar, load_audio_encoder, load_avatar
 from ..checkpoints import save_checkpoint
 from ..checkpoints.reader import read_file
 from ..errors import AvatarError
+from ..pipeline.avatar import (
+    EMBEDDED_HEARING,
+    EMBEDDED_TRANSFORMER,
+    EMBEDDED_VAE,
+    Avatar,
+    load_audio_encoder,
+    load_avatar,
+)
+from ..synthetic.dataset import write_dataset
 from .configs import CONFIGS
-from .dataset import write_dataset
 from .loop import FOREVER, LoopSettings, averaged_weights
 from .parallel import Share, process_group
 
@@ -50,16 +57,16 @@ def train_hearing(options: argparse.Namespace) -> None:
     """What the avatar hears with, from voices alone; prints how well held-out ones are heard."""
     from safetensors.torch import save_file
 
-    from . import hearing
+    from . import viseme_encoder
 
     folder, workers = options.runs / "voices", options.threads
-    voices = hearing.write_voices(folder, options.voices, workers=workers)
-    held_out = hearing.write_voices(folder, hearing.HELD_OUT, "held-out", workers=workers)
+    voices = viseme_encoder.write_voices(folder, options.voices, workers=workers)
+    held_out = viseme_encoder.write_voices(folder, viseme_encoder.HELD_OUT, "held-out", workers=workers)
     settings = _settings(options, "hearing", 2e-3)
-    model = hearing.train_hearing(voices, settings, hearing.HearingRecipe(batch=options.batch or 48))
+    model = viseme_encoder.train_hearing(voices, settings, viseme_encoder.HearingRecipe(batch=options.batch or 48))
     if Share.mine().leads:
         save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, options.runs / HEARING)
-        print(json.dumps(hearing.correlations(model, held_out), indent=1))
+        print(json.dumps(viseme_encoder.correlations(model, held_out), indent=1))
 
 
 def train_vae(options: argparse.Namespace) -> None:
@@ -91,19 +98,19 @@ def make_latents(options: argparse.Namespace) -> None:
 
 def train_transformer(options: argparse.Namespace) -> None:
     """Stage 1 of the transformer, from scratch or from `--fine-tune`; writes runs/avatar.safetensors."""
-    from . import forcing
-    from .weights import start_from
+    from . import teacher_forcing
+    from .initial_weights import start_from
 
     chosen = CONFIGS[options.config]
     if options.guidance < 1:
         raise AvatarError(f"--guidance is {options.guidance}, expected 1 (as the data) or more.")
-    recipe = forcing.ForcingRecipe(
-        batch=options.batch or forcing.ForcingRecipe.batch, guidance=options.guidance,
+    recipe = teacher_forcing.ForcingRecipe(
+        batch=options.batch or teacher_forcing.ForcingRecipe.batch, guidance=options.guidance,
         levels=tuple(sigma for _, sigma in chosen.model.levels),
     )  # fmt: skip
     start = start_from(options.fine_tune, chosen.model, options.base) if options.fine_tune else None
     settings = _settings(options, "forcing", chosen.rates[0])
-    weights = forcing.train_forcing(
+    weights = teacher_forcing.train_forcing(
         _latents(options), settings, recipe, chosen.model, start, options.compile, sharded=options.shard
     )
     _finish(options, weights)
@@ -112,8 +119,8 @@ def train_transformer(options: argparse.Namespace) -> None:
 def distil(options: argparse.Namespace) -> None:
     """Stage 2, on rollouts of its own, from stage 1's weights; writes runs/avatar.safetensors."""
     from ..model.transformer import AvatarTransformer
-    from . import distill
-    from .weights import blended, start_from
+    from . import distillation
+    from .initial_weights import blended, start_from
 
     if not 0 <= options.blend <= 1:
         raise AvatarError(f"--blend is {options.blend:g}, expected 0 (stage 1) to 1 (stage 2).")
@@ -128,16 +135,16 @@ def distil(options: argparse.Namespace) -> None:
     student, teacher = AvatarTransformer(chosen.model), AvatarTransformer(chosen.model)
     student.load_state_dict(begin)
     teacher.load_state_dict(likely)
-    recipe = distill.DistillRecipe(
+    recipe = distillation.DistillRecipe(
         guidance=options.guidance, judge_together=chosen.judge_together,
         excerpts=dataclasses.replace(
-            distill.EXCERPTS, batch=options.batch or distill.EXCERPTS.batch,
+            distillation.EXCERPTS, batch=options.batch or distillation.EXCERPTS.batch,
             # Judges that see a video at once have never seen a cut or a close-up.
             **({"joined": 1.0, "close": 0} if chosen.judge_together else {}),
         ),
     )  # fmt: skip
     settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)
-    weights = distill.distil(student, teacher, _latents(options), settings, recipe, sharded=options.shard)
+    weights = distillation.distil(student, teacher, _latents(options), settings, recipe, sharded=options.shard)
     _finish(options, blended(begin, weights, options.blend))
 
 
@@ -157,7 +164,7 @@ def ship(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """The figures of the VAE's round trip and of a talk by held-out people: JSON, a sheet and a plot over time."""
     from ..evaluation.autoencoder import evaluate_vae
-    from ..evaluation.plot import plot_windows
+    from ..evaluation.curves import plot_windows
     from ..evaluation.rollout import BOUNDS, OTHERS, Judge, Truth, mean_pictures, rollout
     from ..evaluation.sheet import contact_sheet
     from ..sampling.presets import preset
@@ -300,7 +307,7 @@ def _vae_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def _transformer_weights(options: argparse.Namespace) -> dict[str, torch.Tensor]:
     """What a finished stage has written, or stage 1 as far as it has come."""
-    from .weights import read_weights
+    from .initial_weights import read_weights
 
     finished = options.runs / "avatar.safetensors"
     if finished.exists():

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.dataset import load_clip
 from ..vae import StreamingVAE
 from ..vae.wan import PIXELS_PER_LATENT, WAN_MEAN, WAN_STD
-from .clips import LATENT_FRAMES, Clip
-from .dataset import load_clip
 from .loop import Draw, LoopSettings, Trainer
 from .losses import KL_WEIGHT, box_weight, kl_divergence, reconstruction_losses
 from .parallel import Share

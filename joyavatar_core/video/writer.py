@@ -26,7 +26,7 @@ from .containers import (
     saying,
     trim_to_whole_fragments,
 )
-from .picture import YuvConverter, add_h264, check_h264, checked_frames
+from .h264 import YuvConverter, add_h264, check_h264, checked_frames
 
 TWO_MACROBLOCKS = 32  # pixels
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")

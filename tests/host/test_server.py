@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from joyavatar_core.avatar import ASSETS, EMBEDDED_VAE, load_avatar
+from joyavatar_core.pipeline.avatar import ASSETS, EMBEDDED_VAE, load_avatar
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 12  # 0.7 s at 16 frames/s

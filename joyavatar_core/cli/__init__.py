@@ -1,0 +1,5 @@
+"""The command line: `joyavatar speak`, `live`, `join`, `inspect`."""
+
+from .parser import main
+
+__all__ = ["main"]
