@@ -1,0 +1,45 @@
+"""Triangles that are drawn with one material."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .head import unit
+
+# Drawn in this order: what hides most first, what is blended last but one, dithered hair at the end.
+MATERIALS = ("cloth", "skin", "eye", "teeth", "tongue", "gloss", "decal", "hair")
+
+
+@dataclass
+class Mesh:
+    """A part of the scene; `extra` [V, 3]: sky seen, share of the head's motion, and what the material makes of it."""
+
+    name: str  # of the part it follows, or a name of its own
+    material: str
+    texture: str
+    triangles: np.ndarray  # [F, 3]
+    uv: np.ndarray  # [V, 2]
+    positions: np.ndarray  # [V, 3]
+    normals: np.ndarray  # [V, 3]
+    extra: np.ndarray  # [V, 3]
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    follows_face: bool = False  # its vertices are fitted anew for every frame
+
+
+def with_head(positions: np.ndarray) -> np.ndarray:
+    """[V] share of the head's motion: 1 at the head, 0 below the neck."""
+    x = np.clip(positions[:, 1] + 0.45 * positions[:, 2] + 2.0, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def smooth_normals(positions: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """[V, 3] unit normals; vertices at one place share theirs."""
+    place = np.unique(np.round(positions, 4), axis=0, return_inverse=True)[1].ravel()
+    corners = positions[triangles]
+    facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    total = np.zeros((place.max() + 1, 3))
+    for k in range(3):
+        np.add.at(total, place[triangles[:, k]], facing)
+    return unit(total[place])
