@@ -74,6 +74,13 @@ class Bundle:
         x, y = (np.clip((self.skin.uv[:, k] * side).astype(int), 0, side - 1) for k in (0, 1))
         return self._mask[side - 1 - y, x, channel] / 255
 
+    def scalp(self) -> np.ndarray:
+        """[V] 0..1 a skin vertex: where the hair of the head grows; the mask alone also has lids and brows."""
+        middle = (self.base[self.eyes[0]].mean(0) + self.base[self.eyes[1]].mean(0)) / 2
+        x, y, z = (self.base[self.skin.source] - middle).T
+        face = (np.abs(x) < 0.6) & (y < 0.38) & (z > -0.25)
+        return np.where(face, 0.0, self.mask(1))
+
     def spread(self) -> csr_matrix:
         """[N, F]: adds what is known of each skin triangle to its vertices."""
         count = len(self.skin_triangles)

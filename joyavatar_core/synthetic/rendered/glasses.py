@@ -13,14 +13,14 @@ RING = 28  # points of a rim
 
 def frame_of_glasses(rng: np.random.Generator, head: Head) -> Mesh:
     """A pair that sits on the head's nose."""
-    width, flatness, thickness = rng.uniform(0.25, 0.31), rng.uniform(0.72, 1.0), rng.uniform(0.014, 0.03)
-    squareness = 2 / rng.uniform(2, 5)
+    width, flatness, thickness = rng.uniform(0.2, 0.27), rng.uniform(0.66, 1.0), rng.uniform(0.008, 0.02)
+    squareness = 2 / rng.uniform(2, 4)
     front = float(head.eyes[:, 2].max()) + head.eye_radius + 0.12
     t = np.linspace(0, 2 * np.pi, RING, endpoint=False)
     across, up = (np.sign(f) * np.abs(f) ** squareness for f in (np.cos(t), np.sin(t)))
     tubes, hinges = [], []
     for eye, side in zip(head.eyes, (1, -1), strict=True):
-        x = eye[0] * 1.02
+        x = eye[0] * 1.04
         bent = front - 0.12 * np.maximum(side * np.cos(t), 0) ** 2
         rim = np.stack([x + width * across, eye[1] - 0.03 + width * flatness * up, bent], 1)
         tubes.append(_tube(rim, thickness, closed=True))

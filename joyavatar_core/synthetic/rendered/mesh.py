@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .head import unit
 
 # Drawn in this order: what hides most first, what is blended last but one, dithered hair at the end.
-MATERIALS = ("cloth", "skin", "eye", "teeth", "tongue", "gloss", "decal", "hair")
+MATERIALS = ("cloth", "skin", "eye", "teeth", "tongue", "gloss", "decal", "fur", "hair")
 
 
 @dataclass
@@ -26,6 +26,9 @@ class Mesh:
     extra: np.ndarray  # [V, 3]
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     follows_face: bool = False  # its vertices are fitted anew for every frame
+    shadow: bool = True
+    on_skin: tuple[np.ndarray, np.ndarray] | None = None  # skin vertices [V] that it hangs over, and how high [V]
+    uniforms: dict[str, object] = field(default_factory=dict)  # what else its material is told
 
 
 def with_head(positions: np.ndarray) -> np.ndarray:

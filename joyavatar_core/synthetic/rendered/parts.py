@@ -5,22 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from .bundle import Part
+from .fur import fur
 from .glasses import frame_of_glasses
 from .head import Head
 from .mesh import Mesh, smooth_normals, with_head
 from .person import Person
 from .strips import grow, sample_style
+from .styling import mesh_hair
 
 TEETH_TINT, TONGUE_TINT = (0.82, 0.78, 0.70), (0.75, 0.5, 0.5)
 BROW_TINT, LASH_TINT = (0.8,) * 3, (0.15,) * 3
+# Fur by name: thickness from and to, layers, strands, curl.
+FUR = {
+    "buzz": (0.012, 0.03, 3, 5.0, 0.0), "cropped": (0.04, 0.09, 6, 4.0, 0.1), "curls": (0.12, 0.25, 9, 3.0, 0.8),
+    "afro": (0.28, 0.6, 14, 4.0, 1.0), "frizz": (0.15, 0.4, 11, 5.0, 0.6),
+}  # fmt: skip
 FRONT_TEETH = 0.42  # how deep the row of teeth is that is ever seen
 
 
 def person_meshes(person: Person, head: Head) -> list[Mesh]:
     """Everything but the hair's and the glasses' details follows the seed through `person`."""
-    bundle, rng = head.bundle, np.random.default_rng(person.seed)
+    rng = np.random.default_rng(person.seed)
     meshes = [
-        _cloth(person, head),
+        _cloth(rng, person, head),
         _skin(person, head),
         _fitted(head, "eyes", "eye", f"eye.{person.iris}.jpg"),
         _teeth(head),
@@ -28,11 +35,9 @@ def person_meshes(person: Person, head: Head) -> list[Mesh]:
         _fitted(head, person.brows, "decal", f"{person.brows}.webp", BROW_TINT, follows=True),
         _fitted(head, person.lashes, "decal", f"{person.lashes}.webp", LASH_TINT, follows=True),
     ]
-    kind, _, name = person.hair.partition(" ")
-    if kind == "mesh":
-        meshes.append(_mesh_hair(head, f"hair.{name}", person.hair_mirrored))
-    elif kind == "grown":
-        meshes.append(grow(rng, head, bundle.mask(1), sample_style(rng, name)))
+    meshes += head_of_hair(rng, head, person)
+    if person.beard not in ("none", "stubble"):
+        meshes.append(_beard(person, head))
     if person.glasses:
         meshes.append(frame_of_glasses(rng, head))
     return meshes
@@ -46,14 +51,18 @@ def _fitted(
     positions = part.fit(head.positions).astype(np.float32)
     return Mesh(
         name, material, texture, part.triangles, part.uv, positions, smooth_normals(positions, part.triangles),
-        np.ones((len(positions), 3), np.float32), tint, follows,
+        np.ones((len(positions), 3), np.float32), tint, follows, shadow=material not in ("decal", "teeth", "tongue"),
     )  # fmt: skip
 
 
-def _cloth(person: Person, head: Head) -> Mesh:
+def _cloth(rng: np.random.Generator, person: Person, head: Head) -> Mesh:
     name = f"cloth.{person.clothes}"
-    mesh = _fitted(head, name, "cloth", f"{name}.jpg", person.cloth_colour)
+    mesh = _fitted(head, name, "cloth", f"{name}.jpg", person.dyes[0])
     mesh.extra[:, 1] = 0
+    mesh.uniforms = {
+        "second_colour": person.dyes[1], "own_colour": person.own_colour, "pattern": person.pattern,
+        "pattern_size": rng.uniform(0.08, 0.4),
+    }  # fmt: skip
     return mesh
 
 
@@ -61,7 +70,7 @@ def _skin(person: Person, head: Head) -> Mesh:
     mesh = _fitted(head, "skin", "skin", f"skin.{person.skins[0]}.jpg", follows=True)
     mesh.normals = head.normals(head.positions)[head.bundle.skin.source]
     mesh.extra[:, 1] = with_head(mesh.positions)
-    mesh.extra[:, 2] = beard_region(mesh.positions, person.beard_shape)
+    mesh.extra[:, 2] = beard_region(mesh.positions, person.beard)
     y, z = mesh.positions[mesh.triangles][..., 1], mesh.positions[mesh.triangles][..., 2]
     unseen = ((y < -2.05) & (z < -0.55)).all(1) | (y < -2.9).all(1)  # below the clothes
     mesh.triangles = mesh.triangles[~unseen]
@@ -82,23 +91,37 @@ def _tongue(head: Head) -> Mesh:
     return mesh
 
 
-def _mesh_hair(head: Head, name: str, mirrored: bool) -> Mesh:
-    mesh = _fitted(head, name, "hair", f"{name}.webp")
-    mesh.extra[:, 1] = with_head(mesh.positions)
-    if mirrored:
-        for vectors in (mesh.positions, mesh.normals):
-            vectors[:, 0] *= -1
-        mesh.triangles = mesh.triangles[:, ::-1]
-    return mesh
+def head_of_hair(rng: np.random.Generator, head: Head, person: Person) -> list[Mesh]:
+    """The meshes of a person's hair."""
+    kind, _, name = person.hair.partition(":")
+    scalp = head.bundle.scalp()
+    if kind == "mesh":
+        return [mesh_hair(rng, head, name, person.hair_mirrored)]
+    if kind == "grown":
+        return [fur(head, scalp, 0.06, 4, 3.0), grow(rng, head, scalp, sample_style(rng, name))]
+    if kind == "fur":
+        low, high, layers, strands, curl = FUR[name]
+        return [fur(head, scalp, rng.uniform(low, high), layers, strands * rng.uniform(0.85, 1.2), curl, rng)]
+    return []
 
 
-def beard_region(positions: np.ndarray, shape: int) -> np.ndarray:
-    """[V] 0..1: where a beard grows; 0 a short full beard, 1 and 3 a full one, 2 on the chin only."""
+def _beard(person: Person, head: Head) -> Mesh:
+    skin = head.bundle.skin
+    region = beard_region(head.positions[skin.source], person.beard) * (1 - head.bundle.mask(0))
+    thickness = {"full": 0.08, "goatee": 0.05, "moustache": 0.045}.get(person.beard, 0.025)
+    return fur(head, region * person.beard_density, thickness, 5, 7.0, 0.0, follows_face=True)
+
+
+def beard_region(positions: np.ndarray, kind: str) -> np.ndarray:
+    """[V] 0..1: where a beard of one of the kinds in `person.BEARDS` grows."""
     x, y, z = positions.T
     ramp = lambda value, width: np.clip(value / width, 0, 1)  # noqa: E731
-    jaw = ramp(-0.62 - y, 0.22) * ramp(y + 1.55, 0.25) * ramp(z + 0.95, 0.4)
-    beside = np.abs(x) - 0.45
-    whiskers = ramp(-0.25 - y + 0.55 * np.clip(beside, 0, 1), 0.25) * ramp(beside, 0.15)
+    jaw = ramp(-0.74 - y, 0.12) * ramp(y + 1.5, 0.25) * ramp(z + 0.95, 0.4)
+    beside = np.abs(x) - 0.4
+    whiskers = ramp(-0.2 - y + 0.55 * np.clip(beside, 0, 1), 0.25) * ramp(beside, 0.2)
     whiskers *= ramp(y + 1.3, 0.2) * ramp(z + 0.8, 0.25)
-    full = np.maximum(jaw, 0.9 * whiskers) * (y < 0.1)
-    return {0: 0.55 * full, 2: full * ramp(0.42 - np.abs(x), 0.12)}.get(shape, full)
+    moustache = ramp(-0.49 - y, 0.05) * ramp(y + 0.68, 0.05) * ramp(0.3 - np.abs(x), 0.1) * (z > 0)
+    corners = ramp(0.1 - np.abs(np.abs(x) - 0.3), 0.06) * ramp(-0.55 - y, 0.1) * ramp(y + 0.95, 0.1) * (z > 0)
+    full = np.maximum.reduce([jaw, 0.9 * whiskers, moustache, corners]) * (y < 0.1)
+    chin = np.maximum(jaw * ramp(0.36 - np.abs(x), 0.12), np.maximum(moustache, corners))
+    return {"goatee": chin, "moustache": moustache, "none": 0 * full}.get(kind, full)

@@ -12,6 +12,7 @@ from .expression import Rest
 from .shape import face_weights, macro_weights
 from .wardrobe import choose, weighed
 
+BEARDS = {"stubble": 0.4, "short": 0.2, "full": 0.17, "goatee": 0.13, "moustache": 0.1}
 ORIGINS = ("african", "asian", "caucasian")
 LIGHT_TONE, DARK_TONE = np.array([0.60, 0.39, 0.29]), np.array([0.125, 0.068, 0.044])  # linear
 
@@ -32,16 +33,18 @@ class Person:
     contrast: float  # of the skins' own marks
     lips: tuple[float, float, float]  # logarithm of a gain
     freckles: float
-    hair: str  # "mesh NAME", "grown NAME" or "none"
+    hair: str  # "mesh:NAME", "grown:NAME", "fur:NAME" or "none"
     hair_mirrored: bool
     hair_colour: tuple[float, float, float]
     brows: str
     lashes: str
     iris: str
     clothes: str
-    cloth_colour: tuple[float, float, float]
-    beard: float
-    beard_shape: int
+    dyes: tuple[tuple[float, float, float], tuple[float, float, float]]  # of the clothes and of their pattern
+    own_colour: float  # how much of the clothes' own colours is kept
+    pattern: int  # as in shaders/cloth.glsl
+    beard: str
+    beard_density: float
     glasses: bool
     rest: Rest
     turned: tuple[float, float, float]  # yaw, pitch and roll at which the head is held, radians
@@ -59,7 +62,7 @@ def sample_person(rng: np.random.Generator, split: str, bundle: Bundle, seed: tu
     origin = rng.dirichlet([0.45, 0.45, 0.45])
     muscle, weight = np.clip(rng.normal((0.5, 0.48), (0.12, 0.17)), (0.2, 0.1), (0.8, 0.95))
     morphs = macro_weights(masculinity, grown, dict(zip(ORIGINS, map(float, origin), strict=True)), muscle, weight)
-    morphs |= face_weights(rng, bundle.morphs)
+    morphs |= face_weights(rng, bundle.morphs) | _brow_angle(rng.normal(0.3, 0.3))
 
     melanin = float(np.clip(origin @ (0.95, 0.28, 0.1) + rng.normal(0, 0.09), 0, 1))
     tone = np.exp((1 - melanin) * np.log(LIGHT_TONE) + melanin * np.log(DARK_TONE))
@@ -80,28 +83,38 @@ def sample_person(rng: np.random.Generator, split: str, bundle: Bundle, seed: tu
         morphs=morphs, skins=skins, skin_blend=float(rng.random()),
         tone=_colour(tone), contrast=float(rng.uniform(0.85, 1.15)),
         lips=_colour(rng.normal(0, 0.08, 3) + feminine * rng.random() * np.array([0.06, -0.10, -0.06])),
-        freckles=float(rng.random() ** 3) if melanin < 0.3 else 0.0,
+        freckles=float(rng.uniform(0.2, 0.9)) if melanin < 0.3 and rng.random() < 0.2 else 0.0,
         hair=hair, hair_mirrored=bool(rng.random() < 0.5), hair_colour=_colour(hair_colour),
         brows=f"brow{rng.choice(wardrobe.BROWS[kind]):03}", lashes=f"lash{rng.choice(wardrobe.LASHES[kind]):02}",
         iris=weighed(rng, wardrobe.DARK_IRIS if melanin > 0.4 or origin[1] > 0.5 else wardrobe.ANY_IRIS),
         clothes=choose(rng, wardrobe.CLOTHES, kind, split),
-        cloth_colour=_colour(np.clip(rng.normal(0.9, 0.3, 3), 0.12, 1.6)),
-        beard=float(rng.uniform(0.25, 1)) if bearded else 0.0, beard_shape=int(rng.integers(4)),
+        dyes=tuple(_colour(dye * np.exp(rng.normal(0, 0.15, 3))) for dye in rng.choice(wardrobe.DYES, 2)),
+        own_colour=float(rng.choice([0.0, rng.random(), 1.0], p=[0.7, 0.2, 0.1])),
+        pattern=int(rng.choice(6, p=[0.5, 0.12, 0.06, 0.1, 0.07, 0.15])),
+        beard=weighed(rng, BEARDS) if bearded else "none", beard_density=float(rng.uniform(0.5, 1)),
         glasses=bool(rng.random() < (0.35 if age == "elder" else 0.18)),
-        rest=Rest(smile=float(np.clip(0.1 + 0.08 * temper, 0.0, 0.25)), lift=float(rng.uniform(0.08, 0.3))),
+        rest=Rest(
+            smile=float(np.clip(0.1 + 0.08 * temper, 0.0, 0.25)), lift=float(np.clip(rng.normal(0.28, 0.1), 0.05, 0.5))
+        ),
         turned=(float(np.clip(rng.normal(0, 0.16), -0.45, 0.45)), float(rng.normal(0, 0.06)), 0.0),
         seed=seed,
     )  # fmt: skip
 
 
 def _hair(rng: np.random.Generator, kind: str, age: str, melanin: float, split: str) -> str:
-    """Mesh hair twice as often as grown strips; some men have none."""
-    if kind == "man" and age in ("adult", "elder") and rng.random() < 0.15:
-        return "none"
-    if rng.random() < 0.65:
-        return f"mesh {choose(rng, wardrobe.MESH_HAIR, kind, split)}"
-    name = choose(rng, wardrobe.GROWN_HAIR, kind, split)
-    return f"grown {'curly' if name == 'afro' and melanin < 0.35 else name}"
+    """A style; some go with frizzy hair or with age only."""
+    while True:
+        hair = choose(rng, wardrobe.HAIR, kind, split)
+        if hair in ("fur:afro", "fur:frizz") and melanin < 0.4 and rng.random() < 0.8:
+            continue
+        if hair == "none" and age in ("child", "young") and rng.random() < 0.8:
+            continue
+        return hair
+
+
+def _brow_angle(angle: float) -> dict[str, float]:
+    """Raised inner ends look friendly, lowered ones stern."""
+    return {f"eyebrows/eyebrows-angle-{'up' if angle > 0 else 'down'}": float(min(abs(angle), 0.8))}
 
 
 def _colour(values: np.ndarray) -> tuple[float, float, float]:

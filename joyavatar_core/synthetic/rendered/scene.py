@@ -18,7 +18,6 @@ from .transforms import rotation
 
 PIVOT = np.array([0, -1.05, -0.75], np.float32)  # the top of the neck
 CULLED = ("cloth", "skin", "eye", "teeth", "tongue")  # closed surfaces: their backs are not drawn
-NO_SHADOW = ("decal", "teeth", "tongue")
 OCCLUSION_POWER = 0.8
 BREATH = 0.02  # how far the chest rises
 
@@ -69,11 +68,18 @@ class Scene:
         return np.frombuffer(self.studio.sky.read(), "f4").reshape(OCCLUSION_SIDE, OCCLUSION_SIDE)
 
     def _move_vertices(self, posed: np.ndarray) -> None:
-        normals = self.head.normals(posed)[self.studio.bundle.skin.source]
+        source = self.studio.bundle.skin.source
+        skin, normals = posed[source], self.head.normals(posed)[source]
         for mesh, drawn in zip(self.meshes, self._drawn, strict=True):
             if mesh.follows_face:
-                positions = self.studio.bundle.parts[mesh.name].fit(posed)
-                drawn.write(positions, normals if mesh.name == "skin" else mesh.normals)
+                if mesh.on_skin:
+                    vertices, heights = mesh.on_skin
+                    facing = normals[vertices]
+                    drawn.write(skin[vertices] + facing * heights[:, None], facing)
+                elif mesh.name == "skin":
+                    drawn.write(skin, normals)
+                else:
+                    drawn.write(self.studio.bundle.parts[mesh.name].fit(posed), mesh.normals)
 
     def _set(self, program, turn: np.ndarray, shift: np.ndarray, pose: Pose, jaw: float) -> None:
         light, person = self.shot.light, self.person
@@ -81,7 +87,8 @@ class Scene:
             program, camera=self.shot.camera.matrix, light=light.shadow_matrix, turn=turn, pivot=PIVOT, shift=shift,
             eye=self.shot.camera.eye, breath=BREATH * pose.breath, jaw=jaw, light_direction=light.directions,
             light_colour=light.colours, sky=light.sky, ground=light.ground, hair_colour=person.hair_colour,
-            tone=person.tone, lips=person.lips, contrast=person.contrast, beard=person.beard,
+            tone=person.tone, lips=person.lips, contrast=person.contrast,
+            beard=person.beard_density * (person.beard != "none"),
             freckles=person.freckles, blend=person.skin_blend, scalp=0.25 if person.hair == "none" else 0.92,
             eye_centre=self.head.eyes, gaze=pose.gaze_directions(),
         )  # fmt: skip
@@ -96,7 +103,7 @@ class Scene:
         target.clear(depth=1.0)
         _write(studio.depth, camera=matrix, depth_offset=0.0)
         for mesh, drawn in zip(self.meshes, self._drawn, strict=True):
-            if mesh.material not in NO_SHADOW:
+            if mesh.shadow:
                 studio.depth["cut"].value = mesh.material == "hair"
                 studio.texture(mesh.texture).texture.use(0)
                 drawn.depth.render()
@@ -117,6 +124,7 @@ class Scene:
             program, texture = studio.materials[mesh.material], studio.texture(mesh.texture)
             texture.texture.use(0)
             _write(program, tint=mesh.tint, brightness=texture.luminance, depth_offset=0.035 if blended else 0.0)
+            _write(program, **mesh.uniforms)
             if mesh.material == "skin":
                 second = studio.texture(f"skin.{self.person.skins[1]}.jpg")
                 second.texture.use(4)
@@ -175,4 +183,7 @@ def _write(program, **uniforms: object) -> None:
             array = np.asarray(value, "f4")
             if name in ("camera", "light", "turn"):
                 array = array.T
-            program[name].write(np.ascontiguousarray(array).tobytes())
+            if isinstance(value, int):
+                program[name].value = value
+            else:
+                program[name].write(np.ascontiguousarray(array).tobytes())

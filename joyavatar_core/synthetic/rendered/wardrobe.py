@@ -24,17 +24,21 @@ SKINS = {
         "middleage_darkskinned_male_diffuse",
     ),
 }
-MESH_HAIR = {  # held-out people have every hair, these only they
-    "woman": ("bob01 long01 ponytail01 short04 short03", "bob02 braid01"),
-    "man": ("short01 short04 short03", "short02"),
-}
-GROWN_HAIR = {
-    "woman": ("long wavy curly fringe", "afro"),
-    "man": ("swept mop curly", "afro"),
+HAIR = {  # "mesh" from the bundle, "grown" strips, "fur" shells
+    "woman": (
+        "mesh:bob01 mesh:long01 mesh:long01 mesh:ponytail01 mesh:ponytail01 mesh:braid01 mesh:braid01 mesh:short03 "
+        "mesh:short04 grown:long grown:wavy grown:fringe grown:curly fur:cropped fur:curls fur:afro",
+        "mesh:bob02 mesh:bob02 mesh:short02 grown:swept grown:fringe fur:frizz",
+    ),
+    "man": (
+        "mesh:short01 mesh:short01 mesh:short04 mesh:short04 mesh:short03 grown:swept grown:mop grown:curly "
+        "fur:buzz fur:buzz fur:cropped fur:cropped fur:curls fur:afro none none",
+        "mesh:short02 mesh:short02 fur:frizz fur:buzz grown:wavy none",
+    ),
 }
 CLOTHES = {
     "woman": (
-        "female_casualsuit01 female_sportsuit01 male_casualsuit04 male_worksuit01 male_casualsuit02",
+        "female_casualsuit01 female_sportsuit01 male_casualsuit04 male_worksuit01 male_casualsuit03",
         "female_elegantsuit01 male_casualsuit05",
     ),
     "man": (
@@ -65,6 +69,17 @@ HAIR_COLOURS = np.array(
 LIGHT_SKIN = np.array([3, 3, 3, 2, 1.5, 1.2, 0.6, 0.1, 0.05])
 DARK_SKIN = np.array([6, 2, 0.6, 0.1, 0, 0, 0, 0.05, 0.05])
 AGED = np.array([0.3, 0.3, 0.4, 0.4, 0.5, 0.5, 0.2, 6, 7])
+
+
+# Linear colours of cloth, from black to white and from red to violet.
+DYES = np.array(
+    [
+        (0.012, 0.012, 0.014), (0.03, 0.03, 0.035), (0.1, 0.1, 0.1), (0.3, 0.3, 0.3), (0.75, 0.75, 0.75),
+        (0.85, 0.83, 0.78), (0.015, 0.03, 0.09), (0.03, 0.08, 0.25), (0.15, 0.3, 0.6), (0.02, 0.12, 0.12),
+        (0.04, 0.13, 0.04), (0.12, 0.16, 0.06), (0.35, 0.05, 0.04), (0.18, 0.015, 0.03), (0.6, 0.25, 0.03),
+        (0.7, 0.5, 0.1), (0.3, 0.17, 0.08), (0.5, 0.38, 0.25), (0.55, 0.2, 0.3), (0.15, 0.06, 0.25),
+    ]
+)  # fmt: skip
 
 
 def choose(rng: np.random.Generator, table: dict, key: object, split: str) -> str:

@@ -10,7 +10,7 @@ void surface(inout Surface s) {
     vec2 where = clamp(vec2(.5) + q.xy * .5 * 1.03, .03, .97);
     vec3 c = q.z > 0. ? texture(colours, where).rgb : vec3(.75, .7, .68);
     float sclera = smoothstep(.45, .53, radius);
-    s.albedo = mix(c * c * .62, mix(c * c, vec3(.60, .57, .55), .6), sclera);
+    s.albedo = mix(c * c * .62, mix(c * c, vec3(.52, .49, .47), .65), sclera);
     s.normal = turn * normalize(out_of + front * .25 * smoothstep(.5, .2, radius));
     s.specular = .9;
     s.roughness = .10;
