@@ -37,11 +37,13 @@ def fur(
     extra = np.ones((len(positions), 3), np.float32)
     extra[:, 1] = np.tile(with_head(at), layers)
     extra[:, 2] = np.concatenate([k + 0.98 * np.clip(coverage[used], 0, 1) for k in range(layers)])
+    over = np.tile(used, layers), np.repeat(heights, len(used)) * np.tile(lengths, layers)
+    softness = 0.5 if follows_face else 0.15
     return Mesh(
         "fur", "fur", "mask.png", np.concatenate([triangles + k * len(used) for k in range(layers)]),
         np.tile(skin.uv[used], (layers, 1)), positions, np.tile(normals, (layers, 1)), extra,
-        follows_face=follows_face, shadow=thickness > 0.1, on_skin=(np.tile(used, layers), np.repeat(heights, len(used))
-        * np.tile(lengths, layers)), uniforms={"layers": float(layers), "strands": strands, "curl": curl, "softness": 0.5 if follows_face else 0.15},
+        follows_face=follows_face, shadow=thickness > 0.1, on_skin=over,
+        uniforms={"layers": float(layers), "strands": strands, "curl": curl, "softness": softness},
     )  # fmt: skip
 
 

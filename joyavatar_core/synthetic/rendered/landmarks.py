@@ -33,7 +33,7 @@ class Landmarks:
             for eye in head.eyes[::-1]
         ]
         self.face = skin[np.isin(skin, _face_vertices(bundle)) & (at[:, 2] > -0.75)]
-        self.open_lids = np.array([np.linalg.norm(head.positions[u] - head.positions[d]) for u, d in self.lids])
+        self.open_lids = self._lids_apart(head.positions)
         self._used = np.unique(np.concatenate([*self.eyes, self.face, UPPER_LIP, LOWER_LIP, self.corners]))
 
     def read(
@@ -53,11 +53,16 @@ class Landmarks:
         # Not less than a quarter of the face: pursed lips are to widen again, and a turned mouth to come back.
         reach_x = MOUTH_BOX[0] * max(width, 0.25 * (face[2] - face[0])) / 2
         reach_y = MOUTH_BOX[1] * (face[3] - (left[1] + left[3] + right[1] + right[3]) / 4)
-        (x, y), lids = map(float, middle), (np.linalg.norm(posed[u] - posed[d]) for u, d in self.lids)
+        x, y = map(float, middle)
+        lids = np.maximum(self._lids_apart(posed), 0) / self.open_lids
         return FaceLabels(
             gap, width, (x - reach_x, y - reach_y, x + reach_x, y + reach_y), (left, right),
-            tuple(float(lid / rest) for lid, rest in zip(lids, self.open_lids, strict=True)), face, pose,
+            tuple(map(float, lids)), face, pose,
         )  # fmt: skip
+
+    def _lids_apart(self, positions: np.ndarray) -> np.ndarray:
+        """[2]: how far each upper lid is above the lower; closed lids overlap."""
+        return np.array([positions[upper, 1] - positions[lower, 1] for upper, lower in self.lids])
 
 
 def _box(points: np.ndarray) -> Box:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .head import unit
+from .head import Head, unit
 
-# Drawn in this order: what hides most first, what is blended last but one, dithered hair at the end.
-MATERIALS = ("cloth", "skin", "eye", "teeth", "tongue", "gloss", "decal", "fur", "hair")
+# Drawn in this order: what hides most first, what is blended last.
+MATERIALS = ("hair", "fur", "cloth", "gloss", "skin", "eye", "teeth", "tongue", "decal")
 
 
 @dataclass
@@ -27,8 +27,16 @@ class Mesh:
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     follows_face: bool = False  # its vertices are fitted anew for every frame
     shadow: bool = True
+    offset: np.ndarray | None = None  # [V, 3] added to what is fitted
     on_skin: tuple[np.ndarray, np.ndarray] | None = None  # skin vertices [V] that it hangs over, and how high [V]
     uniforms: dict[str, object] = field(default_factory=dict)  # what else its material is told
+
+
+def nearest_first(mesh: Mesh) -> Mesh:
+    """The same mesh with its triangles ordered from the camera away: what they hide need not be shaded."""
+    depth = mesh.positions[mesh.triangles][..., 2].mean(1)
+    mesh.triangles = mesh.triangles[np.argsort(-depth, kind="stable")]
+    return mesh
 
 
 def with_head(positions: np.ndarray) -> np.ndarray:
@@ -46,3 +54,16 @@ def smooth_normals(positions: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     for k in range(3):
         np.add.at(total, place[triangles[:, k]], facing)
     return unit(total[place])
+
+
+def fitted(
+    head: Head, name: str, material: str, texture: str, tint: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    follows: bool = False,
+) -> Mesh:  # fmt: skip
+    """A part of the bundle, fitted to the head at rest."""
+    part = head.bundle.parts[name]
+    positions = part.fit(head.positions).astype(np.float32)
+    return Mesh(
+        name, material, texture, part.triangles, part.uv, positions, smooth_normals(positions, part.triangles),
+        np.ones((len(positions), 3), np.float32), tint, follows, shadow=material not in ("decal", "teeth", "tongue"),
+    )  # fmt: skip

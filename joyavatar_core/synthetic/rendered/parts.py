@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bundle import Part
 from .fur import fur
 from .glasses import frame_of_glasses
 from .head import Head
-from .mesh import Mesh, smooth_normals, with_head
+from .mesh import Mesh, fitted, nearest_first, with_head
+from .mouth import teeth, tongue
 from .person import Person
 from .strips import grow, sample_style
 from .styling import mesh_hair
 
-TEETH_TINT, TONGUE_TINT = (0.82, 0.78, 0.70), (0.75, 0.5, 0.5)
 BROW_TINT, LASH_TINT = (0.8,) * 3, (0.15,) * 3
 # Fur by name: thickness from and to, layers, strands, curl.
 FUR = {
     "buzz": (0.012, 0.03, 3, 5.0, 0.0), "cropped": (0.04, 0.09, 6, 4.0, 0.1), "curls": (0.12, 0.25, 9, 3.0, 0.8),
     "afro": (0.28, 0.6, 14, 4.0, 1.0), "frizz": (0.15, 0.4, 11, 5.0, 0.6),
 }  # fmt: skip
-FRONT_TEETH = 0.42  # how deep the row of teeth is that is ever seen
 
 
 def person_meshes(person: Person, head: Head) -> list[Mesh]:
@@ -29,35 +27,23 @@ def person_meshes(person: Person, head: Head) -> list[Mesh]:
     meshes = [
         _cloth(rng, person, head),
         _skin(person, head),
-        _fitted(head, "eyes", "eye", f"eye.{person.iris}.jpg"),
-        _teeth(head),
-        _tongue(head),
-        _fitted(head, person.brows, "decal", f"{person.brows}.webp", BROW_TINT, follows=True),
-        _fitted(head, person.lashes, "decal", f"{person.lashes}.webp", LASH_TINT, follows=True),
+        fitted(head, "eyes", "eye", f"eye.{person.iris}.jpg"),
+        teeth(head),
+        tongue(head),
+        fitted(head, person.brows, "decal", f"{person.brows}.webp", BROW_TINT, follows=True),
+        fitted(head, person.lashes, "decal", f"{person.lashes}.webp", LASH_TINT, follows=True),
     ]
-    meshes += head_of_hair(rng, head, person)
+    meshes += map(nearest_first, head_of_hair(rng, head, person))
     if person.beard not in ("none", "stubble"):
-        meshes.append(_beard(person, head))
+        meshes.append(nearest_first(_beard(person, head)))
     if person.glasses:
         meshes.append(frame_of_glasses(rng, head))
     return meshes
 
 
-def _fitted(
-    head: Head, name: str, material: str, texture: str, tint: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    follows: bool = False,
-) -> Mesh:  # fmt: skip
-    part: Part = head.bundle.parts[name]
-    positions = part.fit(head.positions).astype(np.float32)
-    return Mesh(
-        name, material, texture, part.triangles, part.uv, positions, smooth_normals(positions, part.triangles),
-        np.ones((len(positions), 3), np.float32), tint, follows, shadow=material not in ("decal", "teeth", "tongue"),
-    )  # fmt: skip
-
-
 def _cloth(rng: np.random.Generator, person: Person, head: Head) -> Mesh:
     name = f"cloth.{person.clothes}"
-    mesh = _fitted(head, name, "cloth", f"{name}.jpg", person.dyes[0])
+    mesh = fitted(head, name, "cloth", f"{name}.jpg", person.dyes[0])
     mesh.extra[:, 1] = 0
     mesh.uniforms = {
         "second_colour": person.dyes[1], "own_colour": person.own_colour, "pattern": person.pattern,
@@ -67,27 +53,13 @@ def _cloth(rng: np.random.Generator, person: Person, head: Head) -> Mesh:
 
 
 def _skin(person: Person, head: Head) -> Mesh:
-    mesh = _fitted(head, "skin", "skin", f"skin.{person.skins[0]}.jpg", follows=True)
+    mesh = fitted(head, "skin", "skin", f"skin.{person.skins[0]}.jpg", follows=True)
     mesh.normals = head.normals(head.positions)[head.bundle.skin.source]
     mesh.extra[:, 1] = with_head(mesh.positions)
     mesh.extra[:, 2] = beard_region(mesh.positions, person.beard)
     y, z = mesh.positions[mesh.triangles][..., 1], mesh.positions[mesh.triangles][..., 2]
     unseen = ((y < -2.05) & (z < -0.55)).all(1) | (y < -2.9).all(1)  # below the clothes
     mesh.triangles = mesh.triangles[~unseen]
-    return mesh
-
-
-def _teeth(head: Head) -> Mesh:
-    mesh = _fitted(head, "teeth", "teeth", "teeth.jpg", TEETH_TINT, follows=True)
-    depth = mesh.positions[:, 2].max() - mesh.positions[:, 2]
-    mesh.triangles = mesh.triangles[(depth[mesh.triangles] < FRONT_TEETH).any(1)]
-    mesh.extra[:, 2] = 0.36 - depth
-    return mesh
-
-
-def _tongue(head: Head) -> Mesh:
-    mesh = _fitted(head, "tongue", "tongue", "tongue.jpg", TONGUE_TINT, follows=True)
-    mesh.extra[:, 2] = mesh.positions[:, 2] - mesh.positions[:, 2].max() + 0.36
     return mesh
 
 
@@ -98,7 +70,7 @@ def head_of_hair(rng: np.random.Generator, head: Head, person: Person) -> list[M
     if kind == "mesh":
         return [mesh_hair(rng, head, name, person.hair_mirrored)]
     if kind == "grown":
-        return [fur(head, scalp, 0.06, 4, 3.0), grow(rng, head, scalp, sample_style(rng, name))]
+        return [fur(head, scalp, 0.05, 3, 3.0), grow(rng, head, scalp, sample_style(rng, name))]
     if kind == "fur":
         low, high, layers, strands, curl = FUR[name]
         return [fur(head, scalp, rng.uniform(low, high), layers, strands * rng.uniform(0.85, 1.2), curl, rng)]
@@ -109,7 +81,7 @@ def _beard(person: Person, head: Head) -> Mesh:
     skin = head.bundle.skin
     region = beard_region(head.positions[skin.source], person.beard) * (1 - head.bundle.mask(0))
     thickness = {"full": 0.08, "goatee": 0.05, "moustache": 0.045}.get(person.beard, 0.025)
-    return fur(head, region * person.beard_density, thickness, 5, 7.0, 0.0, follows_face=True)
+    return fur(head, region * person.beard_density, thickness, 4, 7.0, 0.0, follows_face=True)
 
 
 def beard_region(positions: np.ndarray, kind: str) -> np.ndarray:

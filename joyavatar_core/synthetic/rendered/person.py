@@ -96,7 +96,7 @@ def sample_person(rng: np.random.Generator, split: str, bundle: Bundle, seed: tu
         rest=Rest(
             smile=float(np.clip(0.1 + 0.08 * temper, 0.0, 0.25)), lift=float(np.clip(rng.normal(0.28, 0.1), 0.05, 0.5))
         ),
-        turned=(float(np.clip(rng.normal(0, 0.16), -0.45, 0.45)), float(rng.normal(0, 0.06)), 0.0),
+        turned=(float(np.clip(rng.normal(0, 0.13), -0.35, 0.35)), float(rng.normal(0, 0.06)), 0.0),
         seed=seed,
     )  # fmt: skip
 

@@ -79,7 +79,8 @@ class Scene:
                 elif mesh.name == "skin":
                     drawn.write(skin, normals)
                 else:
-                    drawn.write(self.studio.bundle.parts[mesh.name].fit(posed), mesh.normals)
+                    fitted = self.studio.bundle.parts[mesh.name].fit(posed)
+                    drawn.write(fitted if mesh.offset is None else fitted + mesh.offset, mesh.normals)
 
     def _set(self, program, turn: np.ndarray, shift: np.ndarray, pose: Pose, jaw: float) -> None:
         light, person = self.shot.light, self.person

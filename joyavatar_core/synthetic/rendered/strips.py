@@ -40,12 +40,17 @@ def sample_style(rng: np.random.Generator, name: str) -> Style:
     u = lambda low, high: float(rng.uniform(low, high))  # noqa: E731
     parting, back, thick = float(rng.choice([0.0, u(-0.4, 0.4)])), u(0.1, 0.8), u(0.05, 0.11)
     styles = {
-        "long": lambda: Style(u(1.8, 3.2), parting=parting, backwards=back, thickness=thick, wildness=u(0.01, 0.03), count=640, width=0.06),
-        "wavy": lambda: Style(
-            u(1.5, 2.8), count=640, width=0.06, steps=13, parting=parting, backwards=back, thickness=u(0.08, 0.16), curl=u(0.03, 0.07),
-            turns=u(1.5, 3),
+        "long": lambda: Style(
+            u(1.8, 3.2), count=640, width=0.06, parting=parting, backwards=back, thickness=thick,
+            wildness=u(0.01, 0.03),
         ),
-        "fringe": lambda: Style(u(1.2, 2.8), count=640, width=0.06, backwards=back, thickness=thick, fringe=u(0.4, 0.55)),
+        "wavy": lambda: Style(
+            u(1.5, 2.8), count=640, width=0.06, steps=13, parting=parting, backwards=back, thickness=u(0.08, 0.16),
+            curl=u(0.03, 0.07), turns=u(1.5, 3),
+        ),
+        "fringe": lambda: Style(
+            u(1.2, 2.8), count=640, width=0.06, backwards=back, thickness=thick, fringe=u(0.4, 0.55)
+        ),
         "curly": lambda: Style(
             u(0.7, 1.4), count=620, steps=8, width=0.055, backwards=back, lift=0.5, thickness=u(0.12, 0.3),
             gravity=0.45, wildness=0.12, cling=0.6, curl=0.07, turns=2.2,

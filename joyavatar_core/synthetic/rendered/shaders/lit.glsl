@@ -11,8 +11,9 @@ float shadowed(float bias) {
 }
 
 void main() {
-    Surface s = Surface(vec3(.5), 1., normalize(normal), extra.x, .25, .42, 0., shadowed(.0075));
+    Surface s = Surface(vec3(.5), 1., normalize(normal), extra.x, .25, .42, 0., 0.);
     surface(s);
+    float key = mix(shadowed(.0075), 1., s.unshadowed);
     vec3 view = normalize(eye - position);
     vec3 wrap = s.scatter * vec3(.30, .12, .06);
     vec3 bounced = mix(vec3(1.), vec3(1.06, .97, .94), s.scatter * (1. - s.occlusion));
@@ -23,7 +24,7 @@ void main() {
     float exponent = 2. / pow(s.roughness, 4.) - 2.;
     for (int i = 0; i < 3; i++) {
         float facing = dot(s.normal, light_direction[i]);
-        float reach = i == 0 ? s.shadow : mix(.35, 1., s.occlusion);
+        float reach = i == 0 ? key : mix(.35, 1., s.occlusion);
         vec3 edge = i == 0 ? reach + s.scatter * vec3(.9, .15, 0.) * reach * (1. - reach) : vec3(reach);
         diffuse += light_colour[i] * clamp((vec3(facing) + wrap) / (1. + wrap), 0., 1.) * edge;
         vec3 between = normalize(light_direction[i] + view);

@@ -15,8 +15,10 @@ void surface(inout Surface s) {
     vec3 skin = tone * detail * (.92 + .16 * coarse) * (1. + vec3(.05, -.05, -.05) * cheek);
     vec3 lip_tone = mix(vec3(.9, .62, .6), vec3(1.), smoothstep(.1, .35, tone.g));
     skin *= mix(vec3(1.), exp(lips) * lip_tone, mask.r);
-    float spots = smoothstep(.62, .74, texture(noise, uv * 9.).b) * smoothstep(.35, .7, coarse.g);
-    skin *= mix(vec3(1.), vec3(.85, .73, .62), spots * freckles * mask.a);
+    if (freckles > 0.) {
+        float spots = smoothstep(.62, .74, texture(noise, uv * 9.).b) * smoothstep(.35, .7, coarse.g);
+        skin *= mix(vec3(1.), vec3(.85, .73, .62), spots * freckles * mask.a);
+    }
     float bearded = clamp(extra.z * beard * 1.5 - .45 * (1. - beard), 0., 1.) * (1. - mask.r);
     skin = mix(skin, hair_colour * 1.3 + skin * .12, bearded * smoothstep(.15, .75, fine.r + bearded * .35 - .2));
     float covered = smoothstep(.3, .8, mask.g) * scalp;

@@ -20,5 +20,5 @@ struct Surface {
     float specular;
     float roughness;
     float scatter;  // of light below the surface: 1 for skin
-    float shadow;  // of the first light: 1 where it shines
+    float unshadowed;  // how much of the first light's shadow is ignored
 };

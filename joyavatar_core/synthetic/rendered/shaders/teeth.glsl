@@ -6,5 +6,5 @@ void surface(inout Surface s) {
     s.roughness = .3;
     s.occlusion = smoothstep(-.05, .36, extra.z) * (.45 + .5 * jaw);
     s.scatter = .6;
-    s.shadow = mix(s.shadow, 1., .35);
+    s.unshadowed = .35;
 }
