@@ -6,6 +6,7 @@ import numpy as np
 
 from .fur import fur
 from .glasses import frame_of_glasses
+from .hats import hat, tucked
 from .head import Head
 from .mesh import Mesh, fitted, nearest_first, with_head
 from .mouth import teeth, tongue
@@ -33,7 +34,11 @@ def person_meshes(person: Person, head: Head) -> list[Mesh]:
         fitted(head, person.brows, "decal", f"{person.brows}.webp", BROW_TINT, follows=True),
         fitted(head, person.lashes, "decal", f"{person.lashes}.webp", LASH_TINT, follows=True),
     ]
-    meshes += map(nearest_first, head_of_hair(rng, head, person))
+    hair = head_of_hair(rng, head, person)
+    if person.hat != "none":
+        hair = map(tucked, hair)
+        meshes.append(hat(rng, head, person.hat, person.dyes[1], _dyed(rng, person.dyes)))
+    meshes += map(nearest_first, hair)
     if person.beard not in ("none", "stubble"):
         meshes.append(nearest_first(_beard(person, head)))
     if person.glasses:
@@ -45,11 +50,16 @@ def _cloth(rng: np.random.Generator, person: Person, head: Head) -> Mesh:
     name = f"cloth.{person.clothes}"
     mesh = fitted(head, name, "cloth", f"{name}.jpg", person.dyes[0])
     mesh.extra[:, 1] = 0
-    mesh.uniforms = {
-        "second_colour": person.dyes[1], "own_colour": person.own_colour, "pattern": person.pattern,
-        "pattern_size": rng.uniform(0.08, 0.4),
-    }  # fmt: skip
+    mesh.uniforms = _dyed(rng, person.dyes) | {"own_colour": person.own_colour, "pattern": person.pattern}
     return mesh
+
+
+def _dyed(rng: np.random.Generator, dyes: tuple[tuple[float, float, float], ...]) -> dict[str, object]:
+    """What shaders/cloth.glsl is told of a piece of one colour or with melange."""
+    return {
+        "second_colour": dyes[1], "own_colour": 0.0, "pattern": int(rng.choice([0, 1, 5])),
+        "pattern_size": float(rng.uniform(0.08, 0.4)),
+    }  # fmt: skip
 
 
 def _skin(person: Person, head: Head) -> Mesh:

@@ -9,6 +9,7 @@ import numpy as np
 from . import wardrobe
 from .bundle import Bundle
 from .expression import Rest
+from .hats import HATS
 from .shape import face_weights, macro_weights
 from .wardrobe import choose, weighed
 
@@ -46,6 +47,7 @@ class Person:
     beard: str
     beard_density: float
     glasses: bool
+    hat: str  # one of hats.HATS
     rest: Rest
     turned: tuple[float, float, float]  # yaw, pitch and roll at which the head is held, radians
     seed: tuple[int, ...]  # for the details: strands, the shape of glasses
@@ -93,6 +95,7 @@ def sample_person(rng: np.random.Generator, split: str, bundle: Bundle, seed: tu
         pattern=int(rng.choice(6, p=[0.5, 0.12, 0.06, 0.1, 0.07, 0.15])),
         beard=weighed(rng, BEARDS) if bearded else "none", beard_density=float(rng.uniform(0.5, 1)),
         glasses=bool(rng.random() < (0.35 if age == "elder" else 0.18)),
+        hat=weighed(rng, HATS),
         rest=Rest(
             smile=float(np.clip(0.1 + 0.08 * temper, 0.0, 0.25)), lift=float(np.clip(rng.normal(0.28, 0.1), 0.05, 0.5))
         ),

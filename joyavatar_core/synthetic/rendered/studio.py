@@ -19,6 +19,7 @@ from .mesh import MATERIALS
 from .strips import TEXTURE as STRANDS
 from .strips import strand_texture
 
+WHITE = "white"  # a texture without a picture
 SHADERS = Path(__file__).with_name("shaders")
 SHADOW_SIDE, OCCLUSION_SIDE, NOISE_SIDE = 384, 192, 512
 LIBRARIES = ({"libgl": "libGL.so.1", "libegl": "libEGL.so.1"}, {})  # without the development files, then with them
@@ -72,10 +73,13 @@ class Studio:
         if name not in self._textures:
             if name == STRANDS:
                 pixels = strand_texture()
+            elif name == WHITE:
+                pixels = np.full((4, 4, 3), 255, np.uint8)
             else:
                 with Image.open(self.bundle.textures / name) as picture:
                     pixels = np.asarray(picture.convert("RGB" if name.endswith(".jpg") else "RGBA"))
-            self._textures[name] = Texture(self.upload(pixels), _luminance(pixels), _face_colour(pixels))
+            face = _face_colour(pixels) if name.startswith("skin.") else (1.0,) * 3
+            self._textures[name] = Texture(self.upload(pixels), _luminance(pixels), face)
         return self._textures[name]
 
     def upload(self, pixels: np.ndarray, repeat: bool = False):
@@ -83,7 +87,7 @@ class Studio:
         height, width, channels = pixels.shape
         texture = self.context.texture((width, height), channels, np.ascontiguousarray(pixels[::-1]), alignment=1)
         texture.build_mipmaps()
-        texture.filter = self.context.LINEAR_MIPMAP_LINEAR, self.context.LINEAR
+        texture.filter = self.context.LINEAR_MIPMAP_NEAREST, self.context.LINEAR
         texture.repeat_x, texture.repeat_y = True, repeat
         return texture
 

@@ -31,7 +31,7 @@ def mesh_hair(rng: np.random.Generator, head: Head, name: str, mirrored: bool) -
 def _raise_fringe(positions: np.ndarray, height: float) -> np.ndarray:
     """Hair that hangs before the face is drawn up above the eyes, and aside beside them."""
     x, y, z = positions.T
-    before = np.clip((z - 0.05) / 0.15, 0, 1) * np.clip((0.8 - np.abs(x)) / 0.12, 0, 1)
+    before = np.clip((z + 0.15) / 0.15, 0, 1) * np.clip((0.78 - np.abs(x)) / 0.12, 0, 1)
     limit = height - 0.22 * np.clip(np.abs(x) / 0.7, 0, 1) ** 4
     below = np.minimum(y - limit, 0)
     return np.stack([x, y - 0.96 * below * before, z], 1)

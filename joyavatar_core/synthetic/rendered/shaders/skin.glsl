@@ -21,7 +21,7 @@ void surface(inout Surface s) {
     }
     float bearded = clamp(extra.z * beard * 1.5 - .45 * (1. - beard), 0., 1.) * (1. - mask.r);
     skin = mix(skin, hair_colour * 1.3 + skin * .12, bearded * smoothstep(.15, .75, fine.r + bearded * .35 - .2));
-    float covered = smoothstep(.3, .8, mask.g) * scalp;
+    float covered = smoothstep(.45, .9, mask.g) * scalp;
     skin = mix(skin, hair_colour * (.25 + .5 * fine.r) + skin * .02, covered);
     float inside = smoothstep(.3, .7, mask.b);
     s.albedo = mix(skin, vec3(.25, .05, .045), inside * .8);
