@@ -77,7 +77,7 @@ def face_units(moment: Moment, names: dict[str, int], rest: Rest) -> np.ndarray:
     add("cheekSquint", 0.45 * smile + 0.3 * m.squint)
     add("browInnerUp", rest.lift + 0.45 * max(m.lift, 0) + 0.7 * max(m.worry, 0))
     add("browOuterUp", 0.65 * m.lift)
-    add("browDown", 0.4 * max(-m.lift, 0) + 0.35 * max(-m.worry, 0))
+    add("browDown", 0.35 * max(-m.lift, 0) + 0.25 * max(-m.worry, 0))
     # Eyes.
     add("eyeBlink", min(1 - m.lid, 1.0))
     add("eyeWide", max(2.2 * (m.lid - 1), 0) + rest.wide)

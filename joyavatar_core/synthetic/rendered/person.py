@@ -78,7 +78,7 @@ def sample_person(rng: np.random.Generator, split: str, bundle: Bundle, seed: tu
     hair_colour = wardrobe.HAIR_COLOURS[rng.choice(len(usual), p=usual / usual.sum())]
     hair_colour = hair_colour * np.exp(rng.normal(0, 0.15, 3) * (0.5, 0.5, 0.7))
     bearded = not feminine and age != "child" and rng.random() < 0.6
-    temper = float(np.clip(rng.normal(0.25, 0.5), -1, 1))
+    temper = float(np.clip(rng.normal(0.3, 0.5), -1, 1))
     return Person(
         age=age, feminine=feminine, temper=temper,
         liveliness=float(rng.uniform(0.7, 1.3)), lean=float(rng.normal(0, 0.03)),
@@ -97,7 +97,7 @@ def sample_person(rng: np.random.Generator, split: str, bundle: Bundle, seed: tu
         glasses=bool(rng.random() < (0.35 if age == "elder" else 0.18)),
         hat=weighed(rng, HATS),
         rest=Rest(
-            smile=float(np.clip(0.1 + 0.08 * temper, 0.0, 0.25)), lift=float(np.clip(rng.normal(0.28, 0.1), 0.05, 0.5))
+            smile=float(np.clip(0.12 + 0.1 * temper, 0.0, 0.3)), lift=float(np.clip(rng.normal(0.34, 0.12), 0.05, 0.6))
         ),
         turned=(float(np.clip(rng.normal(0, 0.13), -0.35, 0.35)), float(rng.normal(0, 0.06)), 0.0),
         seed=seed,
