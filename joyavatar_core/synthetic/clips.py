@@ -70,7 +70,7 @@ def make_script(seed: int, split: str = "train", seconds: float = 7.0, people: s
     frames = frame_count(seconds)
     first = STREAMS * list(PEOPLE).index(people)
     sound, motion, other = (generator(seed, split, first + k) for k in (1, 2, 3))
-    who = _person(seed, split, people, first)
+    who = make_person(seed, split, people)
     voice = sample_voice(sound, who, split)
     dry, phones = talk(sound, voice, split, frames / FPS)
     instants = np.arange(frames * RATE // FPS) / RATE
@@ -83,7 +83,9 @@ def make_script(seed: int, split: str = "train", seconds: float = 7.0, people: s
     return Script(who, voice, mix(generator(seed, split, first + 4), dry), tracks, portraits)
 
 
-def _person(seed: int, split: str, people: str, stream: int) -> Character | Person:
+def make_person(seed: int, split: str, people: str) -> Character | Person:
+    """The drawn or rendered person of a seed."""
+    stream = STREAMS * list(PEOPLE).index(people)
     if people == "drawn":
         return sample_character(seed, split)
     from .rendered.bundle import load_bundle

@@ -1,172 +1,131 @@
-"""Trains the face locator on people cut out and put on canvases, whose faces are known exactly."""
+"""Trains the face locator on people cut out and put on canvases."""
 
 from __future__ import annotations
 
-import math
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ..framing.face_locator import SIZES, STRIDE, USUAL_SIZE, FaceLocator
+from ..framing.face_locator import STRIDE, USUAL_SIZE, FaceLocator
+from .face_canvases import MOST, SIDE, Canvases, Cutouts, compose
+from .loop import Draw, LoopSettings, Trainer
 
-SIDE = 128  # pixels of a canvas
-FACE_SIZES = (9.0, 110.0)  # pixels: faces on canvases, also smaller and larger ones than are to be found
-CENTRE_DEPTH = 0.1  # a face's centre lies this far below the eyes, in distances between eyes and chin
-HEIGHT = 1.8  # a face's size in the same unit
-MOST = 4  # people on a canvas
-TILT = 0.2  # radians: the deviation of a head's roll
 FOCUS = 2.0  # of the focal loss
-HIDDEN = 0.45  # a face that is covered or cut off by more than this share is neither asked for nor refused
+MANY = 20  # people a file of cut-outs
+FACES = 5  # cut-outs of each person
+FIRST = 500_000  # seed of the first person
+SCENES = 300  # backgrounds
 
 
 @dataclass(frozen=True)
-class Cutouts:
-    """People without background: pictures [N, 4, S, S] uint8, premultiplied by their opacity, the last channel; eyes
-    and chin in pixels, points [N, 3, 2]."""
+class LocatorRecipe:
+    """batch: canvases; drawn: share of them whose people are drawn, the others' are rendered."""
 
-    pictures: Tensor
-    points: Tensor
-
-    def __len__(self) -> int:
-        return len(self.pictures)
+    batch: int = 32
+    drawn: float = 0.3
 
 
-@dataclass(frozen=True)
-class Canvases:
-    """pictures [B, 3, SIDE, SIDE] in -1 ... 1; faces [B, MOST, 4]: x, y, size in pixels and roll; counted [B, MOST]: 1
-    for a face to be found, 0 for none, -1 for one that may be found or not."""
+def write_cutouts(folder: Path, people: str, count: int, split: str = "train", workers: int = 2) -> Cutouts:
+    """Cut-outs of `count` drawn or rendered people, made where they are not there yet."""
+    from safetensors.torch import load_file
+    from tqdm import tqdm
 
-    pictures: Tensor
-    faces: Tensor
-    counted: Tensor
-
-
-def face_of(points: Tensor) -> Tensor:
-    """Eyes and chin [..., 3, 2] -> x, y, size and roll of the face [..., 4].
-
-    The length of a turned or nodding face is the longer of what eyes and chin and what the eyes' distance say.
-    """
-    eyes = points[..., :2, :].mean(-2)
-    down = points[..., 2, :] - eyes
-    length = torch.linalg.vector_norm(down, dim=-1)
-    centre = eyes + CENTRE_DEPTH * down
-    roll = torch.atan2(-down[..., 0], down[..., 1])
-    return torch.cat([centre, (HEIGHT * length)[..., None], roll[..., None]], -1)
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = [range(start, min(start + MANY, count)) for start in range(0, count, MANY)]
+    files = {folder / f"{people}-{split}-{group[0]:06d}-{len(group)}.safetensors": group for group in groups}
+    missing = {path: group for path, group in files.items() if not path.exists()}
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(_write_cutouts, path, group, people, split) for path, group in missing.items()]
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc=f"{people} people", unit=f"{MANY} people"):
+            job.result()
+    kept = [load_file(path) for path in files]
+    return Cutouts(*(torch.cat([one[name] for one in kept]) for name in ("pictures", "points")))
 
 
-def compose(people: Cutouts, backgrounds: Tensor, count: int, generator: torch.Generator) -> Canvases:
-    """Canvases with none to MOST people each, tilted, mirrored, some cut off or half covered, in all kinds of light.
+def _write_cutouts(path: Path, seeds: Sequence[int], people: str, split: str) -> None:
+    from safetensors.numpy import save_file
 
-    backgrounds: [M, 3, s, s] uint8.
-    """
+    from ..synthetic.cutouts import cutouts
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=generator)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    canvas = _background(backgrounds, count, generator)
-    number = torch.multinomial(torch.tensor([0.12, 0.5, 0.2, 0.1, 0.08]), count, True, generator=generator)
-    faces, counted = torch.zeros(count, MOST, 4), torch.zeros(count, MOST, dtype=torch.long)
-    covered = torch.zeros(count, MOST)
-    size = people.pictures.shape[-1]
-    for k in range(MOST):
-        shown = (number > k).nonzero().flatten()
-        if not len(shown):
-            break
-        who = torch.randint(len(people), (len(shown),), generator=generator)
-        own = face_of(people.points[who])  # [n, 4] in the cut-out's pixels
-        low, high = (math.log(s) for s in FACE_SIZES)
-        wanted = torch.exp(uniform(low, high, len(shown)))
-        scale = wanted / own[:, 2]  # canvas pixels a cut-out's pixel
-        tilt, mirror = TILT * normal(len(shown)), 1 - 2 * (uniform(0, 1, len(shown)) < 0.5).float()
-        at = uniform(0.0, SIDE, len(shown), 2)
-        at = torch.where((uniform(0, 1, len(shown)) < 0.8)[:, None], _inside(at, wanted), at)
-        # canvas -> cut-out: p = M (c - at) / scale + own centre
-        cos, sin = torch.cos(tilt), torch.sin(tilt)
-        squeeze = 1 + 0.06 * normal(len(shown))
-        inverse = torch.stack([mirror * cos / squeeze, mirror * sin / squeeze, -sin, cos], 1).view(-1, 2, 2) / scale[:, None, None]
-        c = torch.arange(SIDE) + 0.5
-        offset = torch.stack(torch.meshgrid(c, c, indexing="xy"), -1)[None] - at[:, None, None]  # [n, H, W, 2]
-        place = offset @ inverse.transpose(1, 2)[:, None] + own[:, None, None, :2]
-        place[..., 1] = place[..., 1].clamp(max=size - 1.0)  # what is below the picture goes on as it ends
-        level = torch.floor(torch.log2(1 / scale)).clamp(0, 3).long()
-        layer = torch.empty(len(shown), 4, SIDE, SIDE)
-        for step in level.unique().tolist():
-            of = (level == step).nonzero().flatten()
-            pictures = F.avg_pool2d(people.pictures[who[of]].float(), 2**step) if step else people.pictures[who[of]].float()
-            layer[of] = F.grid_sample(pictures, place[of] * (2 / size) - 1, align_corners=False)
-        layer = _recoloured(layer, generator)
-        alpha = layer[:, 3:] / 255
-        canvas[shown] = canvas[shown] * (1 - alpha) + layer[:, :3]
-        roll = mirror * own[:, 3] + tilt
-        faces[shown, k] = torch.stack([at[:, 0], at[:, 1], wanted, roll], 1)
-        counted[shown, k] = 1
-        distance = (torch.stack(torch.meshgrid(c, c, indexing="xy"), -1)[None, None] - faces[shown, : k + 1, None, None, :2]).abs()
-        within = (distance.amax(-1) < faces[shown, : k + 1, 2, None, None] / 2).float()  # [n, k + 1, H, W]
-        area = faces[shown, : k + 1, 2].square().clamp_min(1)
-        if k:
-            covered[shown[:, None], torch.arange(k)] += (within[:, :k] * alpha).sum((2, 3)) / area[:, :k]
-        covered[shown, k] = 1 - within[:, k].sum((1, 2)) / area[:, k]  # beyond the canvas
-    small = (faces[..., 2] < SIZES[0] * 1.15) | (faces[..., 2] > SIZES[1] / 1.15)
-    counted[(counted == 1) & (small | (covered > HIDDEN) | (faces[..., 3].abs() > 0.7))] = -1
-    pictures = _photographed(canvas, generator)
-    return Canvases(pictures / 127.5 - 1, faces, counted)
+    made = [one for seed in seeds for one in cutouts(FIRST + seed, split, people, FACES)]
+    pictures = np.stack([np.ascontiguousarray(one.picture.transpose(2, 0, 1)) for one in made])
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    save_file({"pictures": pictures, "points": np.stack([one.points for one in made])}, partial)
+    partial.replace(path)
 
 
-def _inside(at: Tensor, size: Tensor) -> Tensor:
-    """Centres moved so that the face is on the canvas, where it fits."""
-    half = (size / 2).clamp(max=SIDE / 2)[:, None]
-    return half + at / SIDE * (SIDE - 2 * half)
+def backgrounds() -> Tensor:
+    """What people are put before, [SCENES, 3, 160, 160] uint8: the scenery of rendered and of drawn people, and noise."""
+    import skia
+
+    from ..synthetic.drawn.backdrop import draw_backdrop
+    from ..synthetic.drawn.characters import sample_character
+    from ..synthetic.rendered.scenery import SIDE as PIXELS
+    from ..synthetic.rendered.scenery import sample_scenery
+
+    rng, scenes = np.random.default_rng(0), []
+    for k in range(SCENES):
+        if k % 3 == 0:
+            pixels = np.zeros((PIXELS, PIXELS, 4), np.uint8)
+            canvas = skia.Surface(pixels).getCanvas()
+            canvas.scale(PIXELS / 128, PIXELS / 128)
+            draw_backdrop(canvas, sample_character(FIRST + k))
+            scenes.append(pixels[..., :3].copy())
+        else:
+            scenes.append(sample_scenery(rng))
+    return torch.from_numpy(np.stack(scenes)).permute(0, 3, 1, 2).contiguous()
 
 
-def _background(backgrounds: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Cuttings of any size and place of some backgrounds, mirrored and upside down, float [B, 3, SIDE, SIDE]."""
-    which = torch.randint(len(backgrounds), (count,), generator=generator)
-    zoom = 0.25 + 0.75 * torch.rand(count, 2, generator=generator)
-    flip = torch.randint(2, (count, 2), generator=generator) * 2 - 1
-    shift = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - zoom)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = (zoom * flip).unbind(1)
-    theta[:, :, 2] = shift
-    grid = F.affine_grid(theta, (count, 3, SIDE, SIDE), align_corners=False)
-    return F.grid_sample(backgrounds[which].float(), grid, padding_mode="border", align_corners=False)
+def train_locator(
+    drawn: Cutouts, rendered: Cutouts, settings: LoopSettings, recipe: LocatorRecipe = LocatorRecipe()
+) -> FaceLocator:
+    """Train until the settings' limit; the averaged network, its normalisation folded into the convolutions."""
+    torch.manual_seed(settings.seed)
+    model, scenes = FaceLocator(batch_norm), backgrounds()
+    nn.init.constant_(model.head.bias[:1], -4.0)  # faces are rare
+    trainer = Trainer(model, settings)
+
+    def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
+        (generator, *_) = draw(recipe.batch)
+        count = round(recipe.drawn * recipe.batch)
+        parts = [compose(drawn, scenes, count, generator), compose(rendered, scenes, recipe.batch - count, generator)]
+        canvases = Canvases(*(torch.cat(both) for both in zip(*(vars(part).values() for part in parts), strict=True)))
+        losses = locator_loss(model(canvases.pictures), canvases)
+        return {"loss": losses["score"] + losses["place"], **losses}
+
+    trainer.run(step_loss)
+    return folded(trainer.averaged())
 
 
-def _recoloured(layer: Tensor, generator: torch.Generator) -> Tensor:
-    """The people of a layer [n, 4, H, W] lighter, darker, in other light."""
-    gain = torch.exp(0.2 * torch.randn(len(layer), 3, generator=generator) * torch.tensor([0.5, 0.3, 0.5])
-                     + 0.25 * torch.randn(len(layer), 1, generator=generator))  # fmt: skip
-    colours = (layer[:, :3] * gain[:, :, None, None]).minimum(layer[:, 3:])
-    return torch.cat([colours, layer[:, 3:]], 1)
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch normalisation without the counter that averaging weights cannot average."""
+    norm = nn.BatchNorm2d(channels, momentum=0.02)
+    norm.register_buffer("num_batches_tracked", None)
+    return norm
 
 
-def _photographed(canvas: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur, contrast, gamma, colour or none, dark things in front, grain."""
-    count = len(canvas)
-
-    def chosen(share: float) -> Tensor:
-        return torch.rand(count, generator=generator) < share
-
-    def uniform(low: float, high: float) -> Tensor:
-        return (low + (high - low) * torch.rand(count, generator=generator))[:, None, None, None]
-
-    soft = chosen(0.4)
-    if soft.any():
-        factor = 2
-        small = F.avg_pool2d(canvas[soft], factor)
-        canvas[soft] = F.interpolate(small, scale_factor=factor, mode="bilinear", align_corners=False)
-    grey = chosen(0.15)
-    canvas[grey] = canvas[grey].mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    canvas = 255 * (canvas.clamp(0, 255) / 255) ** torch.exp(0.35 * torch.randn(count, generator=generator))[:, None, None, None]
-    mean = canvas.mean((1, 2, 3), keepdim=True)
-    canvas = mean + (canvas - mean) * uniform(0.5, 1.3)
-    canvas = canvas * torch.exp(0.1 * torch.randn(count, 3, generator=generator))[:, :, None, None]
-    grain = torch.randn(canvas.shape, generator=generator) * uniform(0, 12)
-    return (canvas + grain).clamp(0, 255)
+def folded(state: dict[str, Tensor]) -> FaceLocator:
+    """The trained network as it is used: every normalisation is part of the convolution before it."""
+    trained, locator = FaceLocator(batch_norm), FaceLocator()
+    trained.load_state_dict(state)
+    for source, target in zip(trained.modules(), locator.modules(), strict=True):
+        if isinstance(source, nn.Sequential) and isinstance(source[0], nn.Conv2d):
+            conv, norm = source[0], source[1]
+            weight, bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            target[0].weight.data, target[0].bias.data = weight.data, bias.data
+    locator.head.load_state_dict(trained.head.state_dict())
+    return locator.eval().requires_grad_(False)
 
 
 def targets(canvases: Canvases) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,7 +169,7 @@ def locator_loss(maps: Tensor, canvases: Canvases) -> dict[str, Tensor]:
     positive = -F.logsigmoid(logit) * (1 - seen) ** FOCUS * hit
     negative = -F.logsigmoid(-logit) * seen**FOCUS * (1 - score) ** 4 * (1 - hit)
     told = values[:, 4:]
-    difference = (maps[:, 1:] - values[:, :4]).abs() * torch.tensor([0.5, 0.5, 1.0, 1.0])[None, :, None, None]
+    difference = (maps[:, 1:] - values[:, :4]).abs() * torch.tensor([0.5, 0.5, 1.0, 1.0]).view(4, 1, 1)
     return {
         "score": ((positive + negative) * weight).sum() / number,
         "place": (difference * told).sum() / told.sum().clamp_min(1),
