@@ -95,11 +95,12 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     width, height = args.size or avatar.size()
     text = load_prompt(args.prompt_embeds, config) if args.prompt_embeds else None
     frames = frame_limit(args.seconds, config.fps)
-    stream = avatar.stream(
-        args.portrait, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames
-    )
+    framed = avatar.frame(args.portrait, (width, height), args.crop, args.background) if config.has_reference else None
+    stream = avatar.stream(framed, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames)
     facts = {"preset": args.preset, "seed": args.seed, "width": width, "height": height, **asdict(settings)}
     report = RunReport(config.fps, avatar.name, config.trained, facts)
+    if framed is not None:
+        report.more["portrait"] = framed.crop.summary()
     metadata = {"title": title, "joyavatar": {"weights": avatar.name, **facts}}
     return Job(avatar, voice, stream, (width, height), report, metadata)
 

@@ -15,12 +15,14 @@ from ..checkpoints.random_weights import STAND_IN, stand_in_state_dict
 from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..framing.crop import Box
+from ..framing.portrait_framing import FramedPortrait, frame_portrait
 from ..model.attention import attention_backend
 from ..model.transformer import AvatarTransformer
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
-from ..video.portrait import check_size, check_trained_size, load_portrait
+from ..video.portrait import check_size, check_trained_size
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,21 @@ class Avatar:
         like = next(self.vae.parameters())
         return self.vae.encode(picture[None, :, None].to(like.device, like.dtype))
 
+    def frame(
+        self, portrait: object, size: tuple[int, int] | None = None, crop: str | Box = "face", background: str = "white"
+    ) -> FramedPortrait:
+        """A portrait as the avatar starts with it; arguments as `frame_portrait`. What there is to say is logged.
+
+        Checkpoints of this project see faces framed as in their training; for public ones the face is only kept in.
+        """
+        width, height = size or self.size()
+        check_size(width, height)
+        check_trained_size(width, height, self.config)
+        framed = frame_portrait(portrait, width, height, crop, background, self.config.audio_features == "visemes")
+        if framed.crop.note:
+            log.warning("%s", framed.crop.note)
+        return framed
+
     def stream(
         self,
         portrait: object,
@@ -68,8 +85,9 @@ class Avatar:
         size: tuple[int, int] | None = None,
         **fields: object,
     ) -> AvatarStream:
-        """The recipe of a talking stream: any picture `load_portrait` takes, a voice, and the mechanisms' settings.
+        """The recipe of a talking stream: a portrait, a voice, and the mechanisms' settings.
 
+        portrait: what `frame` gives, or any picture, which is then framed by the face.
         size: (width, height) in pixels, default the checkpoint's. `fields` are AvatarStream's: text, seed, frames,
         on_step. Raises AvatarError for whatever cannot work.
         """
@@ -79,7 +97,8 @@ class Avatar:
         check_trained_size(width, height, config)
         reference = None
         if config.has_reference:
-            reference = self.encode_portrait(load_portrait(portrait, width, height))
+            framed = portrait if isinstance(portrait, FramedPortrait) else self.frame(portrait, (width, height))
+            reference = self.encode_portrait(framed.pixels)
         audio = None
         if voice is not None and config.audio_dim:
             audio = AudioFeatures(voice, self.encoder, config.fps, config.block_frames, offset=config.audio_offset)

@@ -73,6 +73,24 @@ def train_hearing(options: argparse.Namespace) -> None:
         print(json.dumps(viseme_encoder.correlations(model, held_out), indent=1))
 
 
+def train_face_locator(options: argparse.Namespace) -> None:
+    """What finds the face in a portrait, from drawn and rendered people; writes runs/face_locator.safetensors."""
+    from safetensors.torch import save_file
+
+    from . import locator_training as training
+
+    drawn, rendered = (
+        training.write_cutouts(options.runs / "cutouts", people, options.people, workers=options.threads)
+        for people in ("drawn", "rendered")
+    )
+    settings = _settings(options, "locator", 3e-3, ema=0.995)
+    recipe = training.LocatorRecipe(batch=options.batch or training.LocatorRecipe.batch)
+    locator = training.train_locator(drawn, rendered, settings, recipe)
+    if Share.mine().leads:
+        state = {name: tensor.half() for name, tensor in locator.state_dict().items()}
+        save_file(state, options.runs / "face_locator.safetensors")
+
+
 def train_vae(options: argparse.Namespace) -> None:
     """The VAE; its raw latents get Wan2.1's mean, and its deviation scaled by what channels show, at the end."""
     from . import vae_training as training
@@ -213,7 +231,7 @@ def ablate(options: argparse.Namespace) -> None:
 
 
 COMMANDS = {
-    "data": make_data, "hearing": train_hearing, "vae": train_vae, "latents": make_latents,
+    "data": make_data, "locator": train_face_locator, "hearing": train_hearing, "vae": train_vae, "latents": make_latents,
     "forcing": train_transformer, "ship": ship, "distill": distil, "evaluate": evaluate, "ablate": ablate,
 }  # fmt: skip
 
@@ -242,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             help="wav2vec2-base, or instead of the run's own",
         )
-        if name in ("hearing", "vae", "forcing", "distill"):
+        if name in ("hearing", "locator", "vae", "forcing", "distill"):
             sub.add_argument("--steps", type=int, default=FOREVER)
             sub.add_argument("--minutes", type=float, default=math.inf)
             sub.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
@@ -251,6 +269,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--seed", type=int, default=0)
         if name in ("vae", "forcing", "distill"):
             sub.add_argument("--fine-tune", type=Path, help="start from these weights")
+        if name == "locator":
+            sub.add_argument("--people", type=int, default=200, help="of each kind, drawn and rendered")
         if name == "hearing":
             sub.add_argument("--voices", type=int, default=1600, help="of 7 s")
         if name in ("vae", "forcing"):

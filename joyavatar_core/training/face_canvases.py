@@ -164,7 +164,10 @@ def _photographed(canvas: Tensor, generator: torch.Generator) -> Tensor:
         canvas[soft] = F.interpolate(small, scale_factor=factor, mode="bilinear", align_corners=False)
     grey = chosen(0.15)
     canvas[grey] = canvas[grey].mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    canvas = 255 * (canvas.clamp(0, 255) / 255) ** torch.exp(0.35 * torch.randn(count, generator=generator))[:, None, None, None]
+    canvas = (
+        255
+        * (canvas.clamp(0, 255) / 255) ** torch.exp(0.35 * torch.randn(count, generator=generator))[:, None, None, None]
+    )
     mean = canvas.mean((1, 2, 3), keepdim=True)
     canvas = mean + (canvas - mean) * uniform(0.5, 1.3)
     canvas = canvas * torch.exp(0.1 * torch.randn(count, 3, generator=generator))[:, :, None, None]
