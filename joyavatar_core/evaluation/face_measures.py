@@ -29,7 +29,7 @@ SHAPE = (10, 338, 297, 284, 389, 454, 234, 162, 54, 67, 33, 133, 362, 263, 168, 
 
 
 def face_scale(points: np.ndarray) -> np.ndarray:
-    """Distance between the outer eye corners in pixels, [T]; measured in depth, too, so that a turn does not change it."""
+    """Distance between the outer eye corners in pixels, [T]; in depth, too, so that a turn does not change it."""
     return np.linalg.norm(points[:, EYES[0]] - points[:, EYES[1]], axis=-1)
 
 
@@ -178,7 +178,7 @@ def sharpness_around_eyes(frames: np.ndarray, points: np.ndarray, size: int = 48
 
 
 def face_shape(points: np.ndarray) -> np.ndarray:
-    """What identity is told by at rest, [T, len(SHAPE) * 3]: the points of SHAPE with size, place and turn taken out."""
+    """What tells people apart at rest, [T, len(SHAPE) * 3]: the points of SHAPE without size, place and turn."""
     shape = points[:, SHAPE].astype(np.float64)
     shape = shape - shape.mean(1, keepdims=True)
     shape /= np.linalg.norm(shape, axis=(1, 2), keepdims=True)

@@ -27,7 +27,7 @@ def heard_jaw(voice: str | Path, frames: int, fps: int | Fraction) -> np.ndarray
     from ..audio import Clock, VisemeEncoder, open_voice
     from ..audio.resample import read_resampled
     from ..audio.visemes import VISEMES
-    from ..avatar import EMBEDDED_HEARING
+    from ..pipeline.avatar import EMBEDDED_HEARING
 
     encoder = VisemeEncoder.load(EMBEDDED_HEARING)
     clock, reach = Clock(encoder.sample_rate, fps), encoder.left_reach

@@ -112,7 +112,7 @@ def _moved(picture: tuple[int, int], face: Face, centre: Box) -> Box:
 
 
 def _holding(start: float, length: float, low: float, high: float) -> float:
-    """The start nearest to `start` of a stretch that holds low ... high, or that is centred on them if it is shorter."""
+    """The start nearest to `start` of a stretch that holds low ... high; centred on them where it is shorter."""
     if high - low >= length:
         return (low + high - length) / 2
     return min(max(start, high - length), low)

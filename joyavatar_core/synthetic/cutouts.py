@@ -56,7 +56,8 @@ def _moment(rng: np.random.Generator) -> Moment:
     near = rng.normal
     return Moment(
         yaw=float(np.clip(near(0, 0.35), -0.8, 0.8)), pitch=float(np.clip(near(0, 0.15), -0.35, 0.35)),
-        roll=float(near(0, 0.05)), gaze_x=float(np.clip(near(0, 0.4), -1, 1)), gaze_y=float(np.clip(near(0, 0.3), -1, 1)),
+        roll=float(near(0, 0.05)),
+        gaze_x=float(np.clip(near(0, 0.4), -1, 1)), gaze_y=float(np.clip(near(0, 0.3), -1, 1)),
         lid=float(rng.uniform(0.1, 1.15)), lift=float(near(0, 0.3)), smile=float(np.clip(near(0.3, 0.5), -1, 1)),
         open=max(float(near(0, 0.4)), 0.0), spread=float(near(0, 0.4)), round=max(float(near(0, 0.4)), 0.0),
         teeth=0.5 * float(rng.random()),

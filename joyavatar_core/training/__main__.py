@@ -231,8 +231,9 @@ def ablate(options: argparse.Namespace) -> None:
 
 
 COMMANDS = {
-    "data": make_data, "locator": train_face_locator, "hearing": train_hearing, "vae": train_vae, "latents": make_latents,
-    "forcing": train_transformer, "ship": ship, "distill": distil, "evaluate": evaluate, "ablate": ablate,
+    "data": make_data, "locator": train_face_locator, "hearing": train_hearing, "vae": train_vae,
+    "latents": make_latents, "forcing": train_transformer, "ship": ship, "distill": distil, "evaluate": evaluate,
+    "ablate": ablate,
 }  # fmt: skip
 
 

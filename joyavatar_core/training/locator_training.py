@@ -64,7 +64,7 @@ def _write_cutouts(path: Path, seeds: Sequence[int], people: str, split: str) ->
 
 
 def backgrounds() -> Tensor:
-    """What people are put before, [SCENES, 3, 160, 160] uint8: the scenery of rendered and of drawn people, and noise."""
+    """What people are put before, [SCENES, 3, 160, 160] uint8: the scenery of rendered and of drawn people."""
     import skia
 
     from ..synthetic.drawn.backdrop import draw_backdrop
