@@ -95,11 +95,11 @@ def _person(seed: int, split: str, people: str, stream: int) -> Character | Pers
 
 def play(script: Script, size: int = 128) -> Iterator[tuple[np.ndarray, FaceLabels]]:
     """The script's frames [S, S, 3] uint8 and their labels, one at a time."""
-    draw = _figure(script.character, size).draw
+    draw = figure_of(script.character, size).draw
     return (draw(Moment(*map(float, row))) for row in script.tracks)
 
 
-def _figure(character: Character | Person, size: int):
+def figure_of(character: Character | Person, size: int):
     """What draws a person: its `draw` takes any moments in any order."""
     if isinstance(character, Character):
         return Portrait(character, size)
@@ -116,7 +116,7 @@ def make_clip(
     Rendered pixels are the same on one machine only: rasterisers differ.
     """
     script = make_script(seed, split, seconds, people)
-    figure = _figure(script.character, size)
+    figure = figure_of(script.character, size)
     frames = np.empty((len(script.tracks), size, size, 3), np.uint8)
     labels = []
     for k, row in enumerate(script.tracks):
