@@ -155,7 +155,7 @@ def test_a_missing_bundle_is_one_sentence(tmp_path):
 def test_missing_moderngl_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "moderngl", None)
     with pytest.raises(AvatarError, match="extra 'train', or choose --people drawn"):
-        studio.check_rendering()
+        studio.open_context()
 
 
 def test_missing_egl_is_one_sentence(monkeypatch):
@@ -166,7 +166,7 @@ def test_missing_egl_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(moderngl, "create_context", fail)
     with pytest.raises(AvatarError, match=r"libEGL.so.1 not loaded.*libgl1-mesa-dri"):
-        studio.check_rendering()
+        studio.open_context()
 
 
 @pytest.fixture(scope="module")
