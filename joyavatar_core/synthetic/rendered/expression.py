@@ -69,7 +69,7 @@ def face_units(moment: Moment, names: dict[str, int], rest: Rest) -> np.ndarray:
     add("mouthLowerDown", (0.4 * m.teeth + 0.1 * opened) * apart)
     add("mouthRollLower", 0.7 * m.tuck + 0.35 * m.press)
     add("mouthRollUpper", 0.35 * m.press)
-    add("mouthPress", 0.25 * m.press)
+    add("mouthShrugLower", 0.2 * m.press)
     add("tongueOut", 0.22 * m.tongue * min(3 * opened, 1))
     # Moods.
     add("mouthFrown", -0.5 * m.smile)
