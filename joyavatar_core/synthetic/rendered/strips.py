@@ -37,7 +37,7 @@ class Style:
 
 def sample_style(rng: np.random.Generator, name: str) -> Style:
     """A head of hair of one of the names in `wardrobe.GROWN_HAIR`."""
-    u = lambda low, high: float(rng.uniform(low, high))  # noqa: E731
+    u = rng.uniform
     parting, back, thick = float(rng.choice([0.0, u(-0.4, 0.4)])), u(0.1, 0.8), u(0.05, 0.11)
     styles = {
         "long": lambda: Style(
