@@ -49,6 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make_data(options: argparse.Namespace) -> None:
     """Clips for training and, held out, for judging."""
+    if options.size % 16 or not 64 <= options.size <= 1024:
+        raise AvatarError(f"--size is {options.size}, expected a multiple of 16 from 64 to 1024.")
+    if not 0.5 <= options.seconds <= 600:
+        raise AvatarError(f"--seconds is {options.seconds:g}, expected 0.5 to 600.")
+    if min(options.clips, options.held_out, options.first) < 0:
+        raise AvatarError("--clips, --held-out and --first are expected to be 0 or more.")
     folder = options.runs / "data"
     people = tuple(PEOPLE) if options.people == "both" else (options.people,)
     for split, count in (("held-out", options.held_out), ("train", options.clips)):
