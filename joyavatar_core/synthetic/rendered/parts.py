@@ -68,7 +68,7 @@ def _skin(person: Person, head: Head) -> Mesh:
     mesh.extra[:, 1] = with_head(mesh.positions)
     mesh.extra[:, 2] = beard_region(mesh.positions, person.beard)
     y, z = mesh.positions[mesh.triangles][..., 1], mesh.positions[mesh.triangles][..., 2]
-    unseen = ((y < -2.05) & (z < -0.55)).all(1) | (y < -2.9).all(1)  # below the clothes
+    unseen = ((y < -2.05) & (z < -1.0)).all(1) | (y < -2.9).all(1)  # below the clothes
     mesh.triangles = mesh.triangles[~unseen]
     return mesh
 
