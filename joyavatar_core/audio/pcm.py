@@ -33,7 +33,7 @@ def read_pcm(stream: BinaryIO, sample_rate: int, channels: int = 1, sample_forma
         raise AvatarError(f"The PCM format is '{sample_format}', expected one of {', '.join(PCM_FORMATS)}.")
     if not (isinstance(channels, int) and 1 <= channels <= MAX_CHANNELS):
         raise AvatarError(f"The PCM has {channels} channels, expected 1 to {MAX_CHANNELS}; mix it down.")
-    source = GrowingAudio(sample_rate, HISTORY_SECONDS, AHEAD_SECONDS, channels=2 if channels == 2 else 1)
+    source = GrowingAudio(sample_rate, HISTORY_SECONDS, AHEAD_SECONDS, channels=channels)
 
     def pump() -> None:
         try:
