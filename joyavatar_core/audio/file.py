@@ -19,12 +19,13 @@ from ..paths import libav_url
 from .joined import PartOfFile, parts_of
 from .layout import UNKNOWN, Layout, default_layout, heard_channels, mapped
 from .rolling import RollingBuffer
-from .source import AudioSource, to_float
+from .source import AudioSource, check_channels, to_float
 from .survey import Survey, survey
 
 log = logging.getLogger(__name__)
 
 SEEK_SECONDS = 10  # a jump ahead shorter than this is decoded rather than sought
+PLANAR = {"u8p": np.uint8, "s16p": np.int16, "s32p": np.int32, "fltp": np.float32, "dblp": np.float64}
 SELF_CONTAINED = ("flac", "alac")  # and pcm_*: codecs whose packets decode the same whatever came before
 
 
@@ -206,9 +207,15 @@ def layout_of(frame: av.AudioFrame) -> Layout:
 
 
 def samples_of(frame: av.AudioFrame) -> np.ndarray:
-    """A frame as float32 [S, channels]."""
-    samples = frame.to_ndarray()  # planar: [channels, S]; packed: [1, S * channels]
-    return to_float(samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T)
+    """A frame as float32 [S, channels]. Raises AvatarError for more channels than are known."""
+    channels = frame.layout.nb_channels
+    if not frame.format.is_planar:
+        return to_float(frame.to_ndarray().reshape(frame.samples, -1).T)
+    check_channels(channels)
+    # Not to_ndarray: of 8 planes PyAV (18.1) finds 9, and reading the last one ends the process.
+    kind = PLANAR[frame.format.name]
+    planes = [np.frombuffer(frame.planes[index], kind)[: frame.samples] for index in range(channels)]
+    return to_float(np.stack(planes))
 
 
 def nothing(layout: Layout) -> np.ndarray:

@@ -40,14 +40,20 @@ def check_layout(samples: np.ndarray | torch.Tensor) -> None:
     shape = tuple(samples.shape)
     if len(shape) not in (1, 2):
         raise AvatarError(f"The audio's shape is {shape}, expected [samples] or [channels, samples]; pass one clip.")
-    if len(shape) == 2 and not 1 <= shape[0] <= MAX_CHANNELS:
-        raise AvatarError(
-            f"The audio has {shape[0]} channels (shape {shape}), expected 1 to {MAX_CHANNELS}, "
-            "as [channels, samples]; transpose or mix it down."
-        )
+    if len(shape) == 2:
+        check_channels(shape[0], f" (shape {shape})")
     name = str(samples.dtype).removeprefix("torch.")
     if not (name.startswith(("float", "bfloat")) or name in ("int8", "uint8", "int16", "uint16", "int32", "uint32")):
         raise AvatarError(f"The audio's samples are {name}, expected floats or 8, 16 or 32-bit integers; convert them.")
+
+
+def check_channels(channels: int, detail: str = "") -> None:
+    """Raises AvatarError unless there are 1 to 8 channels."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AvatarError(
+            f"The audio has {channels} channels{detail}, expected 1 to {MAX_CHANNELS}, "
+            "as [channels, samples]; transpose or mix it down."
+        )
 
 
 def check_finite(native: np.ndarray, start: int, sample_rate: int) -> None:

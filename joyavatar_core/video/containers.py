@@ -67,7 +67,7 @@ def marked(metadata: Mapping[str, object] | None) -> dict[str, str]:
 
 def checked_target(path: str | os.PathLike[str]) -> Path:
     """`path` made absolute; raises AvatarError where no mp4 can be put."""
-    target = Path(path).expanduser().absolute()  # absolute also keeps "a:b.mp4" from being read as a protocol
+    target = Path(os.path.expanduser(path)).absolute()
     if target.suffix.lower() != ".mp4":
         raise AvatarError(f"The video's name is {target.name!r}, expected one that ends in .mp4; rename it.")
     if target.is_dir():
