@@ -43,7 +43,7 @@ class AudioEncoder:
         check_sound(sample_rate, channels)
         self.sample_rate = int(sample_rate)
         self.channels = channels
-        self.rate = self.sample_rate if sample_rate in av.Codec("aac", "w").audio_rates else 48000
+        self.rate = self.sample_rate if self.sample_rate in RATES else 48000
         self.stream = container.add_stream("aac", rate=self.rate, layout=LAYOUTS[channels])
         self.stream.bit_rate = 96_000 * channels
         self.given = 0  # samples at sample_rate

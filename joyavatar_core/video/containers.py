@@ -62,7 +62,7 @@ def saying(what: str, advice: str) -> Iterator[None]:
 def marked(metadata: Mapping[str, object] | None) -> dict[str, str]:
     """The caller's tags (what is not a string becomes JSON) and `AI_NOTICE`, which wins."""
     text = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in (metadata or {}).items()}
-    return {**text, **AI_NOTICE}
+    return {**{key: value.encode("utf-8", "replace").decode() for key, value in text.items()}, **AI_NOTICE}
 
 
 def checked_target(path: str | os.PathLike[str]) -> Path:
