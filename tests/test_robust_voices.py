@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
 import unicodedata
 import wave
+import zlib
 from pathlib import Path
 
 import av
@@ -15,7 +17,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from joyavatar_core.audio import ArrayAudio, FileAudio
+from joyavatar_core.audio import ArrayAudio, FileAudio, read_pcm
 from joyavatar_core.cli import main
 from joyavatar_core.errors import AvatarError
 
@@ -282,3 +284,65 @@ def test_damage_in_the_middle_costs_a_moment_not_the_rest(tmp_path):
     data[middle : middle + 2000] = bytes(range(250)) * 8
     (tmp_path / "damaged.mp3").write_bytes(b"ID3\x03\x00\x00\x00\x00\x10\x00" + bytes(2048) + bytes(data))
     assert FileAudio(tmp_path / "damaged.mp3").num_samples / 44100 == pytest.approx(6, abs=0.4)
+
+
+# --- pipes ----------------------------------------------------------------------------------------------------------
+
+
+def wav(voice: np.ndarray, rate: int = RATE, channels: int = 1, extra: bytes = b"") -> bytes:
+    """A 16-bit WAV as ffmpeg writes it to a pipe: lengths unknown, perhaps another chunk before the samples."""
+    body = (np.repeat(voice[:, None], channels, axis=1) * 32767).astype("<i2").tobytes()
+    numbers = [(16, 4), (1, 2), (channels, 2), (rate, 4), (2 * channels * rate, 4), (2 * channels, 2), (16, 2)]
+    form = b"fmt " + b"".join(value.to_bytes(width, "little") for value, width in numbers)
+    unknown = b"\xff\xff\xff\xff"
+    return b"RIFF" + unknown + b"WAVE" + form + extra + b"data" + unknown + body
+
+
+class Drip(io.RawIOBase):
+    """A pipe that gives a few bytes at a time."""
+
+    def __init__(self, data: bytes, portion: int) -> None:
+        self.data, self.portion = data, portion
+
+    def read(self, size: int = -1) -> bytes:
+        size = min(self.portion, len(self.data) if size < 0 else size)
+        data, self.data = self.data[:size], self.data[size:]
+        return data
+
+
+@pytest.mark.parametrize("portion", [1, 7, 4096])
+@pytest.mark.parametrize("extra", [b"", b"LIST\x05\x00\x00\x00INFO!\x00"])
+def test_a_wav_in_a_pipe_is_its_samples_not_its_header(portion, extra):
+    voice = speech(0.2)
+    source = read_pcm(Drip(wav(voice, extra=extra), portion), RATE)
+    assert source.wait(len(voice)) and not source.wait(len(voice) + 1)
+    np.testing.assert_allclose(source.read(0, len(voice)), voice, atol=1e-4)
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (wav(speech(0.1), rate=44100), "44100 Hz, 1 channels, s16le, expected 16000"),
+    (wav(speech(0.1), channels=2), "2 channels"), (b"OggS" + bytes(100), "a file .Ogg."),
+    (b"ID3\x04" + bytes(100), "a file .MP3."), (b"\x00\x00\x00\x20ftypM4A " + bytes(100), "a file .MP4."),
+])  # fmt: skip
+def test_another_file_in_a_pipe_is_a_sentence_not_noise(data, words):
+    source = read_pcm(Drip(data, 4096), RATE)
+    with pytest.raises(AvatarError, match=words):
+        source.wait(1000)
+
+
+def test_raw_samples_in_a_pipe_are_left_alone():
+    voice = (speech(0.1) * 32767).astype("<i2")
+    source = read_pcm(Drip(voice.tobytes(), 5), RATE)
+    assert source.wait(len(voice)) and np.array_equal(source.read(0, len(voice)) * 32768, voice)
+
+
+# --- portraits ------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_with_a_damaged_orientation_tag_is_shown_as_it_is(files, tmp_path):
+    data = (files / "portrait.png").read_bytes()
+    tag = b"eXIf" + b"Exif\0\0nonsense"
+    chunk = (len(tag) - 4).to_bytes(4, "big") + tag + zlib.crc32(tag).to_bytes(4, "big")
+    (tmp_path / "odd.png").write_bytes(data[:33] + chunk + data[33:])  # behind the header
+    given = ["--portrait", tmp_path / "odd.png", "--audio", files / "voice.wav", "--out", tmp_path / "v.mp4"]
+    assert main(["speak", *map(str, [*given, "--size", "32x32", "--psb", "1"])]) == 0

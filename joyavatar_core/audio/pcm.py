@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import AvatarError
 from .growing import GrowingAudio
+from .pcm_header import after_header
 from .source import MAX_CHANNELS
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def read_pcm(stream: BinaryIO, sample_rate: int, channels: int = 1, sample_forma
 
     def pump() -> None:
         try:
-            for samples in decoded(stream, channels, sample_format):
+            for samples in decoded(stream, sample_rate, channels, sample_format):
                 source.push(samples)
             source.finish()
         except AvatarError as problem:
@@ -49,13 +50,13 @@ def read_pcm(stream: BinaryIO, sample_rate: int, channels: int = 1, sample_forma
     return source
 
 
-def decoded(stream: BinaryIO, channels: int, sample_format: str):
-    """The stream as arrays [channels, S], whole samples only."""
+def decoded(stream: BinaryIO, sample_rate: int, channels: int, sample_format: str):
+    """The stream as arrays [channels, S], whole samples only, without the header of a WAV."""
     dtype = np.dtype(PCM_FORMATS[sample_format])
     size = dtype.itemsize * channels
     read = getattr(stream, "read1", stream.read)
-    rest = b""
-    while data := read(READ_BYTES):
+    rest, data = b"", after_header(read, sample_rate, channels, sample_format)
+    while data or (data := read(READ_BYTES)):
         data = rest + data
         whole = len(data) // size * size
         rest = data[whole:]
@@ -63,6 +64,7 @@ def decoded(stream: BinaryIO, channels: int, sample_format: str):
             samples = np.frombuffer(data[:whole], dtype).reshape(-1, channels).T
             check_loudness(samples, sample_format)
             yield samples
+        data = b""
     if rest:
         log.warning("the PCM ended inside a sample (%d of %d bytes), which was dropped", len(rest), size)
 
