@@ -36,6 +36,7 @@ def existing_file(given: str | os.PathLike[str]) -> Path:
         raise AvatarError(f"'{bare}' is an address; nothing is fetched from a network, download it first.")
     return Path(text)
 
+
 def check_place(path: str | os.PathLike[str], what: str) -> None:
     """Raises AvatarError where a file cannot be written, found out by trying; nothing is left behind.
 

@@ -326,7 +326,9 @@ def hasty(monkeypatch):
 AWAY = [502, 503, 504, None, 502]
 
 
-@pytest.mark.parametrize("where", ["GET /history", "GET /view", "POST /upload", "GET /prompt", "GET /ws", "POST /prompt"])
+@pytest.mark.parametrize(
+    "where", ["GET /history", "GET /view", "POST /upload", "GET /prompt", "GET /ws", "POST /prompt"]
+)
 def test_a_gateway_that_is_away_for_a_moment_costs_no_job(where, jobs, hasty):
     fake, [job] = Flaky(where, AWAY), jobs(1)
     [files], _ = run([fake], [job])
