@@ -1,4 +1,4 @@
-"""The command in odd surroundings: read-only places, consoles that cannot write names, files that must play anywhere."""
+"""The command in odd surroundings: read-only places, terminals that cannot write names, players of any kind."""
 
 from __future__ import annotations
 

@@ -169,7 +169,8 @@ def test_the_default_track_is_heard_of_a_video_with_several(tmp_path):
 
 NAMES = [
     "10:42:07.wav", "file,opt=1;x&y.wav", "file:voice.wav", "http:x.wav", "concat:a|b.wav", "subfile,,start,1,,:v.wav",
-    "pipe:0.wav", "100%d %s %20.wav", "*?[a].wav", "q'uo\"te.wav", " space .wav", "new\nline.wav", "-dash.wav", "#1?.wav",
+    "pipe:0.wav", "100%d %s %20.wav", "*?[a].wav", "q'uo\"te.wav", " space .wav", "new\nline.wav", "-dash.wav",
+    "#1?.wav",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A pipe that is said to hold raw samples and begins as a file: a WAV's header is taken off, other files are refused."""
+"""A pipe of raw samples that begins as a file: a WAV's header is taken off, other files are refused."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def _check_format(chunk: bytes, sample_rate: int, channels: int, sample_format: 
     if found != (sample_rate, channels, sample_format):
         raise AvatarError(
             f"Standard input is a WAV file of {found[0]} Hz, {found[1]} channels, {found[2]}, expected {sample_rate} "
-            f"Hz, {channels} channels, {sample_format}; give --audio-rate, --audio-channels and --audio-format as it is."
+            f"Hz, {channels} channels, {sample_format}; give --audio-rate, --audio-channels, --audio-format."
         )

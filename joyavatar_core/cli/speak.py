@@ -182,7 +182,7 @@ def speak(args: argparse.Namespace) -> None:
 
 
 def save_report(args: argparse.Namespace, job: Job) -> None:
-    """--report and --plot, at the end of a run or of what there is of it; what fails here is logged, the video stays."""
+    """--report and --plot, at the end of a run or of what there is of it; what fails is logged, the video stays."""
     from ..monitoring.report_plot import save_plot
 
     report, voice = job.report, job.voice
