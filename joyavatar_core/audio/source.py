@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -11,6 +12,8 @@ from ..errors import AvatarError
 from .clock import check_sample_rate
 from .layout import Layout, default_layout, heard, heard_channels, voice
 from .survey import Survey, survey
+
+log = logging.getLogger(__name__)
 
 MAX_CHANNELS = 8
 SCAN_SAMPLES = 1 << 20  # per channel; how much of a waveform is converted at once when it is checked
@@ -72,6 +75,7 @@ class AudioSource(ABC):
     """
 
     live = False
+    _told = False  # that the mean of a live voice's channels is no voice
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = check_sample_rate(sample_rate)
@@ -125,7 +129,11 @@ class AudioSource(ABC):
 
         The mean of the channels, or what `layout.voice` finds in this window where the mean would lose it.
         """
-        return voice(self._padded(start, stop), self.layout, self.sample_rate)[0]
+        mono, lost = voice(self._padded(start, stop), self.layout, self.sample_rate)
+        if lost and self.live and not self._told:  # a file's survey has said it
+            self._told = True
+            log.warning("the mean of the live voice's channels loses it: the loudest channel moves the lips")
+        return mono
 
     def _padded(self, start: int, stop: int) -> np.ndarray:
         """[stop - start, layout], zeros outside the audio."""
