@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..audio import AudioSource
     from ..pipeline.avatar import Avatar
     from ..recording import Recording
+    from ..refiner import PortraitRefiner
 
 log = logging.getLogger(__name__)
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -63,12 +64,13 @@ def chosen_settings(args: argparse.Namespace, config: AvatarConfig) -> Preset:
 
 @dataclass(frozen=True)
 class Job:
-    """What a command makes a video of, loaded and checked; `size` is (width, height) in pixels."""
+    """What a command makes a video of, loaded and checked; `size` is (width, height) in pixels of the video."""
 
     avatar: Avatar
     voice: AudioSource
     stream: AvatarStream
     size: tuple[int, int]
+    refine: PortraitRefiner | None
     report: RunReport
     metadata: dict[str, object]
 
@@ -77,6 +79,7 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     """Load what the flags that all commands share name. Raises AvatarError for bad input."""
     from ..audio import open_voice
     from ..pipeline.avatar import load_avatar, load_prompt
+    from ..pipeline.render import picture_size
 
     for name, path in (("report", args.report), ("plot", args.plot)):
         if path and not Path(path).resolve().parent.is_dir():  # known before the work, not after it
@@ -98,10 +101,15 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     stream = avatar.stream(
         args.portrait, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames
     )
-    facts = {"preset": args.preset, "seed": args.seed, "width": width, "height": height, **asdict(settings)}
+    refine = avatar.refine(stream, args.refine)
+    width, height = picture_size(stream, refine)
+    facts = {
+        "preset": args.preset, "seed": args.seed, "width": width, "height": height, "refined": refine is not None,
+        **asdict(settings),
+    }  # fmt: skip
     report = RunReport(config.fps, avatar.name, config.trained, facts)
     metadata = {"title": title, "joyavatar": {"weights": avatar.name, **facts}}
-    return Job(avatar, voice, stream, (width, height), report, metadata)
+    return Job(avatar, voice, stream, (width, height), refine, report, metadata)
 
 
 def speak(args: argparse.Namespace) -> None:
@@ -138,7 +146,7 @@ def speak(args: argparse.Namespace) -> None:
         if args.state:
             with Recording(
                 args.state, stream, avatar.decoder, voice, every=every, crf=args.quality, resume=args.resume,
-                metadata=metadata,
+                metadata=metadata, refine=job.refine,
             ) as recording:  # fmt: skip
                 say_where(recording)
                 observe.look_back(recording)
@@ -152,7 +160,7 @@ def speak(args: argparse.Namespace) -> None:
                 metadata=metadata,
             ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
                 observe.heal = run if args.heal else None
-                talk(run, avatar.decoder, writer, voice, on_block)
+                talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine)
     seconds = time.perf_counter() - started
     save_report(args, job)
     stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"

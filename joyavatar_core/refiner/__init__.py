@@ -1,6 +1,6 @@
 """After the decoder: the portrait's own detail, moved to where a frame shows the face."""
 
-from .decoder import load_refiner
 from .model import RefinerNet
+from .portrait_refiner import MOST, PortraitRefiner, load_refiner, refined_size
 
-__all__ = ["RefinerNet", "load_refiner"]
+__all__ = ["MOST", "PortraitRefiner", "RefinerNet", "load_refiner", "refined_size"]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GRID = 6  # cells a side of the map that decides where a frame is blurred
+CLOSEST = 1.45  # a picture's side in those of the part of it that is looked at
 TURN, ZOOM, MOVE = 0.06, 0.06, 0.05  # of a portrait against its frame: radians, share, halves of a side
 
 
@@ -72,6 +73,34 @@ def shift(pictures: Sequence[Tensor], random: Random) -> list[Tensor]:
     return [moved(picture).clamp(-1, 1) for picture in pictures]
 
 
+def zoom(pictures: Sequence[Tensor], centre: tuple[float, float], random: Random) -> list[Tensor]:
+    """A closer look at pictures [C, H, W] of any sizes, the same part of all, in a third of the cases.
+
+    centre: (x, y) in -1 ... 1 of what is to stay in view.
+    """
+    if random.chance(0.65):
+        return list(pictures)
+    part = 1 / random.uniform(1, CLOSEST)
+    left, top = ((1 - part) * max(-1.0, min(1.0, c + random.uniform(-0.3, 0.3))) for c in centre)
+    matrix = torch.tensor([[[part, 0, left], [0, part, top]]])
+
+    def nearer(picture: Tensor) -> Tensor:
+        grid = F.affine_grid(matrix, [1, *picture.shape], align_corners=False)
+        return F.grid_sample(picture[None], grid, padding_mode="border", align_corners=False)[0]
+
+    return [nearer(picture) for picture in pictures]
+
+
+def wipe(frame: Tensor, eyes: Tensor, random: Random) -> Tensor:
+    """Eyes as streams smear them shut: the colours around them in their place, half of the time."""
+    if random.chance(0.5):
+        return frame
+    around = F.avg_pool2d(frame[None], 15, 1, 7, count_include_pad=False)
+    around = F.avg_pool2d(around, 9, 1, 4, count_include_pad=False)[0]
+    where = F.avg_pool2d(F.max_pool2d(eyes[None], 5, 1, 2), 7, 1, 3)[0] * (1.6 * random.map(4, frame.shape[-2:])).clamp(0, 1)
+    return torch.lerp(frame, around, where * random.uniform(0.3, 1.0))
+
+
 def smear(frame: Tensor, mouth: Tensor, eyes: Tensor, random: Random, mild: bool) -> Tensor:
     """A frame [3, H, W] with a stream's mistakes: blur in places, eyes above all, tint, specks; the mouth is spared.
 
@@ -79,6 +108,7 @@ def smear(frame: Tensor, mouth: Tensor, eyes: Tensor, random: Random, mild: bool
     """
     if random.chance(0.4 if mild else 0.15):
         return frame
+    frame = wipe(frame, eyes, random)
     size, smeared = frame.shape[-2:], frame
     kernel = torch.tensor([1.0, 4, 6, 4, 1]) / 16
     kernel = (kernel[:, None] * kernel).expand(3, 1, 5, 5)

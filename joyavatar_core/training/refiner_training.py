@@ -19,10 +19,10 @@ from ..refiner.model import REACH, SCALE, RefinerNet, compose, warp
 from ..synthetic.dataset import load_pictures
 from .loop import Draw, LoopSettings, Trainer
 from .losses import box_weight
-from .refiner_augment import Random, recolour, shift, smear
+from .refiner_augment import Random, recolour, shift, smear, zoom
 
 MOUTH_WEIGHT, EYE_WEIGHT = 8.0, 5.0
-GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT = 0.5, 0.5, 0.3, 8.0, 0.05
+GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT = 0.5, 0.5, 0.3, 20.0, 0.05
 COARSE = 4  # pixels of the refined picture that lips are compared over
 CELL = 8  # pixels over which strengths of edges are compared
 UNSURE = 0.06  # a rollout's mouth so far from the truth, of the range -1 ... 1, counts a third in the pixel losses
@@ -93,6 +93,10 @@ class Pairs:
         side = truth.shape[-1]
         mouth = box_weight(torch.from_numpy(clip.get_slice("box")[t]), side, side, 2.0)[None] - 1
         eyes = box_weight(torch.from_numpy(clip.get_slice("eyes")[t]), side, side, 2.0).amax(0, keepdim=True) - 1
+        box = clip.get_slice("box")[t] / side * 2 - 1
+        middle = (float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2 - 0.2)
+        shown = zoom((frame, round_trip, portrait, truth, mouth, eyes), middle, random)
+        frame, round_trip, portrait, truth, mouth, eyes = shown
         if random.chance(0.5):
             frame, round_trip, portrait, truth, mouth, eyes = (
                 x.flip(-1) for x in (frame, round_trip, portrait, truth, mouth, eyes)
