@@ -26,6 +26,8 @@ from ..synthetic.clips import LATENT_FRAMES, Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
 from ..video.portrait import to_uint8
 from .latents import encode_pictures, encode_voice
+from .losses import box_weight
+from .refiner_alignment import align, moved
 from .self_rollouts import following
 
 SCALE = 2  # the refined side, in sides of the stream's picture
@@ -38,13 +40,16 @@ EXTRA_PORTRAITS = 4  # frames of the clip that are portraits, too
 class Pair:
     """A clip and what the avatar makes of it; pictures are uint8 [N, S, S, 3], S the stream's side.
 
-    round_trip [T], followed [F] with the frames `shows` [F] of the clip; portraits: the clip's, then the frames
-    `chosen` [P], each through the autoencoder alone.
+    round_trip [T], followed [F] with the frames `shows` [F] of the clip, the flow [F, 2, 8, 8] that brings the truth
+    into their pose, and how far they then are `apart` [F] from it, in errors of the round trip; portraits: the clip's,
+    then the frames `chosen` [P], each through the autoencoder alone.
     """
 
     round_trip: np.ndarray
     followed: np.ndarray
     shows: np.ndarray
+    flow: np.ndarray
+    apart: np.ndarray
     portraits: np.ndarray
     chosen: np.ndarray
 
@@ -90,10 +95,31 @@ def make_pair(avatar: Avatar, clip: Clip, seed: int) -> Pair:
         still = np.concatenate([small.portraits, small.frames[chosen]])
         still = torch.cat([avatar.encode_portrait(picture) for picture in as_pictures(still)]).float()
         followed, shows = follow(avatar, latents, features, still[int(random.integers(len(still)))], random)
-        return Pair(
-            round_trip=decoded(avatar, latents[None]), followed=followed, shows=shows, chosen=chosen,
-            portraits=np.concatenate([decoded(avatar, latent[None]) for latent in still]),
-        )  # fmt: skip
+        round_trip = decoded(avatar, latents[None])
+        portraits = np.concatenate([decoded(avatar, latent[None]) for latent in still])
+    flow, apart = bring_together(small, round_trip, followed, shows)
+    return Pair(round_trip, followed, shows, flow, apart, portraits, chosen)
+
+
+def bring_together(
+    clip: Clip, round_trip: np.ndarray, followed: np.ndarray, shows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`flow` and `apart` of a Pair; the clip's pictures are of the stream's size, its labels of SCALE times that."""
+    side = followed.shape[1]
+    soft, made, truth = (as_pictures(frames) for frames in (round_trip[shows], followed, clip.frames[shows]))
+
+    def inside(boxes: np.ndarray) -> Tensor:
+        return box_weight(torch.from_numpy(boxes[shows]) / SCALE, side, side, 2.0)[:, None] - 1
+
+    face, free = inside(clip.face), torch.stack([inside(clip.box), *map(inside, clip.eyes.swapaxes(0, 1))]).amax(0)
+    flow = align(soft, made, free)
+
+    def error(ours: Tensor, theirs: Tensor) -> Tensor:
+        counted = face * (1 - free)
+        return ((ours - theirs).abs() * counted).mean((1, 2, 3)) / counted.mean((1, 2, 3)).clamp(min=1e-3)
+
+    apart = error(moved(truth, flow), made) / error(truth, soft).clamp(min=1e-3)
+    return flow.numpy(), apart.numpy()
 
 
 def follow(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,12 +20,16 @@ from ..refiner.model import REACH, SCALE, RefinerNet, compose, warp
 from ..synthetic.dataset import load_pictures
 from .loop import Draw, LoopSettings, Trainer
 from .losses import box_weight
+from .refiner_alignment import moved
 from .refiner_augment import Random, recolour, shift, smear, zoom
 
 MOUTH_WEIGHT, EYE_WEIGHT = 8.0, 5.0
-GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT = 0.5, 0.5, 0.3, 20.0, 0.05
+# Of the loss's parts. Where blur is the least error a refiner would blur: edges' strength counts by itself, and so does
+# every place outside the mouth where the portrait is not used (TRUST).
+GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST_WEIGHT = 0.5, 1.0, 0.4, 20.0, 0.05, 0.03
 COARSE = 4  # pixels of the refined picture that lips are compared over
 CELL = 8  # pixels over which strengths of edges are compared
+APART = 1.5  # errors of the round trip: a rollout's frame farther from the truth than this is not used
 UNSURE = 0.06  # a rollout's mouth so far from the truth, of the range -1 ... 1, counts a third in the pixel losses
 
 
@@ -36,7 +41,7 @@ class RefinerRecipe:
     """
 
     batch: int = 8
-    followed: float = 0.6
+    followed: float = 0.5
     drawn: float = 0.2
 
 
@@ -79,10 +84,13 @@ class Pairs:
         kind = drawn if not others or (drawn and random.chance(self.recipe.drawn)) else others
         path, clip, pair = self.clips[random.choose(kind)]
         followed = random.chance(self.recipe.followed)
+        flow = None
+        near = np.flatnonzero(pair.get_tensor("apart") < APART) if followed else ()
+        followed = len(near) > 0
         if followed:
-            which = random.below(pair.get_slice("shows").get_shape()[0])
+            which = int(near[random.below(len(near))])
             t = int(pair.get_slice("shows")[which])
-            frame = pair.get_slice("followed")[which]
+            frame, flow = pair.get_slice("followed")[which], torch.from_numpy(pair.get_slice("flow")[which])
         else:
             t = random.below(pair.get_slice("round_trip").get_shape()[0])
             frame = pair.get_slice("round_trip")[t]
@@ -93,6 +101,8 @@ class Pairs:
         side = truth.shape[-1]
         mouth = box_weight(torch.from_numpy(clip.get_slice("box")[t]), side, side, 2.0)[None] - 1
         eyes = box_weight(torch.from_numpy(clip.get_slice("eyes")[t]), side, side, 2.0).amax(0, keepdim=True) - 1
+        if flow is not None:
+            truth, mouth, eyes = (moved(x[None], flow[None])[0] for x in (truth, mouth, eyes))
         box = clip.get_slice("box")[t] / side * 2 - 1
         middle = (float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2 - 0.2)
         shown = zoom((frame, round_trip, portrait, truth, mouth, eyes), middle, random)
@@ -153,11 +163,12 @@ def refiner_losses(net: RefinerNet, sample: Sample) -> dict[str, Tensor]:
         "strength": sum(strength_error(refined, truth, weight, d) for d in (-1, -2)),
         "warp": ((warp(sample.portrait, predicted.flow) - truth).abs() * (1 - mouth)).mean(),
         "lips": ((centred(coarse, inside) - centred(heard, inside)).abs() * inside).mean(),
+        "trust": ((1 - predicted.mask) * (1 - mouth)).mean(),
         "smooth": sum(edges(predicted.flow, d).abs().mean() for d in (-1, -2)) / REACH,
     }
     scales = {
         "pixel": 1.0, "gradient": GRADIENT_WEIGHT, "strength": STRENGTH_WEIGHT, "warp": WARP_WEIGHT,
-        "lips": LIPS_WEIGHT, "smooth": SMOOTH_WEIGHT,
+        "lips": LIPS_WEIGHT, "smooth": SMOOTH_WEIGHT, "trust": TRUST_WEIGHT,
     }  # fmt: skip
     with torch.no_grad():
         plain = F.interpolate(sample.spoiled, scale_factor=SCALE, mode="bicubic")
