@@ -26,8 +26,8 @@ def refine_input() -> io.Input:
         options=[AUTO, OFF, *TIMES],
         default=AUTO,
         optional=True,
-        tooltip="Frames with the portrait's own detail, moved to where the face is, at so many times the stream's size. "
-        "'auto': 2x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
+        tooltip="Frames with the portrait's own detail, moved to where the face is, at so many times the stream's "
+        "size. 'auto': 2x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
     )
 
 

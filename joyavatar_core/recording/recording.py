@@ -185,7 +185,16 @@ class Recording:
             path, width, height, self.stream.model.config.fps, *sound, crf=self._crf, metadata=self.metadata
         ) as writer:
             blocks = itertools.islice(self._run, self.every)
-            talk(self._run, self._decoder, writer, self.voice, note, blocks=blocks, cache=self._cache, refine=self._refine)
+            talk(
+                self._run,
+                self._decoder,
+                writer,
+                self.voice,
+                note,
+                blocks=blocks,
+                cache=self._cache,
+                refine=self._refine,
+            )
         with self._saying():
             sync_file(path)
             return Segment.of(path, pictures.hexdigest())

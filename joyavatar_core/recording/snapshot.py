@@ -24,7 +24,8 @@ PROBE = 2  # height and width in latents of the picture that a decoder's cache i
 WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "weights": "other weights", "config": "weights of another configuration", "decoder": "another decoder",
     "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
-    "prompt": "another prompt", "refiner": "another refiner", "refined_portrait": "another portrait", "driving_voice": "another driving voice",
+    "prompt": "another prompt", "driving_voice": "another driving voice", "refiner": "another refiner",
+    "refined_portrait": "another portrait",
 }  # fmt: skip
 
 

@@ -238,7 +238,8 @@ def ablate(options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "data": make_data, "hearing": train_hearing, "vae": train_vae, "latents": make_latents,
-    "forcing": train_transformer, "ship": ship, "distill": distil, "refiner": train_refiner, "evaluate": evaluate, "ablate": ablate,
+    "forcing": train_transformer, "ship": ship, "distill": distil, "refiner": train_refiner, "evaluate": evaluate,
+    "ablate": ablate,
 }  # fmt: skip
 
 

@@ -97,7 +97,9 @@ def wipe(frame: Tensor, eyes: Tensor, random: Random) -> Tensor:
         return frame
     around = F.avg_pool2d(frame[None], 15, 1, 7, count_include_pad=False)
     around = F.avg_pool2d(around, 9, 1, 4, count_include_pad=False)[0]
-    where = F.avg_pool2d(F.max_pool2d(eyes[None], 5, 1, 2), 7, 1, 3)[0] * (1.6 * random.map(4, frame.shape[-2:])).clamp(0, 1)
+    where = F.avg_pool2d(F.max_pool2d(eyes[None], 5, 1, 2), 7, 1, 3)[0] * (1.6 * random.map(4, frame.shape[-2:])).clamp(
+        0, 1
+    )
     return torch.lerp(frame, around, where * random.uniform(0.3, 1.0))
 
 

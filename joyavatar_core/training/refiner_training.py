@@ -26,7 +26,14 @@ from .refiner_augment import Random, recolour, shift, smear, zoom
 MOUTH_WEIGHT, EYE_WEIGHT = 8.0, 5.0
 # Of the loss's parts. Where blur is the least error a refiner would blur: edges' strength counts by itself, and so does
 # every place outside the mouth where the portrait is not used (TRUST).
-GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST_WEIGHT = 0.5, 1.0, 0.4, 20.0, 0.05, 0.03
+GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST_WEIGHT = (
+    0.5,
+    1.0,
+    0.4,
+    20.0,
+    0.05,
+    0.03,
+)
 COARSE = 4  # pixels of the refined picture that lips are compared over
 CELL = 8  # pixels over which strengths of edges are compared
 APART = 1.5  # errors of the round trip: a rollout's frame farther from the truth than this is not used
@@ -72,7 +79,9 @@ class Pairs:
         from safetensors import safe_open
 
         self.recipe = recipe
-        self.clips = [(path, safe_open(path, "np"), safe_open(pair, "np")) for path, pair in zip(clips, pairs, strict=True)]
+        self.clips = [
+            (path, safe_open(path, "np"), safe_open(pair, "np")) for path, pair in zip(clips, pairs, strict=True)
+        ]
         drawn = [k for k, path in enumerate(clips) if path.stem.endswith("-drawn")]
         others = [k for k in range(len(clips)) if k not in {*drawn}]
         self.kinds = [drawn, others]
@@ -198,8 +207,7 @@ def like(weight: Tensor, dim: int) -> Tensor:
 def strength_error(picture: Tensor, truth: Tensor, weight: Tensor, dim: int) -> Tensor:
     """How much stronger or weaker edges are, cell by cell, wherever in the cell they are: blur costs."""
     ours, theirs, weight = (
-        F.avg_pool2d(x, CELL)
-        for x in (edges(picture, dim).abs(), edges(truth, dim).abs(), like(weight, dim))
+        F.avg_pool2d(x, CELL) for x in (edges(picture, dim).abs(), edges(truth, dim).abs(), like(weight, dim))
     )
     return ((ours - theirs).abs() * weight).mean()
 

@@ -108,9 +108,7 @@ class Performance:
         self.order = [*range(whole), *[*range(size, whole)] * (1 + again)]
         self.clip, self.error = clip, torch.zeros_like(clips.latents[clip])
         self.truth = clips.latents[clip]
-        self.run = following(
-            model, self.truth, clips.features[clip], self.order, seed=seed, with_mci=bool(with_mci)
-        )
+        self.run = following(model, self.truth, clips.features[clip], self.order, seed=seed, with_mci=bool(with_mci))
 
     @property
     def over(self) -> bool:
