@@ -26,7 +26,8 @@ from ..pipeline.avatar import (
     load_avatar,
 )
 from ..synthetic.clips import PEOPLE
-from ..synthetic.dataset import write_dataset
+from ..refiner import load_refiner
+from ..synthetic.dataset import load_clip, write_dataset
 from .configs import CONFIGS
 from .loop import FOREVER, LoopSettings, averaged_weights
 from .parallel import Share, process_group
@@ -190,18 +191,25 @@ def ship(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """The figures of the VAE's round trip and of a talk by held-out people: JSON, a sheet and a plot over time."""
+    """The figures of the VAE's round trip, of the refiner where the held-out clips are of twice the avatar's size, and
+    of a talk by held-out people: JSON, sheets and a plot over time."""
     from ..evaluation.autoencoder import evaluate_vae
     from ..evaluation.curves import plot_windows
     from ..evaluation.rollout import BOUNDS, OTHERS, Judge, Truth, mean_pictures, rollout
     from ..evaluation.sheet import contact_sheet
     from ..sampling.presets import preset
 
+    from ..evaluation.refined import evaluate_refiner
+    from ..refiner.model import SCALE
+
     avatar, folder = _judged(options), options.runs / "evaluation"
     figures, rows = {}, []
     held_out = sorted((options.runs / "data").glob("held-out-*.safetensors"))
     if held_out and not options.rollout_only:
         figures["vae"] = evaluate_vae(avatar.vae, held_out[: options.people], folder / "vae.png")
+        if avatar.refiner is not None and load_clip(held_out[0], 0, 1).frames.shape[1] == SCALE * avatar.config.width:
+            sheet = folder / "refiner.png"
+            figures["refiner"] = evaluate_refiner(avatar, avatar.refiner, held_out[: options.people], sheet)
     chosen, others = preset(options.preset, avatar.config), mean_pictures(list(OTHERS), avatar.config.width)
     for person in range(FIRST_PERSON, FIRST_PERSON + options.people):
         truth = Truth.of(person, options.seconds, avatar.config.width)
@@ -391,7 +399,9 @@ def _avatar_of_run(options: argparse.Namespace) -> Avatar:
     model = AvatarTransformer(config)
     model.load_state_dict(_transformer_weights(options))
     vae = _vae(options)
-    return Avatar(model.eval().requires_grad_(False), vae, vae, _hearing(options), "run")
+    own = options.runs / REFINER
+    refiner = load_refiner(own) if own.exists() else None
+    return Avatar(model.eval().requires_grad_(False), vae, vae, _hearing(options), "run", refiner)
 
 
 if __name__ == "__main__":
