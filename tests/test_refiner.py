@@ -10,6 +10,8 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from joyavatar_core.refiner.model import Prediction, compose, resized, warp
 
+from .recordings import CrashError, pictures, record, recording
+
 SIDE = 32
 
 
@@ -112,3 +114,32 @@ def test_files_that_are_no_refiner_are_refused(tmp_path) -> None:
         load_refiner(tmp_path / "text")
     with pytest.raises(AvatarError, match="is no portrait refiner"):
         load_refiner(tmp_path / "absent")
+
+
+def refiner(net: RefinerNet, seed: int = 0, width: int = 2 * SIDE) -> PortraitRefiner:
+    return PortraitRefiner(net, smooth(3, 4 * SIDE, 4 * SIDE, seed=seed), smooth(3, SIDE, SIDE, seed=1), (width, width))
+
+
+def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, tmp_path) -> None:
+    whole = record(tmp_path / "whole", refine=refiner(net))
+    assert record(tmp_path / "broken", crash_at=4, refine=refiner(net)) == whole[:1]
+    assert record(tmp_path / "broken", refine=refiner(net)) == whole
+    with recording(tmp_path / "whole", refine=refiner(net)) as made:
+        assert pictures(made.segment_paths[0]).shape[1:] == (64, 64, 3)
+    assert record(tmp_path / "plain") != whole
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 7}, "another portrait"),
+        ({"width": 96}, "refined size .*64.* and this run has .*96"),
+        (None, "refined size .*64.* and this run has None"),
+    ],
+)
+def test_a_recording_goes_on_only_with_the_refiner_it_began_with(net: RefinerNet, tmp_path, change, said) -> None:
+    with pytest.raises(CrashError), recording(tmp_path / "r", crash_at=4, refine=refiner(net)) as running:
+        running.record()
+    other = refiner(net, **change) if change else None
+    with pytest.raises(AvatarError, match=said), recording(tmp_path / "r", refine=other):
+        pass

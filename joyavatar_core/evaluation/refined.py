@@ -58,10 +58,11 @@ def _portrait(avatar: Avatar, clip: Clip, small: Clip) -> tuple[torch.Tensor, to
 
 def _compare(frames: np.ndarray, clip: Clip) -> dict[str, float]:
     mouth, true = (_mouth_changes(video, clip.box) for video in (frames, clip.frames))
+    eyes = [_eye_sharpness(frames, clip, eye) / _eye_sharpness(clip.frames, clip, eye) for eye in (0, 1)]
     return {
         "psnr": psnr(torch.from_numpy(frames), torch.from_numpy(clip.frames)),
         "sharpness": float(sharpness(frames).mean() / sharpness(clip.frames).mean()),
-        "eyes": float(np.mean([_eye_sharpness(frames, clip, k) / _eye_sharpness(clip.frames, clip, k) for k in (0, 1)])),
+        "eyes": float(np.mean(eyes)),
         "mouth_r": correlation(mouth, true),
         "mouth_amplitude": float(mouth.std() / true.std()),
     }  # fmt: skip

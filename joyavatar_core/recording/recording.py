@@ -30,7 +30,16 @@ from ..video.containers import saying
 from .files import RecordingFolder, sync_file
 from .fingerprint import new_digest, raw_bytes
 from .interval import DEFAULT_INTERVAL, Interval
-from .snapshot import Decoder, Segment, cache_layout, check_identity, check_run_state, environment, identity_of
+from .snapshot import (
+    Decoder,
+    Segment,
+    cache_layout,
+    check_identity,
+    check_run_state,
+    environment,
+    identity_of,
+    refinement_of,
+)
 from .state import MAX_HEADER, DamagedError, read_state, write_state
 
 log = logging.getLogger(__name__)
@@ -118,7 +127,7 @@ class Recording:
         try:
             self._identity = identity_of(
                 self.stream, self._decoder, self.voice, fps=str(self.stream.model.config.fps), quality=self._crf,
-                checkpoint_every=self.every, **({} if self._refine is None else self._refine.fingerprints()),
+                checkpoint_every=self.every, **refinement_of(self._refine),
             )  # fmt: skip
             self._run = iter(self.stream)
             self._identity |= self._run.recipe()

@@ -30,12 +30,13 @@ class PortraitRefiner:
     def __init__(self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, size: tuple[int, int]) -> None:
         device = next(net.parameters()).device
         self.net, self.size = net, size
+        self.portrait = portrait
         self.round_trip = round_trip.to(device, torch.float32)[None]
-        portrait = portrait.to(device, torch.float32)[None]
+        picture = portrait.to(device, torch.float32)[None]
         predicted = [SCALE * side for side in round_trip.shape[-2:]]
-        self._seen = resized(portrait, predicted).clamp(-1, 1)  # by the network
+        self._seen = resized(picture, predicted).clamp(-1, 1)  # by the network
         large = [max(pair) for pair in zip(predicted, size[::-1], strict=True)]
-        self._moved = resized(portrait, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
+        self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
 
     @classmethod
     def of(cls, net: RefinerNet, stream: AvatarStream, decoder: object, size: tuple[int, int]) -> PortraitRefiner:
@@ -61,16 +62,6 @@ class PortraitRefiner:
             predicted = self.net(frames, self.round_trip, self._seen)
         width, height = self.size
         return resized(compose(frames, self._moved, predicted), (height, width)).clamp(-1, 1)
-
-    def fingerprints(self) -> dict[str, object]:
-        """What a recording must have in common with one that goes on with it."""
-        from ..recording.fingerprint import module_fingerprint, tensors_fingerprint
-
-        return {
-            "refiner": module_fingerprint(self.net),
-            "refined_portrait": tensors_fingerprint([("", self._moved)]),
-            "refined_size": list(self.size),
-        }
 
 
 def decode_still(decoder: object, latent: Tensor) -> Tensor:

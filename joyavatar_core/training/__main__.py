@@ -25,8 +25,8 @@ from ..pipeline.avatar import (
     load_audio_encoder,
     load_avatar,
 )
-from ..synthetic.clips import PEOPLE
 from ..refiner import load_refiner
+from ..synthetic.clips import PEOPLE
 from ..synthetic.dataset import load_clip, write_dataset
 from .configs import CONFIGS
 from .loop import FOREVER, LoopSettings, averaged_weights
@@ -195,12 +195,11 @@ def evaluate(options: argparse.Namespace) -> None:
     of a talk by held-out people: JSON, sheets and a plot over time."""
     from ..evaluation.autoencoder import evaluate_vae
     from ..evaluation.curves import plot_windows
+    from ..evaluation.refined import evaluate_refiner
     from ..evaluation.rollout import BOUNDS, OTHERS, Judge, Truth, mean_pictures, rollout
     from ..evaluation.sheet import contact_sheet
-    from ..sampling.presets import preset
-
-    from ..evaluation.refined import evaluate_refiner
     from ..refiner.model import SCALE
+    from ..sampling.presets import preset
 
     avatar, folder = _judged(options), options.runs / "evaluation"
     figures, rows = {}, []
