@@ -138,7 +138,8 @@ def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, tmp_pat
     ],
 )
 def test_a_recording_goes_on_only_with_the_refiner_it_began_with(net: RefinerNet, tmp_path, change, said) -> None:
-    with pytest.raises(CrashError), recording(tmp_path / "r", crash_at=4, refine=refiner(net)) as running:
+    begun = recording(tmp_path / "r", crash_at=4, refine=refiner(net))
+    with pytest.raises(CrashError), begun as running:
         running.record()
     other = refiner(net, **change) if change else None
     with pytest.raises(AvatarError, match=said), recording(tmp_path / "r", refine=other):
