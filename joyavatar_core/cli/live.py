@@ -99,7 +99,7 @@ def warm_up(job: Job) -> None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
         audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames)
     stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
-    for _ in frames_of(iter(stream), job.avatar.decoder):
+    for _ in frames_of(iter(stream), job.avatar.decoder, refine=job.refine):
         pass
 
 
@@ -166,7 +166,7 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
     with contextlib.closing(iter(job.stream)) as run:
         clock = Clock(job.voice.sample_rate, job.avatar.config.fps)
         progress.observe.heal = run if progress.heal else None
-        for block, frames in frames_of(run, job.avatar.decoder):
+        for block, frames in frames_of(run, job.avatar.decoder, refine=job.refine):
             voice = run.stream.audio.source if run.stream.audio is not None else job.voice
             start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
             end = voice.num_samples

@@ -74,6 +74,11 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         "--urcr", help="memory: off | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
     )
     command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
+    command.add_argument(
+        "--refine", metavar="off|on|WIDTH",
+        help="frames with the portrait's own detail, on: at twice the size, WIDTH: pixels, up to four times; "
+        "default: on where the avatar has a refiner (the embedded one)",
+    )  # fmt: skip
     command.add_argument("--seconds", type=float, help="stop after this much; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..audio import AudioSource
     from ..pipeline.avatar import Avatar
     from ..recording import Recording
+    from ..refiner import PortraitRefiner
 
 log = logging.getLogger(__name__)
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -65,12 +66,13 @@ def chosen_settings(args: argparse.Namespace, config: AvatarConfig) -> Preset:
 
 @dataclass(frozen=True)
 class Job:
-    """What a command makes a video of, loaded and checked; `size` is (width, height) in pixels."""
+    """What a command makes a video of, loaded and checked; `size` is (width, height) in pixels of the video."""
 
     avatar: Avatar
     voice: AudioSource
     stream: AvatarStream
     size: tuple[int, int]
+    refine: PortraitRefiner | None
     report: RunReport
     metadata: dict[str, object]
 
@@ -82,6 +84,7 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     from ..audio import open_voice
     from ..audio.survey import check_voice
     from ..pipeline.avatar import load_avatar, load_prompt
+    from ..pipeline.render import picture_size
 
     device = choose_device(args.device)
     dtype = DTYPES[args.dtype] or (torch.float32 if device.type == "cpu" else None)
@@ -101,10 +104,15 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     stream = avatar.stream(
         existing_file(args.portrait), voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames
     )
-    facts = {"preset": args.preset, "seed": args.seed, "width": width, "height": height, **asdict(settings)}
+    refine = avatar.refine(stream, args.refine)
+    width, height = picture_size(stream, refine)
+    facts = {
+        "preset": args.preset, "seed": args.seed, "width": width, "height": height, "refined": refine is not None,
+        **asdict(settings),
+    }  # fmt: skip
     report = RunReport(config.fps, avatar.name, config.trained, facts)
     metadata = {"title": title, "joyavatar": {"weights": avatar.name, **facts}}
-    return Job(avatar, voice, stream, (width, height), report, metadata)
+    return Job(avatar, voice, stream, (width, height), refine, report, metadata)
 
 
 def check_places(args: argparse.Namespace) -> None:
@@ -159,7 +167,7 @@ def speak(args: argparse.Namespace) -> None:
         if args.state:
             with Recording(
                 args.state, stream, avatar.decoder, voice, every=every, crf=args.quality, resume=args.resume,
-                metadata=metadata,
+                metadata=metadata, refine=job.refine,
             ) as recording:  # fmt: skip
                 say_where(recording)
                 observe.look_back(recording)
@@ -173,7 +181,7 @@ def speak(args: argparse.Namespace) -> None:
                 metadata=metadata,
             ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
                 observe.heal = run if args.heal else None
-                talk(run, avatar.decoder, writer, voice, on_block)
+                talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine)
     seconds = time.perf_counter() - started
     save_report(args, job)
     stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"
