@@ -7,9 +7,11 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..joyavatar_core.framing.crop import parse_crop
-from ..joyavatar_core.framing.portrait_framing import cut_out
+from ..joyavatar_core.framing.portrait_framing import cut_out, frame_for
+from ..joyavatar_core.refiner import MOST
 from .model import avatar_of
-from .types import CATEGORY
+from .refine import has_refiner
+from .types import CATEGORY, PORTRAIT
 from .vae import load_together, streaming_vae, to_host
 
 
@@ -93,10 +95,14 @@ class JoyAvatarReference(io.ComfyNode):
         config = avatar.config
         size = width or config.width, height or config.height
         source = image if mask is None else cut_out(image, mask)
-        portrait = avatar.frame(source, size, parse_crop(crop.strip()), background.strip()).pixels
+        detail = MOST if has_refiner(avatar) else 1
+        framed = frame_for(config, source, size, parse_crop(crop.strip()), background.strip(), detail)
+        portrait = framed.pixels  # [3, H, W] in -1 ... 1
         decoder = streaming_vae(vae, avatar)
         load_together([decoder.patcher], decoder.working_bytes(*size))
         latent = to_host(decoder.encode(portrait), config)
         shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
-        preview = ui.PreviewImage(shown, cls=cls)
-        return io.NodeOutput({"samples": latent.to(mm.intermediate_device())}, shown, ui=preview)
+        reference = {"samples": latent.to(mm.intermediate_device())}
+        if has_refiner(avatar):  # the picture travels with the latent
+            reference[PORTRAIT] = framed.at(MOST * size[0], MOST * size[1])
+        return io.NodeOutput(reference, shown, ui=ui.PreviewImage(shown, cls=cls))

@@ -29,6 +29,7 @@ from joyavatar_core.synthetic.drawn.palette import SCHEMES, SKINS
 from joyavatar_core.synthetic.motion import COLUMN, moments
 from joyavatar_core.synthetic.viseme_tracks import RATE, Phone, loudness, mouth_tracks
 from joyavatar_core.synthetic.voices import Voice, speak
+from joyavatar_core.training.__main__ import main
 
 SECONDS = 3.0
 
@@ -191,3 +192,9 @@ def test_silence_is_never_taken_for_loud_speech():
     waveform[:1600] = np.sin(np.arange(1600) / 5)
     loud = loudness(waveform, 16000, np.arange(4 * RATE) / RATE)
     assert loud[RATE:].max() == 0 and loud[5] > 0.9
+
+
+@pytest.mark.parametrize("option", [("--size", "100"), ("--size", "16"), ("--seconds", "0"), ("--clips", "-1")])
+def test_what_data_cannot_be_is_refused_before_anything_is_made(option, tmp_path, capsys):
+    assert main(["data", *option, "--runs", str(tmp_path)]) == 1
+    assert f"{option[0]}" in capsys.readouterr().err and not list(tmp_path.iterdir())

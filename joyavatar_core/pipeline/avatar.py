@@ -16,9 +16,10 @@ from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
 from ..errors import AvatarError
 from ..framing.crop import Box
-from ..framing.portrait_framing import FramedPortrait, frame_portrait
+from ..framing.portrait_framing import FramedPortrait, frame_for
 from ..model.attention import attention_backend
 from ..model.transformer import AvatarTransformer
+from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
@@ -30,6 +31,7 @@ EMBEDDED = "embedded"
 ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
+EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
 EMBEDDED_HEARING = ASSETS / "visemes.safetensors"  # what checkpoints of "visemes" features hear through
 
 
@@ -39,6 +41,7 @@ class Avatar:
 
     transformer: the denoiser. vae: encodes the portrait. decoder: latents -> frames (the VAE, or a tiny decoder).
     encoder: voice -> features; None for checkpoints without audio. name: what the user called the weights.
+    refiner: mends decoded frames with the portrait; None for avatars that have none.
     """
 
     transformer: AvatarTransformer
@@ -46,6 +49,7 @@ class Avatar:
     decoder: StreamingVAE | TinyDecoder
     encoder: FeatureEncoder | None
     name: str
+    refiner: RefinerNet | None = None
 
     @property
     def config(self) -> AvatarConfig:
@@ -64,17 +68,9 @@ class Avatar:
     def frame(
         self, portrait: object, size: tuple[int, int] | None = None, crop: str | Box = "face", background: str = "white"
     ) -> FramedPortrait:
-        """A portrait as the avatar starts with it; arguments as `frame_portrait`. What there is to say is logged.
-
-        Checkpoints of this project see faces framed as in their training; for public ones the face is only kept in.
-        """
-        width, height = size or self.size()
-        check_size(width, height)
-        check_trained_size(width, height, self.config)
-        framed = frame_portrait(portrait, width, height, crop, background, self.config.audio_features == "visemes")
-        if framed.crop.note:
-            log.warning("%s", framed.crop.note)
-        return framed
+        """A portrait as the avatar starts with it; arguments as `frame_for`."""
+        detail = 1 if self.refiner is None else MOST
+        return frame_for(self.config, portrait, size or self.size(), crop, background, detail)
 
     def stream(
         self,
@@ -107,10 +103,32 @@ class Avatar:
                 raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
             length = Clock(voice.sample_rate, config.fps).num_frames(voice.num_samples)
             fields["frames"] = min(length, fields.get("frames") or length)
+        picture = None
+        if reference is not None and self.refiner is not None:
+            picture = framed.at(MOST * width, MOST * height)
         return AvatarStream(
             self.transformer, reference, audio, psb=preset.psb, mci=preset.mci, urcr=preset.urcr,
-            size=(height // 8, width // 8), **fields,
+            size=(height // 8, width // 8), portrait=picture, **fields,
         )  # fmt: skip
+
+    def refine(self, stream: AvatarStream, setting: str | int | None = None) -> PortraitRefiner | None:
+        """What refines a stream's frames, None where they stay as decoded.
+
+        setting: as in `refined_size`; None is "on" where the avatar has a refiner. Raises AvatarError for settings out
+        of bounds, and for avatars without a refiner.
+        """
+        height, width = stream.latent_size
+        size = refined_size(default_refine(self) if setting is None else setting, (8 * width, 8 * height))
+        if size is None:
+            return None
+        if self.refiner is None:
+            raise AvatarError(f"'{self.name}' has no portrait refiner, only the embedded avatar has; refine: off.")
+        return PortraitRefiner.of(self.refiner, stream, self.decoder, size)
+
+
+def default_refine(avatar: Avatar) -> str:
+    """Whether frames are refined where nothing is said: where the avatar has a refiner."""
+    return "off" if avatar.refiner is None else "on"
 
 
 def load_avatar(
@@ -151,12 +169,14 @@ def load_avatar(
     transformer.to(device).eval().requires_grad_(False)
     transformer.attention = attention_backend(attention)
     wan = load_vae(vae, config).to(device)
+    refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
     return Avatar(
         transformer=transformer,
         vae=wan,
         decoder=wan if decoder is None else load_decoder(decoder, config).to(device),
         encoder=load_audio_encoder(config, audio_encoder, device),
         name=str(weights) if weights == EMBEDDED else Path(weights).name,
+        refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
     )
 
 

@@ -77,10 +77,18 @@ def make_script(seed: int, split: str = "train", seconds: float = 7.0, people: s
     loud = loudness(dry, SAMPLE_RATE, instants)
     mouth = mouth_tracks(phones, loud, articulation=float(np.clip(motion.normal(1.15, 0.1), 0.95, 1.35)))
     tracks = moments(motion, who, phones, loud, mouth, FPS, PEOPLE[people])
-    at_rest = Moment(roll=who.lean, smile=0.1 + 0.3 * max(who.temper, 0))
+    at_rest = _sitting(other, who)
     drawn = [Moment(*map(float, tracks[other.integers(frames)])) for _ in range(PORTRAITS - 1)]
     portraits = (at_rest, *drawn) if other.random() < 0.5 else (*drawn, at_rest)
     return Script(who, voice, mix(generator(seed, split, first + 4), dry), tracks, portraits)
+
+
+def _sitting(rng: np.random.Generator, who: Character | Person) -> Moment:
+    """How somebody sits for a portrait: at ease, or smiling for the camera."""
+    smile, teeth = 0.1 + 0.3 * max(who.temper, 0), 0.0
+    if rng.random() < 0.3 + 0.3 * who.temper:
+        smile, teeth = rng.uniform(0.5, 1.0), rng.choice([0.0, rng.uniform(0.3, 0.8)])
+    return Moment(roll=who.lean, smile=float(smile), teeth=float(teeth), open=0.25 * float(teeth))
 
 
 def make_person(seed: int, split: str, people: str) -> Character | Person:
@@ -97,11 +105,11 @@ def make_person(seed: int, split: str, people: str) -> Character | Person:
 
 def play(script: Script, size: int = 128) -> Iterator[tuple[np.ndarray, FaceLabels]]:
     """The script's frames [S, S, 3] uint8 and their labels, one at a time."""
-    draw = _figure(script.character, size).draw
+    draw = figure_of(script.character, size).draw
     return (draw(Moment(*map(float, row))) for row in script.tracks)
 
 
-def _figure(character: Character | Person, size: int):
+def figure_of(character: Character | Person, size: int):
     """What draws a person: its `draw` takes any moments in any order."""
     if isinstance(character, Character):
         return Portrait(character, size)
@@ -118,7 +126,7 @@ def make_clip(
     Rendered pixels are the same on one machine only: rasterisers differ.
     """
     script = make_script(seed, split, seconds, people)
-    figure = _figure(script.character, size)
+    figure = figure_of(script.character, size)
     frames = np.empty((len(script.tracks), size, size, 3), np.uint8)
     labels = []
     for k, row in enumerate(script.tracks):

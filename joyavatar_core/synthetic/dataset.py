@@ -72,6 +72,14 @@ def clip_frames(path: Path | str) -> int:
         return file.get_slice("frames_end").get_shape()[0]
 
 
+def load_pictures(path: Path | str, name: str, first: int, last: int) -> np.ndarray:
+    """Some `frames` or `portraits` of a clip, [N, S, S, 3] uint8; nothing else is read."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return _pictures(file, name, first, last)
+
+
 def _compress(picture: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=QUALITY, subsampling=0)

@@ -54,6 +54,7 @@ class Bundle:
             arrays = {name: packed[name] for name in packed.files}
         meta = json.loads((folder / "heads.json").read_text())
         self.textures = folder / "tex"
+        self._numbers = arrays["vertex"]  # [N]: MakeHuman's, rising
         self.base = arrays["base"].astype(np.float32)  # [N, 3]
         self.morphs = dict(zip(meta["targets"], arrays["targets"], strict=True))  # name -> [N, 3] float16
         self.units = {name: k for k, name in enumerate(meta["units"])}
@@ -86,6 +87,10 @@ class Bundle:
         count = len(self.skin_triangles)
         rows, columns = self.skin_triangles.T.ravel(), np.tile(np.arange(count), 3)
         return csr_matrix((np.ones(3 * count, np.float32), (rows, columns)), (len(self.base), count))
+
+    def vertex(self, number: int) -> int:
+        """The base vertex that has a number in MakeHuman's mesh."""
+        return int(np.searchsorted(self._numbers, number))
 
     def mirrored(self, vertex: int) -> int:
         """The base vertex on the other side."""

@@ -63,13 +63,13 @@ def face_units(moment: Moment, names: dict[str, int], rest: Rest) -> np.ndarray:
     add("mouthFunnel", 0.6 * m.round * (0.35 + 0.65 * min(opened, 1)) * apart)
     add("mouthStretch", 0.85 * spread * apart)
     add("mouthDimple", 0.4 * spread * apart)
-    add("mouthSmile", (0.14 * spread + 0.45 * smile + rest.smile) * (1 - 0.5 * min(pursed, 1)))
+    add("mouthSmile", (0.14 * spread + 0.5 * smile + rest.smile) * (1 - 0.5 * min(pursed, 1)))
     # The lips' edges: teeth shown, the lower lip under the teeth, lips pressed.
     add("mouthUpperUp", (0.22 * m.teeth + 0.3 * m.tuck + 0.12 * opened * (1 - m.round)) * apart)
     add("mouthLowerDown", (0.4 * m.teeth + 0.1 * opened) * apart)
     add("mouthRollLower", 0.7 * m.tuck + 0.35 * m.press)
     add("mouthRollUpper", 0.35 * m.press)
-    add("mouthPress", 0.25 * m.press)
+    add("mouthShrugLower", 0.2 * m.press)
     add("tongueOut", 0.22 * m.tongue * min(3 * opened, 1))
     # Moods.
     add("mouthFrown", -0.5 * m.smile)

@@ -56,6 +56,6 @@ def stored(picture: np.ndarray, film: Film) -> np.ndarray:
     return np.array(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _studio(size: int) -> Studio:
     return Studio(load_bundle(), size, SUPERSAMPLING)

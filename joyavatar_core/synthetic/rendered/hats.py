@@ -1,14 +1,14 @@
-"""Beanies and caps: the skin of the upper head, pushed outwards, and hair tucked below."""
+"""Hats of the bundle, and beanies and caps: the skin of the upper head, pushed outwards, and hair tucked below."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .head import Head
-from .mesh import Mesh, smooth_normals
+from .mesh import Mesh, fitted, smooth_normals
 from .studio import WHITE
 
-HATS = {"none": 0.88, "beanie": 0.06, "cap": 0.06}
+HATS = {"none": 0.88, "beanie": 0.04, "cap": 0.04, "fedora": 0.04}
 RIM_HEIGHT, RIM_SLOPE = 0.43, 0.36  # of the rim above the eyes, and how it falls towards the back
 CENTRE = np.array([0.0, 0.25, -0.45])  # of the head
 
@@ -22,6 +22,10 @@ def hat(
     rng: np.random.Generator, head: Head, kind: str, dye: tuple[float, float, float], uniforms: dict[str, object]
 ) -> Mesh:
     """A hat of one of the kinds, which turns with the head."""
+    if kind == "fedora":
+        mesh = fitted(head, "hat.fedora", "cloth", WHITE, dye)
+        mesh.uniforms = uniforms
+        return mesh
     skin = head.bundle.skin
     positions = head.positions[skin.source]
     height = above_rim(positions)
@@ -63,7 +67,7 @@ def _brim(rng: np.random.Generator, rim: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def tucked(hair: Mesh) -> Mesh:
     """Hair with what is above the rim drawn into the hat."""
-    inside = np.clip(above_rim(hair.positions) / 0.15 + 0.3, 0, 1)[:, None]
-    shrunk = CENTRE + (hair.positions - CENTRE) * 0.8
+    inside = np.clip(above_rim(hair.positions) / 0.15 + 0.6, 0, 1)[:, None]
+    shrunk = CENTRE + (hair.positions - CENTRE) * 0.72
     hair.positions = (hair.positions * (1 - inside) + shrunk * inside).astype(np.float32)
     return hair

@@ -9,11 +9,11 @@ from .bundle import Bundle
 from .head import Head
 from .transforms import project
 
-# Base vertices of MakeHuman's mesh, as this bundle numbers them: from the skin above the lips down, on the middle line.
+# Numbers of vertices in MakeHuman's mesh; those of the lips lie on the middle line, from above downwards.
 UPPER_LIP = (467, 509, 468, 474, 520)
 LOWER_LIP = (523, 493, 494, 513, 495)
-MOUTH_CORNER = 3086  # at +x, as are the lids; the other side is mirrored
-UPPER_LID, LOWER_LID = 5074, 5092
+MOUTH_CORNER = 7249  # at +x, as are the lids; the other side is mirrored
+UPPER_LID, LOWER_LID = 13352, 13370
 EYE_REACH = 1.3  # radii of the eyeball: skin this near to its centre belongs to the eye
 MOUTH_BOX = (1.5, 0.32)  # half width in half widths of the mouth, half height in heights of the face below the eyes
 
@@ -24,8 +24,10 @@ class Landmarks:
     def __init__(self, head: Head) -> None:
         bundle = head.bundle
         mirrored = bundle.mirrored
-        self.corners = [MOUTH_CORNER, mirrored(MOUTH_CORNER)]
-        self.lids = [(mirrored(UPPER_LID), mirrored(LOWER_LID)), (UPPER_LID, LOWER_LID)]
+        corner, upper, lower = map(bundle.vertex, (MOUTH_CORNER, UPPER_LID, LOWER_LID))
+        self.upper_lip, self.lower_lip = (list(map(bundle.vertex, lip)) for lip in (UPPER_LIP, LOWER_LIP))
+        self.corners = [corner, mirrored(corner)]
+        self.lids = [(mirrored(upper), mirrored(lower)), (upper, lower)]
         skin = np.unique(bundle.skin.source)
         at = head.positions[skin]
         self.eyes = [
@@ -34,7 +36,7 @@ class Landmarks:
         ]
         self.face = skin[np.isin(skin, _face_vertices(bundle)) & (at[:, 2] > -0.75)]
         self.open_lids = self._lids_apart(head.positions)
-        self._used = np.unique(np.concatenate([*self.eyes, self.face, UPPER_LIP, LOWER_LIP, self.corners]))
+        self._used = np.unique(np.concatenate([*self.eyes, self.face, self.upper_lip, self.lower_lip, self.corners]))
 
     def read(
         self, posed: np.ndarray, moved: np.ndarray, camera: np.ndarray, size: int, pose: tuple[float, float, float]
@@ -46,10 +48,10 @@ class Landmarks:
         across = corners[0] - corners[1]
         width = float(np.linalg.norm(across))
         down = np.array([-across[1], across[0]]) / max(width, 1e-6)
-        gap = max(float((flat[list(LOWER_LIP)] @ down).min() - (flat[list(UPPER_LIP)] @ down).max()), 0.0)
+        gap = max(float((flat[self.lower_lip] @ down).min() - (flat[self.upper_lip] @ down).max()), 0.0)
         left, right = (_box(flat[eye]) for eye in self.eyes)
         face = _box(flat[self.face])
-        middle = flat[[*UPPER_LIP, *LOWER_LIP]].mean(0) * 0.5 + corners.mean(0) * 0.5
+        middle = flat[self.upper_lip + self.lower_lip].mean(0) * 0.5 + corners.mean(0) * 0.5
         # Not less than a quarter of the face: pursed lips are to widen again, and a turned mouth to come back.
         reach_x = MOUTH_BOX[0] * max(width, 0.25 * (face[2] - face[0])) / 2
         reach_y = MOUTH_BOX[1] * (face[3] - (left[1] + left[3] + right[1] + right[3]) / 4)

@@ -68,7 +68,7 @@ def _skin(person: Person, head: Head) -> Mesh:
     mesh.extra[:, 1] = with_head(mesh.positions)
     mesh.extra[:, 2] = beard_region(mesh.positions, person.beard)
     y, z = mesh.positions[mesh.triangles][..., 1], mesh.positions[mesh.triangles][..., 2]
-    unseen = ((y < -2.05) & (z < -0.55)).all(1) | (y < -2.9).all(1)  # below the clothes
+    unseen = ((y < -2.05) & (z < -1.0)).all(1) | (y < -2.9).all(1)  # below the clothes
     mesh.triangles = mesh.triangles[~unseen]
     return mesh
 
@@ -94,10 +94,14 @@ def _beard(person: Person, head: Head) -> Mesh:
     return fur(head, region * person.beard_density, thickness, 4, 7.0, 0.0, follows_face=True)
 
 
+def ramp(value: np.ndarray, width: float) -> np.ndarray:
+    """0 below 0, 1 above `width`, linear between."""
+    return np.clip(value / width, 0, 1)
+
+
 def beard_region(positions: np.ndarray, kind: str) -> np.ndarray:
     """[V] 0..1: where a beard of one of the kinds in `person.BEARDS` grows."""
     x, y, z = positions.T
-    ramp = lambda value, width: np.clip(value / width, 0, 1)  # noqa: E731
     jaw = ramp(-0.74 - y, 0.12) * ramp(y + 1.5, 0.25) * ramp(z + 0.95, 0.4)
     beside = np.abs(x) - 0.4
     whiskers = ramp(-0.2 - y + 0.55 * np.clip(beside, 0, 1), 0.25) * ramp(beside, 0.2)

@@ -91,7 +91,7 @@ def sample_person(rng: np.random.Generator, split: str, bundle: Bundle, seed: tu
         iris=weighed(rng, wardrobe.DARK_IRIS if melanin > 0.4 or origin[1] > 0.5 else wardrobe.ANY_IRIS),
         clothes=choose(rng, wardrobe.CLOTHES, kind, split),
         dyes=tuple(_colour(dye * np.exp(rng.normal(0, 0.15, 3))) for dye in rng.choice(wardrobe.DYES, 2)),
-        own_colour=float(rng.choice([0.0, rng.random(), 1.0], p=[0.7, 0.2, 0.1])),
+        own_colour=float(rng.choice([0.0, rng.random(), 1.0], p=[0.8, 0.15, 0.05])),
         pattern=int(rng.choice(6, p=[0.5, 0.12, 0.06, 0.1, 0.07, 0.15])),
         beard=weighed(rng, BEARDS) if bearded else "none", beard_density=float(rng.uniform(0.5, 1)),
         glasses=bool(rng.random() < (0.35 if age == "elder" else 0.18)),

@@ -17,7 +17,7 @@ from .studio import OCCLUSION_SIDE, Studio
 from .transforms import rotation
 
 PIVOT = np.array([0, -1.05, -0.75], np.float32)  # the top of the neck
-CULLED = ("cloth", "skin", "eye", "teeth", "tongue")  # closed surfaces: their backs are not drawn
+CULLED = ("skin", "eye", "teeth", "tongue")  # closed surfaces: their backs are not drawn
 OCCLUSION_POWER = 0.8
 BREATH = 0.02  # how far the chest rises
 

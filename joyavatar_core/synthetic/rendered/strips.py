@@ -37,7 +37,7 @@ class Style:
 
 def sample_style(rng: np.random.Generator, name: str) -> Style:
     """A head of hair of one of the names in `wardrobe.GROWN_HAIR`."""
-    u = lambda low, high: float(rng.uniform(low, high))  # noqa: E731
+    u = rng.uniform
     parting, back, thick = float(rng.choice([0.0, u(-0.4, 0.4)])), u(0.1, 0.8), u(0.05, 0.11)
     styles = {
         "long": lambda: Style(
@@ -109,6 +109,7 @@ def grow(rng: np.random.Generator, head: Head, scalp: np.ndarray, style: Style) 
     paths = _comb(rng, skull, roots, style)
     if style.curl:
         paths = paths + _curls(rng, style, len(roots))
+        paths = _keep_clear(paths.reshape(-1, 3), style).reshape(paths.shape)
     return _strips(rng, skull, paths, style)
 
 
@@ -161,8 +162,9 @@ def _keep_out(point: np.ndarray, skull: Skull, layer: np.ndarray) -> np.ndarray:
 def _keep_clear(point: np.ndarray, style: Style) -> np.ndarray:
     """Points moved away from the face, and on to the shoulders."""
     x, y, z = point.T
-    face = (z > 0.18) & (y < (0.42 if style.fringe is None else 0.3)) & (np.abs(x) < 0.66)
-    x = np.where(face, np.sign(x + 1e-6) * 0.68, x)
+    surface = 0.18 - 0.7 * np.clip(np.abs(x) - 0.3, 0, 1)  # about where the skin is
+    face = (z > surface) & (y < (0.42 if style.fringe is None else 0.3)) & (np.abs(x) < 0.7)
+    x = np.where(face, np.sign(x + 1e-6) * 0.72, x)
     z = np.where(face, np.minimum(z, 0.25), z)
     z = np.where((y < -1.35) & (z > -0.9), np.maximum(z, -0.35), z)
     return np.stack([x, y, z], 1)

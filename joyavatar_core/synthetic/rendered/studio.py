@@ -6,6 +6,7 @@ It runs on Mesa's software rasteriser and on a GPU's driver alike, through EGL. 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,11 +37,11 @@ class Texture(NamedTuple):
 
 
 class Studio:
-    """Build once a process; a `Scene` draws one person in it. Resources go when nobody refers to them."""
+    """Build once a process and size; a `Scene` draws one person in it. Resources go when nobody refers to them."""
 
     def __init__(self, bundle: Bundle, size: int = 256, supersampling: float = 1.5) -> None:
         self.bundle, self.size, self.side = bundle, size, round(size * supersampling)
-        self.context = context = _context()
+        self.context = context = shared_context()
         vertex, lit = _shader("mesh.vert"), _shader("lit.glsl")
         surface = _shader("surface.glsl")
         self.materials = {
@@ -101,14 +102,21 @@ class Studio:
 def check_rendering() -> None:
     """Raise AvatarError if this machine cannot render people."""
     load_bundle()
-    _context().release()
+    shared_context()
+
+
+@lru_cache(maxsize=1)
+def shared_context():
+    """The process's only context: resources of another one would be deleted in whichever is current."""
+    return open_context()
 
 
 def _shader(name: str) -> str:
     return (SHADERS / name).read_text()
 
 
-def _context():
+def open_context():
+    """A new context without a window; raises AvatarError where there can be none."""
     try:
         import moderngl
     except ImportError:

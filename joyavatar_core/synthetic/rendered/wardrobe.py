@@ -26,8 +26,9 @@ SKINS = {
 }
 HAIR = {  # "mesh" from the bundle, "grown" strips, "fur" shells
     "woman": (
-        "mesh:bob01 mesh:long01 mesh:long01 mesh:ponytail01 mesh:ponytail01 mesh:braid01 mesh:braid01 mesh:short03 "
-        "mesh:short04 grown:long grown:wavy grown:fringe grown:curly fur:cropped fur:curls fur:afro",
+        "mesh:bob01 mesh:bob01 mesh:long01 mesh:long01 mesh:long01 mesh:ponytail01 mesh:ponytail01 mesh:braid01 "
+        "mesh:braid01 mesh:braid01 mesh:short03 mesh:short04 grown:long grown:wavy grown:wavy grown:fringe "
+        "grown:curly fur:cropped fur:curls fur:afro",
         "mesh:bob02 mesh:bob02 mesh:short02 grown:swept grown:fringe fur:frizz",
     ),
     "man": (

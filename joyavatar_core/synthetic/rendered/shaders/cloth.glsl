@@ -20,6 +20,7 @@ void surface(inout Surface s) {
     float folds = dot(c, vec3(.3, .6, .1)) / (brightness * brightness);
     vec3 dyed = mix(tint, second_colour, woven()) * clamp(mix(1., folds, .75), .1, 2.);
     float thread = texture(noise, uv * 23.).r;
+    if (dot(s.normal, normalize(eye - position)) < 0.) s.normal = -s.normal;  // inside a collar
     s.albedo = mix(dyed, c, own_colour) * (.85 + .3 * thread);
     s.specular = .02;
     s.roughness = .6;
