@@ -107,9 +107,9 @@ def train_locator(
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch normalisation without the counter that averaging weights cannot average."""
+    """Batch normalisation whose counter is a float, so that it can be averaged as all of the state is."""
     norm = nn.BatchNorm2d(channels, momentum=0.02)
-    norm.register_buffer("num_batches_tracked", None)
+    norm.num_batches_tracked = torch.tensor(0.0)
     return norm
 
 
