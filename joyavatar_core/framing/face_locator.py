@@ -8,7 +8,7 @@ CenterNet (arXiv 1904.07850): a map says where a face's centre is, other maps sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,8 +23,9 @@ WEIGHTS = Path(__file__).parents[1] / "assets" / "face_locator.safetensors"
 STRIDE = 8  # pixels of the picture a cell of the maps
 USUAL_SIZE = 32.0  # pixels: a face whose logarithmic size is 0
 SIZES = (16.0, 64.0)  # pixels: faces that the network answers for
-LONG_SIDES = (48, 72, 108, 162, 243, 364)  # pixels: the sizes that a picture is looked at in
+LONG_SIDES = (32, 48, 72, 108, 162, 243, 364)  # pixels: the sizes that a picture is looked at in
 THRESHOLD = 0.35  # least score of a face
+SUSPECTED = 0.2  # and at one size
 OVERLAP = 0.5  # of two finds whose centres are nearer than this share of the larger one's size, the better counts
 MAPS = 5  # score, centre x and y, size, roll
 WIDTHS = 12, 24, 48  # channels at a half, a quarter and an eighth of the picture's size
@@ -74,9 +75,11 @@ class FaceLocator(nn.Module):
 
     @torch.no_grad()
     def find(self, picture: Image.Image) -> list[Face]:
-        """All faces of an RGB picture, the largest first."""
-        faces = [face for side in LONG_SIDES for face in self._at(picture, side)]
-        return sorted(_distinct(faces), key=lambda face: -face.size)
+        """All faces of an RGB picture, the largest first.
+
+        A face shows at two or three of the sizes that the picture is looked at in; what shows at one alone is doubtful.
+        """
+        return sorted(agreed([self._at(picture, side) for side in LONG_SIDES]), key=lambda face: -face.size)
 
     def _at(self, picture: Image.Image, long_side: int) -> list[Face]:
         scale = long_side / max(picture.size)
@@ -94,7 +97,7 @@ class FaceLocator(nn.Module):
         ]
 
 
-def peaks(maps: Tensor, threshold: float = THRESHOLD) -> list[tuple[float, float, float, float, float]]:
+def peaks(maps: Tensor, threshold: float = SUSPECTED) -> list[tuple[float, float, float, float, float]]:
     """x, y and size in pixels, roll and score of each local maximum of maps [5, h, w]."""
     score = maps[0].sigmoid()
     best = F.max_pool2d(score[None], 3, 1, 1)[0]
@@ -107,13 +110,27 @@ def peaks(maps: Tensor, threshold: float = THRESHOLD) -> list[tuple[float, float
     return found
 
 
-def _distinct(faces: list[Face]) -> list[Face]:
-    """The best of all finds that are of one face."""
-    kept: list[Face] = []
-    for face in sorted(faces, key=lambda face: -face.score):
-        if all(math.hypot(face.x - k.x, face.y - k.y) > OVERLAP * max(face.size, k.size) for k in kept):
-            kept.append(face)
-    return kept
+def agreed(finds: Sequence[Sequence[Face]]) -> list[Face]:
+    """One face for all finds that are of the same one; finds: of each size that a picture was looked at in.
+
+    Its score is the mean of the best two sizes', 0 for one that did not show it, its place their mean.
+    """
+    faces: list[Face] = []
+    everything = sorted((face for found in finds for face in found), key=lambda face: -face.score)
+    for best in everything:
+        if any(_same(best, face) for face in faces):
+            continue
+        others = [max((face for face in found if _same(face, best)), key=lambda face: face.score, default=None)
+                  for found in finds]  # fmt: skip
+        pair = sorted(filter(None, others), key=lambda face: -face.score)[:2]
+        score = sum(face.score for face in pair) / 2
+        if score >= THRESHOLD:
+            faces.append(Face(*np.mean([(f.x, f.y, f.size, f.roll) for f in pair], axis=0).tolist(), score))
+    return faces
+
+
+def _same(a: Face, b: Face) -> bool:
+    return math.hypot(a.x - b.x, a.y - b.y) < OVERLAP * max(a.size, b.size)
 
 
 @lru_cache(maxsize=1)

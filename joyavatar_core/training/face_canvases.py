@@ -20,6 +20,7 @@ TILT = 0.2  # radians: the deviation of a head's roll
 SHARES = (0.12, 0.5, 0.2, 0.1, 0.08)  # of canvases with none, one, two ... people
 INSIDE = 0.8  # share of faces that are placed so that they are on the canvas as a whole
 MOST_ROLL = 0.7  # radians
+DISTRACTORS, DISTRACTED = 3, (0.3, 0.5)  # how often, and shares of canvases with people and pieces of pictures
 HIDDEN = 0.45  # a face that is covered or cut off by more than this share is neither asked for nor refused
 
 
@@ -64,6 +65,8 @@ def compose(people: Cutouts, backgrounds: Tensor, count: int, generator: torch.G
     backgrounds: [M, 3, s, s] uint8.
     """
     canvas = _background(backgrounds, count, generator)
+    for _ in range(DISTRACTORS):
+        _distract(canvas, people, backgrounds, generator)
     number = torch.multinomial(torch.tensor(SHARES), count, True, generator=generator)
     faces, counted = torch.zeros(count, MOST, 4), torch.zeros(count, MOST, dtype=torch.long)
     hidden = torch.zeros(count, MOST)
@@ -90,6 +93,35 @@ def _grid() -> Tensor:
     """Pixels' centres, [SIDE, SIDE, 2]: x and y."""
     c = torch.arange(SIDE) + 0.5
     return torch.stack(torch.meshgrid(c, c, indexing="xy"), -1)
+
+
+def _distract(canvas: Tensor, people: Cutouts, backgrounds: Tensor, generator: torch.Generator) -> None:
+    """Put on some canvases what is no face: people upside down or without one, and pieces of other backgrounds."""
+    count = len(canvas)
+    kind = torch.rand(count, generator=generator)
+    turned = (kind < DISTRACTED[0]).nonzero().flatten()
+    if len(turned):
+        layer, (x, y, size, _) = _with_columns(_layer(people, len(turned), generator))
+        upside = torch.rand(len(turned), generator=generator) < 0.4
+        blank = F.interpolate(F.avg_pool2d(layer, 16), scale_factor=16, mode="bilinear", align_corners=False)
+        grain = 1 + 0.15 * torch.randn(len(turned), 1, SIDE, SIDE, generator=generator)
+        blank[:, :3] *= grain * torch.exp(-0.7 * torch.rand(len(turned), 1, 1, 1, generator=generator))
+        centre = torch.stack([x, y], 1)[:, None, None]
+        within = ((_grid() - centre).norm(dim=-1) < 0.55 * size[:, None, None])[:, None]  # hair, or a hand, before it
+        layer = torch.where(upside[:, None, None, None], layer.flip(2), torch.where(within, blank, layer))
+        canvas[turned] = canvas[turned] * (1 - layer[:, 3:] / 255) + layer[:, :3]
+    pieces = (kind > 1 - DISTRACTED[1]).nonzero().flatten()
+    if len(pieces):
+        other = _background(backgrounds, len(pieces), generator)
+        at, reach = (SIDE * torch.rand(len(pieces), 2, generator=generator) for _ in range(2))
+        offset = (_grid() - at[:, None, None]) / (4 + reach / 3)[:, None, None]  # [n, H, W, 2] in half sizes
+        power = torch.randint(1, 4, (len(pieces), 1, 1), generator=generator) * 2
+        shape = (offset.abs() ** power[..., None]).sum(-1)[:, None] < 1  # ellipses to rectangles
+        canvas[pieces] = torch.where(shape, other, canvas[pieces])
+
+
+def _with_columns(layer: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return layer[0], layer[1].unbind(1)
 
 
 def _layer(people: Cutouts, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

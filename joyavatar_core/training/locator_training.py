@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -23,7 +25,11 @@ FOCUS = 2.0  # of the focal loss
 MANY = 20  # people a file of cut-outs
 FACES = 5  # cut-outs of each person
 FIRST = 500_000  # seed of the first person
-SCENES = 300  # backgrounds
+SCENES = 300  # backgrounds of each kind
+NATURAL = (
+    "brick.png", "grass.png", "gravel.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png",
+    "hubble_deep_field.jpg", "coins.png", "page.png", "clock_motion.png", "ihc.png", "text.png", "retina.jpg",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ def _write_cutouts(path: Path, seeds: Sequence[int], people: str, split: str) ->
 
 
 def backgrounds() -> Tensor:
-    """What people are put before, [SCENES, 3, 160, 160] uint8: the scenery of rendered and of drawn people."""
+    """What people are put before, [M, 3, 160, 160] uint8: the scenery of rendered and of drawn people, and cuttings of
+    the pictures without faces that come with scikit-image."""
     import skia
 
     from ..synthetic.drawn.backdrop import draw_backdrop
@@ -82,7 +89,22 @@ def backgrounds() -> Tensor:
             scenes.append(pixels[..., :3].copy())
         else:
             scenes.append(sample_scenery(rng))
+    scenes += natural_cuttings(rng, PIXELS, SCENES)
     return torch.from_numpy(np.stack(scenes)).permute(0, 3, 1, 2).contiguous()
+
+
+def natural_cuttings(rng: np.random.Generator, side: int, count: int) -> list[np.ndarray]:
+    """Pieces [side, side, 3] uint8 of any size of natural pictures; they teach what is no face."""
+    folder = Path(importlib.util.find_spec("skimage").origin).parent / "data"
+    pictures = [Image.open(folder / name).convert("RGB") for name in NATURAL]
+    cut = []
+    for k in range(count):
+        picture = pictures[k % len(pictures)]
+        size = int(min(picture.size) * rng.uniform(0.25, 1.0))
+        left, top = (int(rng.integers(whole - size + 1)) for whole in picture.size)
+        piece = picture.resize((side, side), Image.Resampling.BOX, box=(left, top, left + size, top + size))
+        cut.append(np.array(piece.rotate(90 * int(rng.integers(4)))))
+    return cut
 
 
 def train_locator(
