@@ -217,6 +217,9 @@ def ship(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """The figures of the VAE's round trip, of the refiner where the held-out clips are of twice the avatar's size, and
     of a talk by held-out people: JSON, sheets and a plot over time."""
+    if options.photos:
+        evaluate_photos(options)
+        return
     from ..evaluation.autoencoder import evaluate_vae
     from ..evaluation.curves import plot_windows
     from ..evaluation.refined import evaluate_refiner
@@ -246,6 +249,23 @@ def evaluate(options: argparse.Namespace) -> None:
     text = json.dumps(figures, indent=1)
     (folder / "figures.json").write_text(text)
     print(text)
+
+
+def evaluate_photos(options: argparse.Namespace) -> None:
+    """The portraits of a folder say a voice; the judge's figures as a table and JSON, and a sheet."""
+    from ..evaluation.photo_judge import judge_photos, photo_table
+    from ..framing.crop import parse_crop
+    from ..sampling.presets import preset
+
+    if not options.voice:
+        raise AvatarError("--photos needs something to say; give --voice with an audio file.")
+    avatar, folder = _judged(options), options.runs / "evaluation"
+    figures = judge_photos(
+        avatar, options.photos, options.voice, preset(options.preset, avatar.config), options.seconds,
+        parse_crop(options.crop), folder / "photos.png",
+    )  # fmt: skip
+    (folder / "photos.json").write_text(json.dumps(figures, indent=1))
+    print(photo_table(figures))
 
 
 def ablate(options: argparse.Namespace) -> None:
@@ -339,6 +359,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "evaluate":
             sub.add_argument("--preset", default="checkpoint")
             sub.add_argument("--rollout-only", action="store_true")
+            sub.add_argument("--photos", type=Path, help="a folder of portraits to judge instead of held-out people")
+            sub.add_argument("--voice", type=Path, help="what the portraits of --photos say")
+            sub.add_argument("--crop", default="face", help="of --photos: face, centre or X,Y,W,H")
         if name == "ablate":
             sub.add_argument("--seeds", type=int, default=1, help="of the noise")
             sub.add_argument(
