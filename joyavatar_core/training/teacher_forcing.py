@@ -12,6 +12,7 @@ from torch import Tensor
 from ..config import AvatarConfig
 from ..model.transformer import AvatarTransformer, SelfContext
 from ..sampling.flow import shifted_sigma
+from ..synthetic.regions import eyes_above
 from .initial_weights import SHARDED_METHODS, new_transformer
 from .latents import LatentClips
 from .layout import COPY, PAST, TARGET, Layout
@@ -21,7 +22,6 @@ from .parallel import shard
 from .self_rollouts import Performance, Performances
 
 PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
-EYES_RISE, EYES_SIZE = 1.8, (1.3, 0.8)  # above the mouth's middle and against its region, in units of half that
 
 
 @dataclass(frozen=True)
@@ -268,17 +268,6 @@ def _sample(
         "target": (noise - x0)[:, first:],
         "weight": (weight * (~given[first:]).float()[:, None, None])[None],
     }
-
-
-def eyes_above(mouth: Tensor) -> Tensor:
-    """The region of eyes, brows and glasses, from the mouth's: drawn faces (`portrait.py`) have both at one place.
-
-    Both are [..., 4]: left, top, right, bottom, in the unit of what is given (pixels or latent cells).
-    """
-    (x, y), half = (mouth[..., :2] + mouth[..., 2:]).div(2).unbind(-1), (mouth[..., 2:] - mouth[..., :2]) / 2
-    middle = torch.stack([x, y - EYES_RISE * half[..., 1]], dim=-1)
-    half = half * half.new_tensor(EYES_SIZE)
-    return torch.cat([middle - half, middle + half], dim=-1)
 
 
 def _centre(boxes: Tensor) -> tuple[float, float]:
