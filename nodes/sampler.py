@@ -19,7 +19,7 @@ from .continuity import ContinuitySettings
 from .model import avatar_of
 from .stream import HostStream
 from .stream import Voice as HostVoice
-from .types import CATEGORY, Continuity, Psb, Stream, Voice
+from .types import CATEGORY, PORTRAIT, Continuity, Psb, Stream, Voice
 from .vae import from_host
 
 
@@ -102,6 +102,7 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             size=tuple(latent.shape[-2:]),
             dtype=avatar.compute_dtype,
             device=model.load_device,
+            portrait=reference.get(PORTRAIT),
         )
         settings = {"preset": preset, "seed": seed, **asdict(chosen)}
         return io.NodeOutput(HostStream(recipe, model, voice, settings))

@@ -58,8 +58,10 @@ class HostStream:
         height, width = self.recipe.latent_size
         return 8 * width, 8 * height
 
-    def new_report(self) -> RunReport:
-        facts = {"width": self.size[0], "height": self.size[1], **self.settings}
+    def new_report(self, size: tuple[int, int] | None = None) -> RunReport:
+        """A report of a run whose frames have `size`, (width, height) in pixels, default the stream's."""
+        width, height = size or self.size
+        facts = {"width": width, "height": height, **self.settings}
         return RunReport(self.fps, self.avatar.name, self.avatar.config.trained, facts)
 
     def prepared(

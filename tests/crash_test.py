@@ -79,7 +79,6 @@ class Nursery:
 
 def serve() -> None:
     """The nursery's side."""
-    import librosa  # noqa: F401
     import torch
 
     from joyavatar_core import cli

@@ -19,6 +19,7 @@ from ..audio import ArrayAudio, AudioFeatures
 from ..audio.clock import Clock
 from ..errors import AvatarError
 from ..monitoring.observer import Observer
+from ..paths import STDOUT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STDOUT = "-"
 Sink = Callable[["Tensor", "np.ndarray"], None]  # frames uint8 [N, H, W, 3], their sound float32 [S, C]
 
 
@@ -70,14 +70,15 @@ def live(args: argparse.Namespace) -> None:
     if not (args.serve or args.out):
         raise AvatarError("The video has nowhere to go; give --serve 127.0.0.1:8090, or --out with a file or -.")
     address = parse_address(args.serve) if args.serve else None
-    if args.out == STDOUT and sys.stdout.isatty():
-        raise AvatarError("The video would go to a terminal; pipe it on, for example | ffplay -")
+    if args.out == STDOUT and (sys.stdout is None or sys.stdout.isatty()):
+        raise AvatarError("The video would go to a terminal or nowhere; pipe it on, for example | ffplay -")
     job = prepare(args, "live" if args.out in (None, STDOUT) else Path(args.out).stem)
-    warm_up(job)
     progress = LiveProgress(job, args.monitor, args.heal)
     try:
         with contextlib.ExitStack() as stack:
             sinks = open_sinks(args, address, job, progress, stack)
+            warm_up(job)
+            progress.state = "waiting"
             paced = args.pace == "on" or (args.pace == "auto" and not job.voice.live)
             run_live(job, sinks, progress, paced)
     except BrokenPipeError:
@@ -98,7 +99,7 @@ def warm_up(job: Job) -> None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
         audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames)
     stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
-    for _ in frames_of(iter(stream), job.avatar.decoder):
+    for _ in frames_of(iter(stream), job.avatar.decoder, refine=job.refine):
         pass
 
 
@@ -165,7 +166,7 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
     with contextlib.closing(iter(job.stream)) as run:
         clock = Clock(job.voice.sample_rate, job.avatar.config.fps)
         progress.observe.heal = run if progress.heal else None
-        for block, frames in frames_of(run, job.avatar.decoder):
+        for block, frames in frames_of(run, job.avatar.decoder, refine=job.refine):
             voice = run.stream.audio.source if run.stream.audio is not None else job.voice
             start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
             end = voice.num_samples
@@ -184,6 +185,7 @@ class LiveProgress:
 
     def __init__(self, job: Job, monitor: bool = True, heal: bool = False) -> None:
         self.job, self.heal = job, heal
+        self.state = "loading"  # then "waiting" for the voice, "live"
         self.observe = Observer(job.report, job.voice, monitor)
         self.samples = 0  # sent on
         self.first: float | None = None  # seconds from the first sample to the first frame
@@ -204,6 +206,7 @@ class LiveProgress:
     ) -> None:
         """Note a block that has just gone out; the times are when its first and last sample came in."""
         now, report = time.monotonic(), self.job.report
+        self.state = "live"
         self.samples += samples
         if first_in is not None and self.first is None:
             self.first = now - first_in
@@ -224,7 +227,10 @@ class LiveProgress:
     def status(self) -> dict[str, Any]:
         """Plain facts of this moment."""
         report = self.job.report
-        return {"blocks": len(report.blocks), "frames": report.frames, "fps": float(report.fps), "delay": self.delay}
+        return {
+            "state": self.state, "blocks": len(report.blocks), "frames": report.frames, "fps": float(report.fps),
+            "delay": self.delay,
+        }  # fmt: skip
 
     def finish(self) -> None:
         """Put the totals into the report and say them."""

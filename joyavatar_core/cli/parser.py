@@ -6,6 +6,7 @@ from __future__ import annotations
 import _thread
 import argparse
 import logging
+import os
 import re
 import signal
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from ..audio.pcm import PCM_FORMATS
 from ..errors import AvatarError
 from ..model.attention import BACKENDS
+from ..paths import printable
 from ..sampling.presets import PRESETS
 from .live import add_live_flags, live
 from .speak import DTYPES, speak
@@ -72,6 +74,11 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         "--urcr", help="memory: off | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
     )
     command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
+    command.add_argument(
+        "--refine", metavar="off|on|WIDTH",
+        help="frames with the portrait's own detail, on: at twice the size, WIDTH: pixels, up to four times; "
+        "default: on where the avatar has a refiner (the embedded one)",
+    )  # fmt: skip
     command.add_argument("--seconds", type=float, help="stop after this much; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
@@ -95,6 +102,21 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: the file's, float32 on a CPU")
     machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
+
+
+FILES = ("--portrait", "--audio", "--out", "--state", "--report", "--plot", "--weights", "--vae", "--base")
+
+
+def joined_values(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with a file's name that begins with a dash joined to its flag, so that it is not read as one."""
+    joined: list[str] = []
+    for argument in arguments:
+        named = joined and joined[-1] in FILES and argument not in ("-", "-h")
+        if named and argument.startswith("-") and (not argument.startswith("--") or os.path.exists(argument)):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -141,15 +163,18 @@ def insist(lost: sys.UnraisableHookArgs) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for bad input said in one sentence, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot write is escaped
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    args = parser().parse_args(arguments)
+    args = parser().parse_args(joined_values(sys.argv[1:] if arguments is None else arguments))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
     hook, sys.unraisablehook = sys.unraisablehook, insist
     try:
         args.run(args)
     except AvatarError as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {printable(str(problem))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what was written so far is kept and plays", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..config import AvatarConfig
 from ..errors import AvatarError
 from ..monitoring.report import RunReport
+from ..paths import STDOUT, check_place, existing_file, printable
 from ..sampling.presets import OFF, Preset, all_on, parse_settings, preset
 from ..sampling.stream import AvatarStream, LatentBlock
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ..audio import AudioSource
     from ..pipeline.avatar import Avatar
     from ..recording import Recording
+    from ..refiner import PortraitRefiner
 
 log = logging.getLogger(__name__)
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -63,27 +66,30 @@ def chosen_settings(args: argparse.Namespace, config: AvatarConfig) -> Preset:
 
 @dataclass(frozen=True)
 class Job:
-    """What a command makes a video of, loaded and checked; `size` is (width, height) in pixels."""
+    """What a command makes a video of, loaded and checked; `size` is (width, height) in pixels of the video."""
 
     avatar: Avatar
     voice: AudioSource
     stream: AvatarStream
     size: tuple[int, int]
+    refine: PortraitRefiner | None
     report: RunReport
     metadata: dict[str, object]
 
 
 def prepare(args: argparse.Namespace, title: str) -> Job:
     """Load what the flags that all commands share name. Raises AvatarError for bad input."""
+    check_places(args)
+    log.info("loading")  # torch's first steps take seconds, on a fresh machine many
     from ..audio import open_voice
+    from ..audio.survey import check_voice
     from ..pipeline.avatar import load_avatar, load_prompt
+    from ..pipeline.render import picture_size
 
-    for name, path in (("report", args.report), ("plot", args.plot)):
-        if path and not Path(path).resolve().parent.is_dir():  # known before the work, not after it
-            raise AvatarError(f"The {name} {path} cannot be written: there is no such folder; choose another place.")
     device = choose_device(args.device)
     dtype = DTYPES[args.dtype] or (torch.float32 if device.type == "cpu" else None)
     voice = open_voice(args.audio, args.audio_rate, args.audio_channels, args.audio_format)
+    check_voice(voice, f"The voice '{args.audio}'", args.seconds)
     avatar = load_avatar(
         args.weights, args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
         lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, device=device, dtype=dtype, attention=args.attention,
@@ -96,12 +102,37 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     text = load_prompt(args.prompt_embeds, config) if args.prompt_embeds else None
     frames = frame_limit(args.seconds, config.fps)
     stream = avatar.stream(
-        args.portrait, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames
+        existing_file(args.portrait), voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames
     )
-    facts = {"preset": args.preset, "seed": args.seed, "width": width, "height": height, **asdict(settings)}
+    refine = avatar.refine(stream, args.refine)
+    width, height = picture_size(stream, refine)
+    facts = {
+        "preset": args.preset, "seed": args.seed, "width": width, "height": height, "refined": refine is not None,
+        **asdict(settings),
+    }  # fmt: skip
     report = RunReport(config.fps, avatar.name, config.trained, facts)
     metadata = {"title": title, "joyavatar": {"weights": avatar.name, **facts}}
-    return Job(avatar, voice, stream, (width, height), report, metadata)
+    return Job(avatar, voice, stream, (width, height), refine, report, metadata)
+
+
+def check_places(args: argparse.Namespace) -> None:
+    """Raises AvatarError where something that is to be written cannot be, or would replace what is read."""
+    from ..video.containers import checked_target
+
+    places = [("report", args.report), ("plot", args.plot)]
+    if args.out and args.out != STDOUT:
+        places.append(("video", checked_target(args.out)))
+    if getattr(args, "state", None):
+        folder = Path(args.state)
+        places.append(("state folder's lock", folder / "lock") if folder.is_dir() else ("state folder", folder))
+    read = [("portrait", args.portrait), ("voice", args.audio), ("weights", args.weights), ("VAE", args.vae)]
+    for name, path in places:
+        if not path:
+            continue
+        check_place(path, name)
+        for other, source in read:
+            if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+                raise AvatarError(f"The {name} {path} would replace the {other}; choose another name.")
 
 
 def speak(args: argparse.Namespace) -> None:
@@ -113,7 +144,6 @@ def speak(args: argparse.Namespace) -> None:
     from ..pipeline.render import talk
     from ..recording import DEFAULT_INTERVAL, Interval, Recording
     from ..video import VideoWriter
-    from ..video.containers import checked_target
 
     if (args.resume or args.checkpoint_every) and not args.state:
         raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
@@ -122,7 +152,6 @@ def speak(args: argparse.Namespace) -> None:
     if args.state and args.audio == STDIN:
         raise AvatarError("A voice from standard input cannot be heard again to resume; give --state with a file.")
     every = Interval.parse(args.checkpoint_every) if args.checkpoint_every else DEFAULT_INTERVAL
-    checked_target(args.out)
     job = prepare(args, Path(args.out).stem)
     avatar, stream, voice, report, config = job.avatar, job.stream, job.voice, job.report, job.avatar.config
     metadata = job.metadata
@@ -138,7 +167,7 @@ def speak(args: argparse.Namespace) -> None:
         if args.state:
             with Recording(
                 args.state, stream, avatar.decoder, voice, every=every, crf=args.quality, resume=args.resume,
-                metadata=metadata,
+                metadata=metadata, refine=job.refine,
             ) as recording:  # fmt: skip
                 say_where(recording)
                 observe.look_back(recording)
@@ -152,25 +181,33 @@ def speak(args: argparse.Namespace) -> None:
                 metadata=metadata,
             ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
                 observe.heal = run if args.heal else None
-                talk(run, avatar.decoder, writer, voice, on_block)
+                talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine)
     seconds = time.perf_counter() - started
     save_report(args, job)
     stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"
-    print(f"{args.out}: {report.frames} frames, {report.frames / config.fps:.2f} s, "
-          f"{(report.frames - before) / seconds:.1f} frames/s{stand_in}")  # fmt: skip
+    say(f"{args.out}: {report.frames} frames, {report.frames / config.fps:.2f} s, "
+        f"{(report.frames - before) / seconds:.1f} frames/s{stand_in}")  # fmt: skip
 
 
 def save_report(args: argparse.Namespace, job: Job) -> None:
-    """--report and --plot, at the end of a run or of what there is of it."""
+    """--report and --plot, at the end of a run or of what there is of it; what fails is logged, the video stays."""
     from ..monitoring.report_plot import save_plot
 
     report, voice = job.report, job.voice
     heard = voice.available if voice.num_samples is None else voice.num_samples
     report.audio_seconds = min(heard / voice.sample_rate, report.frames / float(report.fps))
-    if args.report:
-        report.to_json(args.report)
-    if args.plot:
-        save_plot(report.summary(), args.plot)
+    for path, save in ((args.report, report.to_json), (args.plot, lambda path: save_plot(report.summary(), path))):
+        try:
+            if path:
+                save(path)
+        except (AvatarError, ValueError) as problem:
+            log.error("%s", problem)
+
+
+def say(text: str) -> None:
+    """The result, on standard output, if anybody reads it."""
+    with contextlib.suppress(BrokenPipeError):
+        print(printable(text), flush=True)
 
 
 def say_where(recording: Recording) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..audio import AudioSource
 from ..audio.clock import block_to_frames
 from ..errors import AvatarError
+from ..paths import libav_url
 from ..sampling.run import StreamRun
 from ..sampling.stream import LatentBlock
 from .drift_monitor import WINDOW_SECONDS, DriftMonitor, Measures, Warned
@@ -105,6 +106,6 @@ class Observer:
 def pictures(videos: Iterable[Path]) -> Iterator[np.ndarray]:
     """The frames of files one behind another, uint8 [H, W, 3]."""
     for path in videos:
-        with av.open(str(path)) as file:
+        with av.open(libav_url(path)) as file:
             for frame in file.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")

@@ -17,6 +17,7 @@ from ..config import AvatarConfig
 from ..errors import AvatarError
 from ..model.attention import attention_backend
 from ..model.transformer import AvatarTransformer
+from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
@@ -28,6 +29,7 @@ EMBEDDED = "embedded"
 ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
+EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
 EMBEDDED_HEARING = ASSETS / "visemes.safetensors"  # what checkpoints of "visemes" features hear through
 
 
@@ -37,6 +39,7 @@ class Avatar:
 
     transformer: the denoiser. vae: encodes the portrait. decoder: latents -> frames (the VAE, or a tiny decoder).
     encoder: voice -> features; None for checkpoints without audio. name: what the user called the weights.
+    refiner: mends decoded frames with the portrait; None for avatars that have none.
     """
 
     transformer: AvatarTransformer
@@ -44,6 +47,7 @@ class Avatar:
     decoder: StreamingVAE | TinyDecoder
     encoder: FeatureEncoder | None
     name: str
+    refiner: RefinerNet | None = None
 
     @property
     def config(self) -> AvatarConfig:
@@ -88,10 +92,32 @@ class Avatar:
                 raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
             length = Clock(voice.sample_rate, config.fps).num_frames(voice.num_samples)
             fields["frames"] = min(length, fields.get("frames") or length)
+        picture = None
+        if reference is not None and self.refiner is not None:
+            picture = load_portrait(portrait, MOST * width, MOST * height)
         return AvatarStream(
             self.transformer, reference, audio, psb=preset.psb, mci=preset.mci, urcr=preset.urcr,
-            size=(height // 8, width // 8), **fields,
+            size=(height // 8, width // 8), portrait=picture, **fields,
         )  # fmt: skip
+
+    def refine(self, stream: AvatarStream, setting: str | int | None = None) -> PortraitRefiner | None:
+        """What refines a stream's frames, None where they stay as decoded.
+
+        setting: as in `refined_size`; None is "on" where the avatar has a refiner. Raises AvatarError for settings out
+        of bounds, and for avatars without a refiner.
+        """
+        height, width = stream.latent_size
+        size = refined_size(default_refine(self) if setting is None else setting, (8 * width, 8 * height))
+        if size is None:
+            return None
+        if self.refiner is None:
+            raise AvatarError(f"'{self.name}' has no portrait refiner, only the embedded avatar has; refine: off.")
+        return PortraitRefiner.of(self.refiner, stream, self.decoder, size)
+
+
+def default_refine(avatar: Avatar) -> str:
+    """Whether frames are refined where nothing is said: where the avatar has a refiner."""
+    return "off" if avatar.refiner is None else "on"
 
 
 def load_avatar(
@@ -132,12 +158,14 @@ def load_avatar(
     transformer.to(device).eval().requires_grad_(False)
     transformer.attention = attention_backend(attention)
     wan = load_vae(vae, config).to(device)
+    refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
     return Avatar(
         transformer=transformer,
         vae=wan,
         decoder=wan if decoder is None else load_decoder(decoder, config).to(device),
         encoder=load_audio_encoder(config, audio_encoder, device),
         name=str(weights) if weights == EMBEDDED else Path(weights).name,
+        refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
     )
 
 

@@ -23,6 +23,7 @@ from ..sampling.mci import MCI_OFF
 from ..sampling.noise import INITIAL, NoiseSource
 from ..sampling.presets import preset
 from ..sampling.psb import PSB_OFF
+from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
 from .latents import LatentClips
 from .loop import Draw
@@ -60,6 +61,38 @@ class Performer:
         return getattr(self.model, name)
 
 
+def following(
+    model: AvatarTransformer,
+    truth: Tensor,
+    features: Tensor,
+    order: Sequence[int],
+    *,
+    seed: int,
+    reference: Tensor | None = None,
+    first_level: int = FIRST_LEVEL,
+    with_mci: bool = True,
+) -> StreamRun:
+    """A run of the sampler whose blocks begin from a clip's latents instead of from noise alone.
+
+    truth [16, L, h, w] and features [L, 4, audio_dim]: the clip's. order: which of its latents are followed, one after
+    another. reference [16, 1, h, w]: the portrait's latent, default the first of the clip. first_level: of the
+    checkpoint's levels, the one that blocks begin at; the higher, the closer to the clip.
+    """
+    size = model.config.block_frames
+    rows = torch.cat([features[0, -1:], features[list(order)[1:]].flatten(0, 1)])
+    levels = model.config.levels[min(first_level, len(model.config.levels) - 1) :]
+    performer = Performer(model, dataclasses.replace(model.config, levels=levels))
+    usual = preset("checkpoint", model.config)
+    mci = usual.mci if with_mci else MCI_OFF
+    portrait = truth[:, :1] if reference is None else reference
+    return iter(
+        AvatarStream(
+            performer, portrait[None].float(), FixedFeatures(rows, model.config.fps, size), psb=PSB_OFF, mci=mci,
+            urcr=usual.urcr, seed=seed, noise=FollowingNoise(seed, truth[:, order], levels[0][1], mci.carried),
+        )
+    )  # fmt: skip
+
+
 class Performance:
     """One clip, performed over and over, for some rounds; `error` [16, L, h, w] is what the latest round got wrong.
 
@@ -75,19 +108,7 @@ class Performance:
         self.order = [*range(whole), *[*range(size, whole)] * (1 + again)]
         self.clip, self.error = clip, torch.zeros_like(clips.latents[clip])
         self.truth = clips.latents[clip]
-        features = clips.features[clip]
-        rows = torch.cat([features[0, -1:], features[self.order[1:]].flatten(0, 1)])
-        levels = model.config.levels[min(FIRST_LEVEL, len(model.config.levels) - 1) :]
-        performer = Performer(model, dataclasses.replace(model.config, levels=levels))
-        usual = preset("checkpoint", model.config)
-        mci = usual.mci if with_mci else MCI_OFF
-        self.run = iter(
-            AvatarStream(
-                performer, self.truth[None, :, :1].float(), FixedFeatures(rows, model.config.fps, size), psb=PSB_OFF,
-                mci=mci, urcr=usual.urcr, seed=seed,
-                noise=FollowingNoise(seed, self.truth[:, self.order], levels[0][1], mci.carried),
-            )
-        )  # fmt: skip
+        self.run = following(model, self.truth, clips.features[clip], self.order, seed=seed, with_mci=bool(with_mci))
 
     @property
     def over(self) -> bool:

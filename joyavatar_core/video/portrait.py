@@ -114,7 +114,10 @@ def _open(source: str | os.PathLike[str] | IO[bytes], name: str) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) ... 8; what is none counts as upright."""
-    value = image.getexif().get(ORIENTATION, 1)
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow's readers raise many kinds for a damaged tag, and the picture is whole all the same
+        return 1
     return value if value in range(1, 9) else 1
 
 

@@ -48,7 +48,7 @@ class VideoWriter:
         path: the target, *.mp4 in a folder that exists; replaced if it is there.
         width, height: pixels, even.
         fps: frames per second, int or Fraction.
-        sample_rate: Hz of the sound; None for a silent video. What AAC cannot do is resampled to 48 kHz.
+        sample_rate: Hz of the sound; None for a silent video. What players do not decode is resampled to 48 kHz.
         channels: 1 or 2.
         crf: 1 (best, largest) ... 51 (worst, smallest).
         preset: x264's speed, "ultrafast" ... "veryslow".
