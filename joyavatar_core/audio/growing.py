@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import AvatarError
-from .layout import Layout, default_layout, heard_channels
+from .channels import Layout, default_layout, heard_channels
 from .rolling import RollingBuffer
 from .source import AudioSource, check_finite, to_float
 
