@@ -6,6 +6,7 @@ from __future__ import annotations
 import _thread
 import argparse
 import logging
+import math
 import re
 import signal
 import sys
@@ -90,6 +91,10 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     models.add_argument("--prompt-embeds", help="file with the prompt's embeddings")
     models.add_argument("--base", help="base model, where --weights is a LoRA release")
     models.add_argument("--lora-alpha", type=float, help="its alpha, where no config.json beside it tells")
+    models.add_argument(
+        "--lora", action="append", default=[], metavar="FILE[=STRENGTH]", type=parse_lora,
+        help="a LoRA on top of the model, in any layout ComfyUI reads; strength 1 if not given; may be repeated",
+    )  # fmt: skip
     models.add_argument("--lora-rank", type=int, help="its rank, likewise")
     machine = command.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
@@ -103,6 +108,20 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f"'{text}' is not a size; write it as 512x512")
     return int(match[1]), int(match[2])
+
+
+def parse_lora(text: str) -> tuple[str, float]:
+    """'style.safetensors=0.8' -> ('style.safetensors', 0.8); without a number the strength is 1."""
+    path, equals, strength = text.rpartition("=")
+    if not equals:
+        return text, 1.0
+    try:
+        number = float(strength)
+    except ValueError:
+        return text, 1.0  # an equals sign of the name's own
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"'{strength}' is not a strength; give a number such as 0.8")
+    return path, number
 
 
 def parse_seed(text: str) -> int:

@@ -86,7 +86,8 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     voice = open_voice(args.audio, args.audio_rate, args.audio_channels, args.audio_format)
     avatar = load_avatar(
         args.weights, args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
-        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, device=device, dtype=dtype, attention=args.attention,
+        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, loras=args.lora, device=device,
+        dtype=dtype, attention=args.attention,
     )  # fmt: skip
     config = avatar.config
     settings = chosen_settings(args, config)
