@@ -184,7 +184,7 @@ def test_an_audio_adapter_of_another_model_is_named(tmp_path):
      ("x=y.safetensors", ("x=y.safetensors", 1.0)), ("x=y.safetensors=0.8", ("x=y.safetensors", 0.8))],
 )  # fmt: skip
 def test_the_command_line_takes_loras_with_a_strength(text, given):
-    from joyavatar_core.cli import parser
+    from joyavatar_core.cli.parser import parser
 
     flags = ["speak", "--portrait", "p", "--audio", "a", "--out", "o.mp4", "--lora", text, "--lora", "b.safetensors"]
     assert parser().parse_args(flags).lora == [given, ("b.safetensors", 1.0)]
