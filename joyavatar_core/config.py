@@ -90,6 +90,16 @@ class AvatarConfig:
             )
 
     @property
+    def lead_frames(self) -> int:
+        """Latent frames of block 0 in front of its K generated ones: the portrait's, where it stands alone."""
+        return 1 if self.sampler == "rolling" else 0
+
+    @property
+    def window_frames(self) -> int:
+        """Latent frames in one pass that denoises: a block, or a rolling window of as many blocks as levels."""
+        return self.block_frames * (len(self.levels) if self.sampler == "rolling" else 1)
+
+    @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from .lora import LoraScale
 
-# AvatarForcing's four levels: entries 0, 200, 600 and 800 of a schedule of 1000 that is shifted by 5.
-ROLLING_LEVELS = tuple((1000 * sigma, sigma) for sigma in (1.0, 4 / 4.2, 2 / 2.6, 1 / 1.8))
+# AvatarForcing's levels: entries 0, 200, 600 and 800 of a float32 schedule of 1000 that is shifted by 5. The label is
+# 1000 sigma in float32, a few of its last digits away from the exact product, and the model is given just that.
+ROLLING_LEVELS = (
+    (1000.0, 1.0), (952.3810424804688, 4 / 4.2), (769.2307739257812, 2 / 2.6), (555.5556030273438, 1 / 1.8),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ AVATARFORCING = Family(
     "AvatarForcing One-Step",
     "its licence file (RollingForcing's text) allows academic use only, its readme says Apache-2.0",
     {"sampler": "rolling", "fps": 25, "block_frames": 4, "levels": ROLLING_LEVELS, "trained_positions": 1024,
-     "width": 832, "height": 480},
+     "audio_offset": -1, "width": 832, "height": 480},
     LoraScale(alpha=64.0, rank=128),  # of its configuration; the file has no alpha
 )  # fmt: skip
 WAN = Family("Wan2.1-T2V-1.3B", "Apache-2.0")

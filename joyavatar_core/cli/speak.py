@@ -52,12 +52,12 @@ def frame_limit(seconds: float | None, fps: int) -> int | None:
 
 def chosen_settings(args: argparse.Namespace, config: AvatarConfig) -> Preset:
     """The preset, with what --psb, --mci and --urcr change of it."""
-    chosen, everything = preset(args.preset, config), all_on(config)
+    chosen, everything, plain = preset(args.preset, config), all_on(config), preset("plain", config)
     for name in ("psb", "mci", "urcr"):
         text, settings = getattr(args, name), getattr(chosen, name)
         if text is not None:
             default = getattr(everything, name) if settings == OFF[type(settings)] else settings
-            chosen = replace(chosen, **{name: parse_settings(text, default)})
+            chosen = replace(chosen, **{name: parse_settings(text, default, getattr(plain, name))})
     return chosen
 
 

@@ -83,7 +83,9 @@ class Avatar:
             reference = self.encode_portrait(load_portrait(portrait, width, height))
         audio = None
         if voice is not None and config.audio_dim:
-            audio = AudioFeatures(voice, self.encoder, config.fps, config.block_frames, offset=config.audio_offset)
+            audio = AudioFeatures(
+                voice, self.encoder, config.fps, config.block_frames, offset=config.audio_offset, lead=config.lead_frames
+            )
         elif voice is not None:  # a checkpoint that is deaf: the voice only says how long the video is
             if voice.num_samples is None:
                 raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
