@@ -84,7 +84,12 @@ class Avatar:
         audio = None
         if voice is not None and config.audio_dim:
             audio = AudioFeatures(
-                voice, self.encoder, config.fps, config.block_frames, offset=config.audio_offset, lead=config.lead_frames
+                voice,
+                self.encoder,
+                config.fps,
+                config.block_frames,
+                offset=config.audio_offset,
+                lead=config.lead_frames,
             )
         elif voice is not None:  # a checkpoint that is deaf: the voice only says how long the video is
             if voice.num_samples is None:
