@@ -222,7 +222,7 @@ def make_block(stream: AvatarStream, index: int) -> Tensor:
         ({"mci": MciSettings()}, "already sees noisy neighbours.*--mci off"),
         ({"mci": MciSettings("context")}, "already sees noisy neighbours.*--mci off"),
         ({"urcr": UrcrSettings("prefill", sinks=1, recent=2)}, "'rotate' or 'off'"),
-        ({"urcr": UrcrSettings("rotate", sinks=4, recent=2)}, "sink of a rolling window is the portrait's frame"),
+        ({"urcr": UrcrSettings("rotate", sinks=4, recent=2)}, "window's sink is the portrait's frame"),
         ({"urcr": UrcrSettings("rotate", sinks=1, recent=5)}, "keep at most 4"),
     ],
 )

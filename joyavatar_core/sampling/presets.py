@@ -79,7 +79,8 @@ def parse_settings(text: str, default: Settings, off: Settings | None = None) ->
     """Settings from text such as ``first=8,blocks=4``, ``inject,noise=0.1``, ``8,6,4`` (PSB's list) or ``off``.
 
     A bare word is the mode, bare numbers are PSB's list; what is not named keeps the `default`'s value, or, where the
-    mode is `off`, the value it has in `off`, the settings with everything off. Raises AvatarError naming what is unknown.
+    mode is `off`, the value it has in `off`, the settings with everything off. Raises AvatarError naming what is
+    unknown.
     """
     label = type(default).__name__.removesuffix("Settings").upper()
     values: dict[str, object] = {}

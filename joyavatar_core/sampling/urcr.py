@@ -97,9 +97,7 @@ class UrcrSettings:
         if self.mode == "prefill" or self.window is not None:
             raise AvatarError("URCR of a rolling window is 'rotate' or 'off', without a window of its own; change it.")
         if self.sinks != 1 or self.sink_source != "portrait":
-            raise AvatarError(
-                "The sink of a rolling window is the portrait's frame; give sinks=1,sink_source=portrait."
-            )
+            raise AvatarError("A rolling window's sink is the portrait's frame; give sinks=1,sink_source=portrait.")
         if self.recent > config.block_frames:
             raise AvatarError(
                 f"URCR keeps {self.recent} recent frames, and a rolling window remembers one block of "
