@@ -1,5 +1,6 @@
 """The command line: ``speak`` makes a video of a portrait and a voice, ``live`` lets it be watched meanwhile,
-``join`` saves what an interrupted recording made, ``inspect`` tells what a file is."""
+``join`` saves what an interrupted recording made, ``inspect`` tells what a file is, ``encode-prompt`` encodes a
+prompt."""
 
 from __future__ import annotations
 
@@ -54,6 +55,13 @@ def parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="tell what a file of weights is")
     inspect.set_defaults(run=run_inspect)
     inspect.add_argument("file")
+
+    prompt = commands.add_parser("encode-prompt", help="make the file that --prompt-embeds takes")
+    prompt.set_defaults(run=run_encode_prompt)
+    prompt.add_argument("prompt", help="one or two plain sentences: who speaks, the mood, the place, the light")
+    prompt.add_argument("--text-encoder", required=True, help="umt5-xxl, of ComfyUI or Wan2.1, also fp8 or GGUF")
+    prompt.add_argument("--tokenizer", help="umt5's spiece.model, where it is not inside the encoder's file")
+    prompt.add_argument("--out", default="prompt.safetensors", help="the file to write; default prompt.safetensors")
     return top
 
 
@@ -136,6 +144,15 @@ def run_inspect(args: argparse.Namespace) -> None:
     from ..checkpoints.inspection import describe, format_description
 
     print(format_description(describe(args.file)))
+
+
+def run_encode_prompt(args: argparse.Namespace) -> None:
+    """``encode-prompt``: a prompt's embeddings into a file."""
+    from ..pipeline.prompt_encoder import encode_prompt, save_prompt
+
+    embeddings = encode_prompt(args.prompt, args.text_encoder, args.tokenizer)
+    save_prompt(args.out, embeddings, args.prompt)
+    print(f"{args.out}: {embeddings.shape[1]} tokens of {embeddings.shape[2]} numbers")
 
 
 def run_join(args: argparse.Namespace) -> None:
