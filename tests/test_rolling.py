@@ -21,6 +21,7 @@ from joyavatar_core.audio.clock import block_of_latent, block_to_frames, block_t
 from joyavatar_core.checkpoints.families import AVATARFORCING
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.transformer import AvatarTransformer
+from joyavatar_core.recording.state import read_state, write_state
 from joyavatar_core.sampling.mci import MciSettings
 from joyavatar_core.sampling.presets import parse_settings, preset
 from joyavatar_core.sampling.psb import PsbSettings
@@ -159,12 +160,13 @@ def test_a_stream_goes_past_the_end_of_the_public_table():
     assert all(torch.isfinite(block.latents).all() for block in blocks)
 
 
-def test_a_run_resumes_bit_for_bit():
+def test_a_run_resumes_bit_for_bit_from_a_file(tmp_path):
     straight = latents_of(iter(make_stream()))
     stream = make_stream()
     run = iter(stream)
     head = [next(run).latents for _ in range(3)]
-    state = run.state_dict()
+    write_state(tmp_path / "state", run.state_dict(copy=False))
+    state = read_state(tmp_path / "state", 10**8)
     resumed = iter(stream)
     resumed.load_state_dict(state)
     assert torch.equal(torch.cat([*head, latents_of(resumed)], dim=2), straight)

@@ -11,6 +11,7 @@ from ..errors import AvatarError
 from .reader import LazyTensor
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+ROWS = 256
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 READ_AS = torch.bfloat16  # a float8 is exact in it
 SCALES = (".scale_weight", ".weight_scale")  # of layer `name`; ComfyUI's older and newer ending
@@ -67,9 +68,14 @@ def scaled(name: str, weight: LazyTensor, scale: LazyTensor | None, label: str) 
         if scale is None:
             return weight.copy(dtype)
         factor = scale.copy(torch.float32)
-        if factor.numel() > 1:
-            factor = factor.reshape(-1, *[1] * (len(weight.shape) - 1))
-        return weight.copy(torch.float32).mul_(factor).to(dtype)
+        factor = factor.reshape(-1, *[1] * (len(weight.shape) - 1))
+        result = weight.copy(dtype)  # exact: every float8 is a number of the wider types
+        # A few rows at a time: whole float32 temporaries leave holes in the heap behind.
+        for part, factors in zip(
+            result.split(ROWS), factor.expand(len(result), *factor.shape[1:]).split(ROWS), strict=True
+        ):
+            part.copy_(part.float() * factors)
+        return result
 
     stored = weight.format if scale is None else f"scaled {weight.format}"
     return dataclasses.replace(
