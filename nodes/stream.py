@@ -92,5 +92,5 @@ class HostStream:
         """About what one forward holds at its widest: the hidden layer and some copies of the tokens."""
         config = self.avatar.config
         height, width = self.recipe.latent_size
-        tokens = config.block_frames * (height // 2) * (width // 2)
+        tokens = config.window_frames * (height // 2) * (width // 2)
         return tokens * (2 * config.ffn_dim + 12 * config.dim) * self.recipe.compute_dtype.itemsize

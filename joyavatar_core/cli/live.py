@@ -97,7 +97,7 @@ def warm_up(job: Job) -> None:
     audio = job.stream.audio
     if audio is not None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
-        audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames)
+        audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames, lead=audio.lead)
     stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
     for _ in frames_of(iter(stream), job.avatar.decoder, refine=job.refine):
         pass

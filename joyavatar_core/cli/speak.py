@@ -55,12 +55,12 @@ def frame_limit(seconds: float | None, fps: int) -> int | None:
 
 def chosen_settings(args: argparse.Namespace, config: AvatarConfig) -> Preset:
     """The preset, with what --psb, --mci and --urcr change of it."""
-    chosen, everything = preset(args.preset, config), all_on(config)
+    chosen, everything, plain = preset(args.preset, config), all_on(config), preset("plain", config)
     for name in ("psb", "mci", "urcr"):
         text, settings = getattr(args, name), getattr(chosen, name)
         if text is not None:
             default = getattr(everything, name) if settings == OFF[type(settings)] else settings
-            chosen = replace(chosen, **{name: parse_settings(text, default)})
+            chosen = replace(chosen, **{name: parse_settings(text, default, getattr(plain, name))})
     return chosen
 
 
@@ -92,7 +92,8 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     check_voice(voice, f"The voice '{args.audio}'", args.seconds)
     avatar = load_avatar(
         args.weights, args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
-        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, device=device, dtype=dtype, attention=args.attention,
+        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, loras=args.lora, device=device,
+        dtype=dtype, attention=args.attention,
     )  # fmt: skip
     config = avatar.config
     settings = chosen_settings(args, config)

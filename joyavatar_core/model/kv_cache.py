@@ -76,6 +76,17 @@ class KVCache:
             keys[:] = shift_rotated(keys, by)
             self.positions[slot] += by
 
+    def keys_of(self, slot: int) -> Tensor:
+        """A view of a frame's keys, [layers, B, tokens, heads, head_dim]."""
+        return self._tokens(self.keys, slot)
+
+    def put_keys(self, slot: int, keys: Tensor, position: int) -> None:
+        """Put a frame at `position`; `keys` are those it has at position 0."""
+        self.keys_of(slot)[:] = keys
+        self.positions[slot] = 0
+        if position:
+            self.shift([slot], position)
+
     def _tokens(self, tensor: Tensor, slot: int) -> Tensor:
         return tensor[:, :, slot * self.tokens : (slot + 1) * self.tokens]
 

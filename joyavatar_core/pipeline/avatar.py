@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, VisemeEncoder, Wav2Vec2
-from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint
+from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint, with_lora
 from ..checkpoints.random_weights import STAND_IN, stand_in_state_dict
 from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
@@ -86,7 +87,14 @@ class Avatar:
             reference = self.encode_portrait(load_portrait(portrait, width, height))
         audio = None
         if voice is not None and config.audio_dim:
-            audio = AudioFeatures(voice, self.encoder, config.fps, config.block_frames, offset=config.audio_offset)
+            audio = AudioFeatures(
+                voice,
+                self.encoder,
+                config.fps,
+                config.block_frames,
+                offset=config.audio_offset,
+                lead=config.lead_frames,
+            )
         elif voice is not None:  # a checkpoint that is deaf: the voice only says how long the video is
             if voice.num_samples is None:
                 raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
@@ -129,21 +137,25 @@ def load_avatar(
     base: str | Path | None = None,
     lora_alpha: float | None = None,
     lora_rank: int | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     attention: str = "sdpa",
 ) -> Avatar:
     """Load an avatar from files, or the one that comes with the project (`embedded`).
 
-    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model. dtype None keeps the file's;
-    the embedded avatar, stored in half precision to be small, then runs in float32, as it was trained.
+    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model; `loras` are (file, strength)
+    on top of the model. dtype None is that of most of the file's parameters, bfloat16 for quantised files; the embedded
+    avatar, stored in half precision to be small, then runs in float32, as it was trained.
     Raises AvatarError for files that are not what they should be or do not belong together.
     """
     checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
         weights, base=base, lora_alpha=lora_alpha, lora_rank=lora_rank
     )  # fmt: skip
-    if weights == EMBEDDED:
-        dtype = dtype or torch.float32
+    for path, strength in loras:
+        checkpoint = with_lora(checkpoint, path, strength)
+    if dtype is None:
+        dtype = torch.float32 if weights == EMBEDDED else checkpoint.dtype
     config = checkpoint.config
     if not config.trained:
         log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
@@ -164,7 +176,7 @@ def load_avatar(
         vae=wan,
         decoder=wan if decoder is None else load_decoder(decoder, config).to(device),
         encoder=load_audio_encoder(config, audio_encoder, device),
-        name=str(weights) if weights == EMBEDDED else Path(weights).name,
+        name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in loras))),
         refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
     )
 

@@ -48,6 +48,7 @@ class StreamRun:
         self.block = 0  # index of the next block
         self.cursor = 0  # position of its first frame
         self.past: list[PastBlock] = []
+        self.highest_position = 0  # of any pass since the last block
         self._was_reset = False  # by `reset`, since the last block
         height, width = stream.latent_size
         self.device = stream.compute_device
@@ -67,13 +68,14 @@ class StreamRun:
     def __next__(self) -> LatentBlock:
         self._expect_open()
         config = self.stream.model.config
-        shown = block_to_frames(self.block, config.block_frames)
+        shown = block_to_frames(self.block, config.block_frames, config.lead_frames)
         if self._over(shown.start) or (self.stream.audio is not None and not self.stream.audio.wait(self.block)):
             raise StopIteration
         if self._over(shown.start):  # a voice that was still being spoken may have ended meanwhile
             raise StopIteration
         total = self.stream.num_frames
 
+        self.highest_position = 0
         started = time.perf_counter()  # waiting for a voice that is still being spoken does not count
         reset = self._make_room() or self._was_reset
         hidden = self._hear()
@@ -89,7 +91,7 @@ class StreamRun:
         stop = shown.stop if total is None else min(shown.stop, total)
         return LatentBlock(
             index=self.block - 1, latents=latents, first_frame=shown.start, last_frame=stop - 1, steps=len(levels),
-            reset=reset, max_position=self.cursor - 1, seconds=time.perf_counter() - started,
+            reset=reset, max_position=self.highest_position, seconds=time.perf_counter() - started,
         )  # fmt: skip
 
     def _expect_open(self) -> None:
@@ -186,14 +188,17 @@ class StreamRun:
 
     def _hear(self) -> Tensor | None:
         """The voice of the next block, [1, K, audio_hidden]; None for checkpoints without audio."""
+        return self._voice_of(self._block_frames())
+
+    def _voice_of(self, frames: range) -> Tensor | None:
+        """The voice of some latent frames, [1, frames, audio_hidden]."""
         config, audio = self.stream.model.config, self.stream.audio
         if not config.audio_dim:
             return None
-        frames = config.block_frames
         if audio is None:
-            features = torch.zeros(frames, 4, config.audio_dim)
+            features = torch.zeros(len(frames), 4, config.audio_dim)
         else:
-            features = audio.latent_features(self.block * frames, frames)
+            features = audio.latent_features(frames.start, len(frames))
         return self.stream.model.encode_audio(features.unsqueeze(0).to(self.device, self.dtype))
 
     def _overlay_motion(self) -> int:
@@ -265,6 +270,7 @@ class StreamRun:
     def _prepare(self, hidden: Tensor | None, frames: Sequence[int], positions: Sequence[int], slot: int):
         """What stays the same over a block's passes, made once; returns run(latents, labels, cache_only=False)."""
         model = self.stream.model
+        self.highest_position = max(self.highest_position, positions[-1])
         height, width = self.stream.latent_size
         rope = model.rope(positions, height, width, self.device)
         context = SelfContext(rope, self.cache, slot, attention=model.attention)

@@ -115,7 +115,7 @@ class AvatarStream:
             raise AvatarError("The prompt's embeddings hold NaN or infinite numbers; encode the prompt again.")
         if self.frames is not None and not is_whole(self.frames, 1, 2**62):
             raise AvatarError(f"The stream is to show {self.frames} video frames; give a whole number, at least 1.")
-        self.psb.check(len(config.levels))
+        self.psb.check(config)
         self.urcr.check(config, self.mci)
 
     def _check_audio(self) -> None:
@@ -136,6 +136,8 @@ class AvatarStream:
                 f"The audio was cut for blocks of {self.audio.block_frames} latent frames, but this checkpoint makes "
                 f"blocks of {config.block_frames}; encode it for this checkpoint."
             )
+        if getattr(self.audio, "lead", 0) != config.lead_frames:
+            raise AvatarError("The audio was cut for another sampler than this checkpoint's; encode it anew.")
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -167,6 +169,7 @@ class AvatarStream:
         return numbers * self.compute_dtype.itemsize
 
     def __iter__(self) -> StreamRun:
+        from .rolling import RollingRun
         from .run import StreamRun
 
-        return StreamRun(self)
+        return (RollingRun if self.model.config.sampler == "rolling" else StreamRun)(self)
