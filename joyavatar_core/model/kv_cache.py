@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .rope import shift_rotated
+from .rope import shift_rotated, shift_table
 
 
 class KVCache:
@@ -70,10 +70,11 @@ class KVCache:
         del self.frames[len(kept) :], self.positions[len(kept) :]
 
     def shift(self, slots: Sequence[int], by: int) -> None:
-        """Move frames in time by rotating their keys."""
+        """Move frames in time by rotating their keys, one layer at a time: little memory beside the cache."""
+        table = shift_table(self.keys.shape[-1], by, self.keys.device)
         for slot in slots:
-            keys = self._tokens(self.keys, slot)
-            keys[:] = shift_rotated(keys, by)
+            for keys in self._tokens(self.keys, slot):
+                keys[:] = shift_rotated(keys, table)
             self.positions[slot] += by
 
     def _tokens(self, tensor: Tensor, slot: int) -> Tensor:

@@ -267,7 +267,7 @@ class StreamRun:
         model = self.stream.model
         height, width = self.stream.latent_size
         rope = model.rope(positions, height, width, self.device)
-        context = SelfContext(rope, self.cache, slot, attention=model.attention)
+        context = SelfContext(rope, self.cache, slot, attention=model.attention, pointwise=model.pointwise)
         audio = model.project_audio(hidden) if hidden is not None else None
         conditions = self._conditions(frames)
 

@@ -162,7 +162,7 @@ class ForcedPass:
 
     def __call__(self, latents: Tensor, labels: Tensor, features: Tensor) -> Tensor:
         model, (height, width) = self.model, latents.shape[-2:]
-        rope = model.rope(self.layout.frames, height, width).to(torch.complex64)  # rotating in float64 is slow
+        rope = model.rope(self.layout.frames, height, width)
         attention = self.layout.attention(height * width // 4)
         text = model.encode_text(self.text.expand(len(latents), -1, -1))
         audio = model.project_audio(model.encode_audio(features))
