@@ -65,6 +65,7 @@ class AttentionLayer(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, operations=nn, **factory) -> None:
         super().__init__()
+        self.packed: tuple[Tensor, Tensor] | None = None  # weight and bias of q, k and v together
         self.num_heads = num_heads
         self.q = operations.Linear(dim, dim, **factory)
         self.k = operations.Linear(dim, dim, **factory)
@@ -72,6 +73,26 @@ class AttentionLayer(nn.Module):
         self.o = operations.Linear(dim, dim, **factory)
         self.norm_q = RMSNorm(dim, **factory)
         self.norm_k = RMSNorm(dim, **factory)
+
+    def pack(self) -> None:
+        """Lay q, k and v behind one another in memory, so that one product makes all three; they stay what they are.
+
+        For weights that are where they are used. Moving or replacing one of them undoes it.
+        """
+        layers = (self.q, self.k, self.v)
+        whole = [torch.cat([getattr(layer, name).data for layer in layers]) for name in ("weight", "bias")]
+        for layer, weight, bias in zip(layers, *(one.chunk(3) for one in whole), strict=True):
+            layer.weight.data, layer.bias.data = weight, bias
+        self.packed = tuple(whole)
+
+    def products(self, x: Tensor) -> tuple[Tensor, ...]:
+        """q, k and v of x [B, T, dim], each [B, T, dim], not yet normed."""
+        packed, layers = self.packed, (self.q, self.k, self.v)
+        if packed is not None and all(
+            layer.weight.data_ptr() == part.data_ptr() for layer, part in zip(layers, packed[0].chunk(3), strict=True)
+        ):
+            return F.linear(x, *packed).chunk(3, dim=-1)
+        return tuple(layer(x) for layer in layers)
 
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # [B, T, heads, head_dim]
@@ -111,13 +132,13 @@ class TransformerBlock(nn.Module):
         step, own = context.pointwise, self.self_attn
 
         h = step.modulate(x, shift1, scale1).flatten(1, 2)
-        k = step.norm_rotate(own.k(h), own.norm_k.weight.to(h), context.rope)
-        v = own.heads(own.v(h))
+        q, k, v = (None, own.k(h), own.v(h)) if keys_only else own.products(h)
+        k, v = step.norm_rotate(k, own.norm_k.weight.to(h), context.rope), own.heads(v)
         if context.cache is not None:
             k, v = context.cache.write(self.index, k, v, context.slot)
         if keys_only:
             return x
-        q = step.norm_rotate(own.q(h), own.norm_q.weight.to(h), context.rope)
+        q = step.norm_rotate(q, own.norm_q.weight.to(h), context.rope)
         h = sdpa(q, k, v, context.mask) if context.mask is not None else context.attention(q, k, v)
         x = step.add_gated(x, own.o(h.flatten(2)).view_as(x), gate1)
         x = x + self.attend_to_text(x, text, context.attention)

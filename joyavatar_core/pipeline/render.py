@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,8 +13,10 @@ from ..sampling.run import StreamRun
 from ..sampling.stream import LatentBlock
 from ..vae import StreamingVAE, TinyDecoder
 from ..vae.cache import VAECache
-from ..video import VideoWriter
 from ..video.portrait import to_uint8
+
+if TYPE_CHECKING:
+    from ..video import VideoWriter
 
 OnBlock = Callable[[LatentBlock, Tensor], None]  # (block, its frames uint8 [N, H, W, 3])
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..audio.clock import block_to_frames
+from ..device import to_device
 from ..errors import AvatarError
 from ..model.kv_cache import KVCache
 from ..model.transformer import SelfContext
@@ -312,9 +313,11 @@ class StreamRun:
 
     def _encode_text(self) -> None:
         config = self.stream.model.config
-        text = self.stream.text if self.stream.text is not None else torch.zeros(1, 0, config.text_dim)
-        used = text.any(dim=2).any(dim=0).nonzero()
-        text = text[:, : int(used[-1]) + 1 if len(used) else 0].to(self.device, self.dtype)
+        text = torch.zeros(1, 0, config.text_dim)
+        if self.stream.text is not None:
+            used = self.stream.text.any(dim=2).any(dim=0).nonzero()
+            text = self.stream.text[:, : int(used[-1]) + 1 if len(used) else 0]
+        text = to_device(text, self.device, self.dtype)
         with torch.no_grad():
             self.text = self.stream.model.encode_text(text, padding=config.text_tokens - text.shape[1])
 
