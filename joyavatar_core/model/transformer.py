@@ -278,4 +278,6 @@ class AvatarTransformer(nn.Module):
             x = block(x, modulation, text, context, keys_only=cache_only and last)
         if cache_only:
             return None
-        return rearrange(self.head(x, embedding, context.pointwise), "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2)
+        return rearrange(
+            self.head(x, embedding, context.pointwise), "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2
+        )

@@ -173,7 +173,7 @@ class StreamingVAE(nn.Module):
         return mu, logvar
 
     def statistic(self, name: str, like: Tensor) -> Tensor:
-        """`mean` or `std` where a tensor is, float32 [16], made once; they are no buffers, so that casting the module to
+        """`mean` or `std` where a tensor is, float32 [16], made once; they are no buffers, so that a module cast to
         bfloat16 does not round them."""
         key = (name, like.device)
         if key not in self._statistics:
