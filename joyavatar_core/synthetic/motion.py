@@ -6,8 +6,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 
-from .drawn.characters import Character
 from .drawn.figure import Moment
+from .speaker import Speaker
 from .viseme_tracks import RATE, Phone
 
 COLUMN = {name: k for k, name in enumerate(Moment._fields)}
@@ -82,15 +82,19 @@ def _moods(rng: np.random.Generator, n: int, temper: float) -> np.ndarray:
 
 
 def moments(
-    rng: np.random.Generator, who: Character, phones: list[Phone], loud: np.ndarray, mouth: np.ndarray, fps: int = 16
-) -> np.ndarray:
-    """Everything that moves, [T, 20] at `fps` (columns of `Moment`), from `loud` [N] and `mouth` [N, 7] at RATE."""
+    rng: np.random.Generator, who: Speaker, phones: list[Phone], loud: np.ndarray, mouth: np.ndarray, fps: int = 16,
+    calm: float = CALM,
+) -> np.ndarray:  # fmt: skip
+    """Everything that moves, [T, 20] at `fps` (columns of `Moment`), from `loud` [N] and `mouth` [N, 7] at RATE.
+
+    `calm` scales the head's movements.
+    """
     n = len(loud)
     out = np.zeros((n, len(Moment._fields)))
     column = {name: out[:, k] for name, k in COLUMN.items()}
     pauses = [p for p in phones if not p.ipa]
     voice = gaussian_filter1d(loud, 0.25 * RATE)
-    energy = CALM * who.liveliness * (0.65 + 0.55 * np.clip(voice * 1.4, 0, 1))
+    energy = calm * who.liveliness * (0.65 + 0.55 * np.clip(voice * 1.4, 0, 1))
 
     peaks, found = find_peaks(
         gaussian_filter1d(loud, 0.06 * RATE), height=0.45, distance=int(0.38 * RATE), prominence=0.06

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import AvatarError
-from .drawn.characters import Character
 from .sentences import LANGUAGES
+from .speaker import Speaker
 from .viseme_tracks import Phone
 
 SAMPLE_RATE = 16000
@@ -45,7 +45,7 @@ class Voice(NamedTuple):
     range: int
 
 
-def sample_voice(rng: np.random.Generator, who: Character, split: str) -> Voice:
+def sample_voice(rng: np.random.Generator, who: Speaker, split: str) -> Voice:
     """A voice that suits the character; held-out voices have speakers that training never hears."""
     held_out = split == "held-out"
     child = who.age == "child"

@@ -24,6 +24,7 @@ from ..pipeline.avatar import (
     load_audio_encoder,
     load_avatar,
 )
+from ..synthetic.clips import PEOPLE
 from ..synthetic.dataset import write_dataset
 from .configs import CONFIGS
 from .loop import FOREVER, LoopSettings, averaged_weights
@@ -49,8 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
 def make_data(options: argparse.Namespace) -> None:
     """Clips for training and, held out, for judging."""
     folder = options.runs / "data"
-    write_dataset(folder, options.held_out, split="held-out", workers=options.threads)
-    write_dataset(folder, options.clips, split="train", workers=options.threads)
+    people = tuple(PEOPLE) if options.people == "both" else (options.people,)
+    for split, count in (("held-out", options.held_out), ("train", options.clips)):
+        write_dataset(
+            folder, count, options.first, split, options.seconds, options.threads, options.size, people
+        )  # fmt: skip
 
 
 def train_hearing(options: argparse.Namespace) -> None:
@@ -220,8 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.__doc__)
         if name == "data":
-            sub.add_argument("--clips", type=int, default=700)
-            sub.add_argument("--held-out", type=int, default=12)
+            sub.add_argument("--people", choices=[*PEOPLE, "both"], default="drawn")
+            sub.add_argument("--size", type=int, default=128, help="of the pictures, in pixels")
+            sub.add_argument("--seconds", type=float, default=7.0, help="of a clip")
+            sub.add_argument("--clips", type=int, default=700, help="of each kind of people")
+            sub.add_argument("--held-out", type=int, default=12, help="clips of people that training does not see")
+            sub.add_argument("--first", type=int, default=0, help="seed of the first clip")
             sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of data, checkpoints and logs")
             sub.add_argument("--threads", type=int, default=2)
             continue

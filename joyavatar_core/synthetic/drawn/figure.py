@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import skia
 
+from ..labels import Box, FaceLabels
 from .backdrop import SIDE, draw_backdrop, draw_body, draw_neck
 from .characters import Character
 from .drawing import NECK, Turn, curve, fill, radial, stroke
@@ -21,6 +22,7 @@ from .palette import Colour, darker, deeper, lighter
 HEAD_X, HEAD_Y = 64.0, 62.0  # the head's centre at rest, in 1/128 of the side
 JAW = 0.4  # how far the chin follows the lower lip
 BOX = (19.0, 14.0)  # half size of the mouth region
+EYE = (6.5, 8.6, 4.8)  # of an open eye: half its width, above and below its middle
 BACK_DEPTH, TUFT_DEPTH = -9.0, -4.0
 
 
@@ -53,14 +55,6 @@ class Moment(NamedTuple):
         return MouthShape(*self[-len(MouthShape._fields) :])
 
 
-class MouthTrace(NamedTuple):
-    """The mouth as drawn, in pixels: opening between the lips, width, and the region (left, top, right, bottom)."""
-
-    opening: float
-    width: float
-    box: tuple[float, float, float, float]
-
-
 class Portrait:
     """Draws one character. Build once a character; `draw` may then be called for any moments in any order."""
 
@@ -77,8 +71,8 @@ class Portrait:
         self._body = recorder.finishRecordingAsPicture()
         self._hair = hair_shape(character)
 
-    def draw(self, moment: Moment) -> tuple[np.ndarray, MouthTrace]:
-        """The picture, uint8 [size, size, 3], and its mouth."""
+    def draw(self, moment: Moment) -> tuple[np.ndarray, FaceLabels]:
+        """The picture, uint8 [size, size, 3], and its labels."""
         who, canvas = self.character, self._surface.getCanvas()
         self._pixels[:] = self._backdrop
         turn = Turn.of(moment.yaw, moment.pitch)
@@ -109,7 +103,7 @@ class Portrait:
         canvas.drawPicture(self._body)
         canvas.restore()
 
-    def _draw_head(self, turn: Turn, moment: Moment, head: skia.Matrix) -> MouthTrace:
+    def _draw_head(self, turn: Turn, moment: Moment, head: skia.Matrix) -> FaceLabels:
         who, canvas, hair = self.character, self._surface.getCanvas(), self._hair
         jaw_drop = JAW * MAX_GAP * max(moment.open, 0.0)
         self._draw_hair_layer(turn, hair.over, TUFT_DEPTH, hair.cloth or who.hair, 0.15)
@@ -137,7 +131,7 @@ class Portrait:
             draw_glasses(canvas, turn, who)
         return trace
 
-    def _draw_mouth(self, turn: Turn, moment: Moment, head: skia.Matrix) -> MouthTrace:
+    def _draw_mouth(self, turn: Turn, moment: Moment, head: skia.Matrix) -> FaceLabels:
         canvas = self._surface.getCanvas()
         local = turn.tangent(0, MOUTH_Y, lift=1.5)
         canvas.save()
@@ -149,7 +143,21 @@ class Portrait:
         centre = whole.mapXY(0, 2)
         tall, wide = whole.mapVector(0, g.gap), whole.mapVector(2 * g.half_width, 0)
         x, y, (rx, ry) = centre.x() * unit, centre.y() * unit, (self.character.zoom * unit * b for b in BOX)
-        return MouthTrace(tall.length() * unit, wide.length() * unit, (x - rx, y - ry, x + rx, y + ry))
+        who, lid = self.character, max(moment.lid, 0.0)
+        eyes = (
+            skia.Matrix.Concat(head, turn.tangent(side * who.eye_gap, who.eye_y)).mapRect(_eye(who.eye_size))
+            for side in (-1, 1)
+        )
+        left, right = (self._box(eye) for eye in eyes)
+        face = self._box(head.mapRect(face_outline(turn, who, JAW * MAX_GAP * max(moment.open, 0.0)).getBounds()))
+        return FaceLabels(
+            tall.length() * unit, wide.length() * unit, (x - rx, y - ry, x + rx, y + ry), (left, right), (lid, lid),
+            face, (moment.yaw, moment.pitch, moment.roll),
+        )  # fmt: skip
+
+    def _box(self, rectangle: skia.Rect) -> Box:
+        unit = self.size / SIDE
+        return tuple(side * unit for side in (rectangle.left(), rectangle.top(), rectangle.right(), rectangle.bottom()))
 
     def _shade_under_hair(self, front: list[skia.Path], outline: skia.Path) -> None:
         canvas = self._surface.getCanvas()
@@ -183,8 +191,6 @@ class Portrait:
             canvas.restore()
 
 
-def render(character: Character, tracks: np.ndarray, size: int = 128) -> Iterator[tuple[np.ndarray, MouthTrace]]:
-    """Frames one at a time, for films of any length; `tracks` is [T, 20], its columns those of `Moment`."""
-    portrait = Portrait(character, size)
-    for row in tracks:
-        yield portrait.draw(Moment(*map(float, row)))
+def _eye(size: float) -> skia.Rect:
+    wide, up, down = (side * size for side in EYE)
+    return skia.Rect.MakeLTRB(-wide, -up, wide, down)
