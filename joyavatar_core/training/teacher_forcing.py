@@ -33,7 +33,8 @@ class ForcingRecipe:
     mouth_weight, eyes_weight: of an error there, where 1 is that of any other place.
     close: of every 4 steps, those that show only `close_cells` x `close_cells` latent cells, from brows to chin, and as
     many more samples as that makes room for: most of a picture is neither lips nor eyes.
-    own: of every 3 steps, those whose past is the model's own work, by one of `performers` streams in each process.
+    own: of every 3 steps, those whose past is the model's own work, by one of `performers` streams in each process;
+    one of them makes a block in every `advance_every`-th step.
     guidance: how many times as much the voice is to do as it does in the data; 1 learns the data.
     """
 
@@ -56,6 +57,7 @@ class ForcingRecipe:
     close_cells: int = 8
     own: int = 2
     performers: int = 16
+    advance_every: int = 1
     guidance: float = 1.0
 
     def layout(self, copies: int) -> Layout:
@@ -99,8 +101,8 @@ def train_forcing(
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
         cells, room = recipe.shown(step, *clips.latents.shape[-2:])
-        if recipe.own:
-            performances.advance(step, draw, trainer.share.world)
+        if recipe.own and step % recipe.advance_every == 0:
+            performances.advance(step // recipe.advance_every, draw, trainer.share.world)
         own = performances if (step + 1) % 3 < recipe.own else None
         batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells, own)
         passes[copies].prepare(*batch.latents.shape[-2:])
