@@ -108,7 +108,7 @@ class FeatureVoice:
         self.feature_dim, self.num_video_frames = config.audio_dim, 10**6
         self.rows = torch.randn(64, 4, self.feature_dim, generator=torch.Generator().manual_seed(3))
 
-    def wait(self, block: int) -> bool:
+    def wait(self, block: int, timeout: float | None = None) -> bool:
         return True
 
     def latent_features(self, first: int, count: int) -> Tensor:

@@ -152,7 +152,7 @@ def speak(args: argparse.Namespace) -> None:
                 metadata=metadata,
             ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
                 observe.heal = run if args.heal else None
-                talk(run, avatar.decoder, writer, voice, on_block)
+                talk(run, avatar.decoder, writer, voice, on_block, overlap=not args.heal)
     seconds = time.perf_counter() - started
     save_report(args, job)
     stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"
