@@ -326,7 +326,30 @@ class Bench:
                 note = f"first frame {first:.2f} s, peak {peak:.1f} GiB" + ("" if VideoWriter else f", {NO_VIDEO}")
                 self.report(f"talk: {label}", rate, "frames/s", note)
 
-    def speed(self, chosen: Preset, decoder: nn.Module, size: tuple[int, int]) -> tuple[float, float, float]:
+    def talk_tuned(self) -> None:
+        """The same with one thing changed, and with everything on."""
+        chosen, decoder = self.settings("checkpoint")
+        ways = {
+            "one stage after the other": (contextlib.nullcontext(), {"overlap": False}),
+            "keys in fp8": (contextlib.nullcontext(), {"kv_dtype": torch.float8_e4m3fn}),
+        }
+        if self.cuda:
+            ways["graphs"] = (contextlib.nullcontext(), {"graphs": True})
+            ways["packed, compiled, graphs"] = (self.everything(), {"graphs": True})
+        for name, (change, fields) in ways.items():
+            with self.trying(f"talk: checkpoint, {name}"), change:
+                rate, first, peak = self.speed(chosen, decoder, self.size, **fields)
+                note = f"first frame {first:.2f} s, peak {peak:.1f} GiB"
+                self.report(f"talk: checkpoint, {name}", rate, "frames/s", note)
+        with self.trying("talk: realtime, everything"), self.everything() if self.cuda else contextlib.nullcontext():
+            rate, first, peak = self.speed(*self.settings("realtime"), self.size, graphs=self.cuda)
+            self.report(
+                "talk: realtime, everything", rate, "frames/s", f"first frame {first:.2f} s, peak {peak:.1f} GiB"
+            )
+
+    def speed(
+        self, chosen: Preset, decoder: nn.Module, size: tuple[int, int], overlap: bool = True, **fields: object
+    ) -> tuple[float, float, float]:
         """(frames/s behind the first blocks, seconds to the first frame, peak GiB) of a talk at a size."""
         warm, blocks = (2, 2) if self.args.tiny else (8, 16)
         if self.cuda:
@@ -336,10 +359,9 @@ class Bench:
             if VideoWriter is not None:
                 writer = stack.enter_context(VideoWriter(Path(folder) / "talk.mp4", *size, self.config.fps))
             began, first, frames, counted = time.perf_counter(), 0.0, 0, 0.0
-            run = iter(self.stream(chosen, size))
-            with contextlib.closing(frames_of(run, decoder)) as made:
+            run = iter(self.stream(chosen, size, **fields))
+            with contextlib.closing(run), contextlib.closing(frames_of(run, decoder, overlap=overlap)) as made:
                 for block, pictures in made:
-                    pictures = pictures.cpu()
                     first = first or time.perf_counter() - began
                     if block.index == warm:
                         counted = time.perf_counter()
@@ -457,7 +479,7 @@ class Bench:
 
         for name in ("checkpoint", "joyavatar"):
             chosen, decoder = self.settings(name)
-            made = frames_of(iter(self.stream(chosen)), decoder)
+            made = frames_of(iter(self.stream(chosen)), decoder, overlap=False)
             for _ in range(7):
                 next(made)
             with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
@@ -581,7 +603,9 @@ def main(arguments: list[str] | None = None) -> int:
     run("stages", bench.stages)
     run("kernels", bench.kernels)
     run("autoencoder", bench.autoencoder)
-    run("optimisations", bench.optimisations)  # behind what is known to run: a fault on the device ends the process
+    # Behind what is known to run: a fault on the device ends all that follows.
+    run("optimisations", bench.optimisations)
+    run("talk, tuned", bench.talk_tuned)
     run("fp8 products", bench.fp8)
     run("peer", bench.peer)
     print(

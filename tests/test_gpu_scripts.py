@@ -39,7 +39,7 @@ def test_the_benchmark_runs_whole_and_leaves_its_table(tmp_path, lacking):
     failed = [row for row in rows if "Error" in str(row[2]) or row[1] == "failed"]
     assert not failed
     speeds = {row[1]: row[2] for row in rows if row[3] == "frames/s"}
-    assert len(speeds) == 3 and all(speed > 0 for speed in speeds.values())
+    assert len(speeds) == 6 and all(speed > 0 for speed in speeds.values())
     errors = {row[1]: row[2] for row in rows if row[3] == "relative"}
     assert all(error < (0.05 if "bfloat16" in what else 1e-4) for what, error in errors.items())
     assert (tmp_path / "gpu.md").read_text().count("\n") == len(rows) + 2

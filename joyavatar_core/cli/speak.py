@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
+
 
 def choose_device(name: str) -> torch.device:
     """'auto' is the first GPU there is. Raises AvatarError for a device this machine does not have."""
@@ -82,11 +84,13 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
         if path and not Path(path).resolve().parent.is_dir():  # known before the work, not after it
             raise AvatarError(f"The {name} {path} cannot be written: there is no such folder; choose another place.")
     device = choose_device(args.device)
-    dtype = DTYPES[args.dtype] or (torch.float32 if device.type == "cpu" else None)
+    usual = {"cpu": torch.float32, "cuda": torch.bfloat16}
+    dtype = DTYPES[args.dtype] or usual.get(device.type)
     voice = open_voice(args.audio, args.audio_rate, args.audio_channels, args.audio_format)
     avatar = load_avatar(
         args.weights, args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
         lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, device=device, dtype=dtype, attention=args.attention,
+        compiled=args.compile,
     )  # fmt: skip
     config = avatar.config
     settings = chosen_settings(args, config)
@@ -96,8 +100,10 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     text = load_prompt(args.prompt_embeds, config) if args.prompt_embeds else None
     frames = frame_limit(args.seconds, config.fps)
     stream = avatar.stream(
-        args.portrait, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames
-    )
+        args.portrait, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames,
+        kv_dtype=KV_DTYPES[args.kv_dtype], graphs=args.cuda_graphs,
+    )  # fmt: skip
+    avatar.check_memory(stream)
     facts = {"preset": args.preset, "seed": args.seed, "width": width, "height": height, **asdict(settings)}
     report = RunReport(config.fps, avatar.name, config.trained, facts)
     metadata = {"title": title, "joyavatar": {"weights": avatar.name, **facts}}

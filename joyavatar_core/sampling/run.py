@@ -18,10 +18,12 @@ from torch import Tensor
 from ..audio.clock import block_to_frames
 from ..device import to_device
 from ..errors import AvatarError
+from ..model.graphs import GraphedPasses
 from ..model.kv_cache import KVCache
 from ..model.transformer import SelfContext
 from .flow import Level, add_noise, predict_x0
 from .noise import CONTEXT, INITIAL, INJECT, RENOISE, NoiseSource
+from .noise_ahead import NoiseAhead
 from .psb import levels_for
 from .run_state import check_state, environment_of, recipe_of
 from .stream import AvatarStream, LatentBlock
@@ -60,7 +62,7 @@ class StreamRun:
         height, width = stream.latent_size
         self.device = stream.compute_device
         self.dtype = stream.compute_dtype
-        self.noise = stream.noise or NoiseSource(stream.seed, stream.mci.carried)
+        self.noise = stream.noise or self._new_noise(stream)
         self.cache: KVCache | None = self._new_cache()
         self.reference = None
         if stream.reference is not None:
@@ -143,7 +145,7 @@ class StreamRun:
             )
         self.stream = updated
         if "mci" in changes and updated.noise is None:
-            self.noise = NoiseSource(updated.seed, updated.mci.carried)
+            self.noise = self._new_noise(updated)
         if "text" in changes:
             self._encode_text()
 
@@ -169,8 +171,14 @@ class StreamRun:
 
     def close(self) -> None:
         """Free the cache; the run is over."""
-        self.cache = None
+        self.cache = self._graphs = None
         self.past = []
+        if isinstance(self.noise, NoiseAhead):
+            self.noise.close()
+
+    def _new_noise(self, stream: AvatarStream) -> NoiseSource | NoiseAhead:
+        source = NoiseSource(stream.seed, stream.mci.carried)
+        return NoiseAhead(source) if self.device.type == "cuda" else source
 
     @property
     def blocks_kept(self) -> int:
@@ -294,7 +302,7 @@ class StreamRun:
         height, width = self.stream.latent_size
         rope = self._table(("rope", *positions), lambda: model.rope(positions, height, width, self.device))
         context = SelfContext(rope, self.cache, slot, attention=model.attention, pointwise=model.pointwise)
-        audio = model.project_audio(hidden) if hidden is not None else None
+        audio = model.project_audio(hidden) if hidden is not None and self._graphs is None else None
         conditions = self._conditions(frames)
 
         def run(latents: Tensor, labels: Sequence[float], cache_only: bool = False) -> Tensor | None:
@@ -304,6 +312,8 @@ class StreamRun:
             timesteps = self._table(
                 ("labels", *labels), lambda: to_device(torch.tensor([labels], dtype=torch.float32), self.device)
             )
+            if self._graphs is not None:
+                return self._graphs(latents, timesteps, hidden, rope, slot, cache_only)
             return model(latents, timesteps, self.text, audio, context, cache_only)
 
         return run
@@ -360,6 +370,8 @@ class StreamRun:
         text = to_device(text, self.device, self.dtype)
         with torch.no_grad():
             self.text = self.stream.model.encode_text(text, padding=config.text_tokens - text.shape[1])
+        graphs = self.stream.graphs and self.device.type == "cuda"
+        self._graphs = GraphedPasses(self.stream.model, self.cache, self.text) if graphs else None
 
     def _new_cache(self) -> KVCache:
         stream, config = self.stream, self.stream.model.config
@@ -367,7 +379,7 @@ class StreamRun:
         return KVCache(
             layers=config.num_layers, batch=1, slots=stream.urcr.capacity(config) + stream.mci.injected,
             tokens=(height // 2) * (width // 2), heads=config.num_heads, head_dim=config.head_dim,
-            dtype=self.dtype, device=self.device,
+            dtype=stream.kv_dtype or self.dtype, device=self.device,
         )  # fmt: skip
 
     # --- resuming --------------------------------------------------------------------------------------------------

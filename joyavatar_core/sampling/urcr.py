@@ -91,9 +91,10 @@ class UrcrSettings:
 
     def capacity(self, config: AvatarConfig) -> int:
         """Most latent frames remembered or being denoised at once."""
-        if self.mode == "off" and self.window is not None:
-            return self.window
-        return config.trained_positions
+        if self.mode == "off":
+            return config.trained_positions if self.window is None else self.window
+        # Blocks, sinks and recent frames are whole blocks: what does not fill one is never reached.
+        return config.trained_positions // config.block_frames * config.block_frames
 
     def oldest_to_drop(self, frames: Sequence[int], config: AvatarConfig) -> list[int]:
         """`off`: slots of the frames that leave the window so that the next block fits; the sinks stay."""
