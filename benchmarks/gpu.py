@@ -5,7 +5,8 @@
 
 Needs no files and no network: transformer, autoencoder and tiny decoder get seeded random weights on the device. Every
 section stands alone: one that fails says why and the next one runs. DIR gets gpu.md, the table, and gpu.json, both
-written anew after every section. --peer PATH names a checkout of LiveTalk, whose own loop is then timed too.
+written anew after every section. --peer PATH names a checkout of LiveTalk, whose own loop is then timed through a file
+livetalk_peer.py beside this one, which you write: measure(path, config, size, device) gives (what, value, unit) rows.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ import torch
 
 from joyavatar_core.pipeline.overlap import ahead
 from joyavatar_core.pipeline.render import frames_of
+from joyavatar_core.sampling.noise import CONTEXT, INITIAL, RENOISE, NoiseSource
+from joyavatar_core.sampling.noise_ahead import NoiseAhead
 from joyavatar_core.vae import stand_in_vae
 
 SECONDS = 30.0  # more than any of this takes: only a deadlock waits so long
@@ -127,3 +129,13 @@ def test_a_waiting_voice_does_not_hold_up_the_end(make_stream):
     assert [next(made)[0].index for _ in range(2)] == [0, 1]
     made.close()
     assert not [thread for thread in threading.enumerate() if thread.name in ("sampling", "decoding")]
+
+
+def test_noise_drawn_ahead_is_the_same_noise():
+    shape, source = (1, 16, 3, 4, 4), NoiseSource(5, carry=1.0)
+    noise = NoiseAhead(source, pin=False)
+    for block in (0, 1, 2, 7, 8):  # blocks may be left out, as after a resume
+        for role, step in ((INITIAL, 0), (RENOISE, 1), (RENOISE, 2)):
+            assert torch.equal(noise.draw(role, block, step, shape), source.draw(role, block, step, shape))
+    assert torch.equal(noise.draw(CONTEXT, 3, 0, shape), source.draw(CONTEXT, 3, 0, shape))  # an earlier block again
+    noise.close()
