@@ -123,9 +123,12 @@ class AudioFeatures:
             return self.source.available >= self.samples_needed(block)
         return self._shown(block).start < total
 
-    def wait(self, block: int) -> bool:
-        """Block until block `block` can be computed; False once the audio has ended before its first video frame."""
-        self.source.wait(self.samples_needed(block))
+    def wait(self, block: int, timeout: float | None = None) -> bool:
+        """Wait until block `block` can be computed; False once the audio has ended before its first video frame.
+
+        timeout: seconds after which it is False too, where the audio is still growing.
+        """
+        self.source.wait(self.samples_needed(block), timeout)
         return self.ready(block)
 
     def latent_features(self, first_latent: int, count: int) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..errors import AvatarError
+from ..sampling.memory import memory_needed
 from .adapter_names import other_kind
 from .checkpoint import Checkpoint, recognise
 from .families import KNOWN
@@ -106,7 +107,24 @@ def describe_transformer(checkpoint: Checkpoint) -> dict[str, object]:
         "levels": [list(level) for level in config.levels],
         "preset": dict(config.preset),
         "trained": config.trained,
+        **device_memory(checkpoint),
     }
+
+
+def device_memory(checkpoint: Checkpoint) -> dict[str, str]:
+    """What a stream takes on a GPU at some sizes, in GiB: as it is, and at its smallest."""
+    own = (checkpoint.config.width, checkpoint.config.height)
+    sizes = [own, (832, 480)] if own == (512, 512) else [own]
+    small = {"kv_dtype": torch.float8_e4m3fn, "decoder": "tiny", "latents": 1}
+    found = {}
+    for size in sizes:
+        usual, least = (
+            memory_needed(checkpoint.config, checkpoint.parameters, size, **more).total / 2**30 for more in ({}, small)
+        )
+        found[f"memory_{size[0]}x{size[1]}"] = (
+            f"{usual:.1f} GiB on a GPU in bfloat16; {least:.1f} with fp8 keys and a tiny decoder"
+        )
+    return found
 
 
 def describe_lora(path: Path, file: TensorFile) -> dict[str, object]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import _thread
 import argparse
 import logging
-import os
 import math
+import os
 import re
 import signal
 import sys
@@ -21,7 +21,7 @@ from ..model.attention import BACKENDS
 from ..paths import printable
 from ..sampling.presets import PRESETS
 from .live import add_live_flags, live
-from .speak import DTYPES, speak
+from .speak import DTYPES, KV_DTYPES, speak
 
 MAX_SEED = 2**64 - 1
 
@@ -113,7 +113,14 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     models.add_argument("--lora-rank", type=int, help="its rank, likewise")
     machine = command.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
-    machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: the file's, float32 on a CPU")
+    machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: bfloat16 on CUDA, float32 on a CPU")
+    machine.add_argument(
+        "--kv-dtype", choices=KV_DTYPES, default="auto", help="of remembered keys and values; fp8: half the memory"
+    )
+    machine.add_argument(
+        "--compile", action="store_true", help="fuse small steps with torch.compile: slower start, faster blocks"
+    )
+    machine.add_argument("--cuda-graphs", action="store_true", help="launch each pass as one CUDA graph")
     machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
 
 

@@ -98,9 +98,9 @@ class RollingRun(StreamRun):
 
     def _exists(self, block: int) -> bool:
         """Whether the stream has this block; waits for a voice that is still being spoken."""
-        config, audio = self.stream.model.config, self.stream.audio
+        config = self.stream.model.config
         start = block_to_frames(block, config.block_frames, config.lead_frames).start
-        return not self._over(start) and (audio is None or audio.wait(block)) and not self._over(start)
+        return not self._over(start) and self._wait_for_voice(block) and not self._over(start)
 
     def _lower(self, window: Sequence[InFlight], levels: Sequence[Level]) -> list[InFlight]:
         """One pass: all blocks of the window one level down."""

@@ -117,9 +117,10 @@ class UrcrSettings:
         """Most latent frames remembered or being denoised at once."""
         if config.sampler == "rolling":
             return self.sinks + self.recent + config.window_frames
-        if self.mode == "off" and self.window is not None:
-            return self.window
-        return config.trained_positions
+        if self.mode == "off":
+            return config.trained_positions if self.window is None else self.window
+        # Blocks, sinks and recent frames are whole blocks: what does not fill one is never reached.
+        return config.trained_positions // config.block_frames * config.block_frames
 
     def oldest_to_drop(self, frames: Sequence[int], config: AvatarConfig) -> list[int]:
         """`off`: slots of the frames that leave the window so that the next block fits; the sinks stay."""
