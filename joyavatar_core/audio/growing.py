@@ -13,7 +13,7 @@ import torch
 
 from ..errors import AvatarError
 from .channels import Layout, default_layout, heard_channels
-from .rolling import RollingBuffer
+from .sample_buffer import RollingBuffer
 from .source import AudioSource, check_finite, to_float
 
 SLICE_SECONDS = 1.0
