@@ -352,7 +352,7 @@ def _clips(options: argparse.Namespace) -> list[Path]:
 
 
 def _vae_weights(path: Path) -> dict[str, torch.Tensor]:
-    from ..vae.loading import wan_state_dict
+    from ..vae.state_dicts import wan_state_dict
 
     return wan_state_dict({name: tensor.copy(torch.float32) for name, tensor in read_file(path).tensors.items()})
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..device import to_device
 from ..sampling.flow import shifted_sigma
-from .latents import LatentClips, eyes_above
+from ..synthetic.regions import eyes_above
+from .latents import LatentClips
 from .layout import COPY, PAST, TARGET, Layout
 from .losses import box_weight
 

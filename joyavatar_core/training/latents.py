@@ -17,12 +17,12 @@ from ..errors import AvatarError
 from ..recording.fingerprint import module_fingerprint, tensors_fingerprint
 from ..synthetic.clips import LATENT_FRAMES, Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
+from ..synthetic.regions import eyes_above
 from ..vae import StreamingVAE
 from ..vae.wan import PIXELS_PER_LATENT
 from .parallel import Share
 
 ENCODING = ("encoder.", "conv1.")  # the part of a VAE that latents depend on
-EYES_RISE, EYES_SIZE = 1.8, (1.3, 0.8)  # above the mouth's middle and against its region, in units of half that
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,6 @@ class LatentClips:
         eyes, mouth = eyes_above(self.boxes).mean(1), self.boxes.mean(1)
         middle = torch.stack([(mouth[:, 0] + mouth[:, 2]) / 2, (eyes[:, 1] + mouth[:, 3]) / 2], dim=1)
         return [(x, y) for x, y in middle.tolist()]
-
-
-def eyes_above(mouth: Tensor) -> Tensor:
-    """The region of eyes, brows and glasses, from the mouth's: drawn faces have both at one place.
-
-    Both are [..., 4]: left, top, right, bottom, in the unit of what is given (pixels or latent cells).
-    """
-    (x, y), half = (mouth[..., :2] + mouth[..., 2:]).div(2).unbind(-1), (mouth[..., 2:] - mouth[..., :2]) / 2
-    middle = torch.stack([x, y - EYES_RISE * half[..., 1]], dim=-1)
-    half = half * torch.stack([torch.full_like(x, size) for size in EYES_SIZE], dim=-1)
-    return torch.cat([middle - half, middle + half], dim=-1)
 
 
 def latent_clips(

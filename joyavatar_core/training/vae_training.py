@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -197,16 +196,3 @@ def save_vae(vae: StreamingVAE, path: Path, dtype: torch.dtype = torch.float16) 
     partial = path.with_suffix(f".{os.getpid()}.partial")
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in vae.state_dict().items()}, partial)
     partial.replace(path)
-
-
-@torch.no_grad()
-def round_trip(vae: StreamingVAE, frames: Tensor) -> Tensor:
-    """[T, H, W, 3] uint8 -> the same through the VAE, block by block as in streaming."""
-    video = frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    decoded = vae.decode(vae.encode(video))[0].permute(1, 2, 3, 0)
-    return ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def psnr(video: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio of uint8 pictures, in dB."""
-    return 20 * math.log10(255) - 10 * math.log10((video.float() - target.float()).square().mean().item() + 1e-9)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import AvatarError
 from .cache import VAECache
 from .conv import arrange_memory, picture_conv, pointwise_conv
-from .loading import LATENT_CHANNELS, TINY_MARK, load_strict, make_contiguous, strip_prefix
+from .state_dicts import LATENT_CHANNELS, TINY_MARK, load_strict, make_contiguous, strip_prefix
 from .wan import check_latents, latents_at_once
 
 GROWTH = (1, 2, 2)  # frames out per frame in, at each doubling of the picture

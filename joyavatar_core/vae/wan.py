@@ -14,7 +14,7 @@ from ..errors import AvatarError
 from .cache import VAECache
 from .conv import arrange_memory, causal_conv, name_slots, streamed_conv
 from .layers import AttentionBlock, Downsample, Head, ResidualBlock, Upsample, run_blocks
-from .loading import LATENT_CHANNELS, load_strict, make_contiguous, wan_state_dict
+from .state_dicts import LATENT_CHANNELS, load_strict, make_contiguous, wan_state_dict
 
 MULTIPLIERS = (1, 2, 4, 4)  # channels of each resolution, in units of the base width
 TEMPORAL = (False, True, True)  # which of the three halvings of the picture also halve the frames
