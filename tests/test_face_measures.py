@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from joyavatar_core.evaluation import face_measures as measures
-from joyavatar_core.evaluation.landmarks import POINTS, RIGID
+from joyavatar_core.evaluation.face_mesh import POINTS, RIGID
 from joyavatar_core.evaluation.talking_judge import follow, mouth_signals
 
 EYE, MOUTH = 100.0, 82.0  # pixels: between the outer corners of the eyes, from there to the mouth

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .landmarks import EYES, RIGID
+from .face_mesh import EYES, RIGID
 from .mouth_pixels import mouth_opening_from_pixels
 
 INNER_LIPS = ((13, 14), (82, 87), (312, 317))  # upper and lower, at the middle and to either side

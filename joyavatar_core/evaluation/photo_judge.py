@@ -14,7 +14,7 @@ from ..framing.crop import Box
 from ..pipeline.avatar import Avatar
 from ..pipeline.render import frames_of
 from ..sampling.presets import Preset
-from .landmarks import FaceMesh
+from .face_mesh import FaceMesh
 from .sheet import contact_sheet
 from .talking_judge import TalkingJudge, heard_jaw
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from . import face_measures as measures
-from .landmarks import FaceMesh
+from .face_mesh import FaceMesh
 
 WINDOW_SECONDS = 10
 MAX_LAG = 6  # frames

@@ -26,6 +26,7 @@ SIZES = (16.0, 64.0)  # pixels: faces that the network answers for
 LONG_SIDES = (32, 48, 72, 108, 162, 243, 364)  # pixels: the sizes that a picture is looked at in
 THRESHOLD = 0.35  # least score of a face
 SUSPECTED = 0.2  # and at one size
+SURE = 0.6  # least score of a face beside another, as a share of the surest's
 OVERLAP = 0.5  # of two finds whose centres are nearer than this share of the larger one's size, the better counts
 MAPS = 5  # score, centre x and y, size, roll
 WIDTHS = 12, 24, 48  # channels at a half, a quarter and an eighth of the picture's size
@@ -79,7 +80,9 @@ class FaceLocator(nn.Module):
 
         A face shows at two or three of the sizes that the picture is looked at in; what shows at one alone is doubtful.
         """
-        return sorted(agreed([self._at(picture, side) for side in LONG_SIDES]), key=lambda face: -face.size)
+        faces = agreed([self._at(picture, side) for side in LONG_SIDES])
+        surest = max((face.score for face in faces), default=0.0)
+        return sorted((face for face in faces if face.score >= SURE * surest), key=lambda face: -face.size)
 
     def _at(self, picture: Image.Image, long_side: int) -> list[Face]:
         scale = long_side / max(picture.size)

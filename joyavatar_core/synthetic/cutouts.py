@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .clips import make_person
+from .clips import person
 from .drawn.characters import Character, generator
 from .drawn.figure import Moment, Portrait
 from .labels import FaceLabels
@@ -29,8 +29,8 @@ class Cutout(NamedTuple):
 def cutouts(seed: int, split: str, people: str, count: int, size: int = 192) -> Iterator[Cutout]:
     """One person in `count` moods and turns. Raises AvatarError where people cannot be rendered."""
     rng = generator(seed, split, STREAM)
-    person = make_person(seed, split, people)
-    figure = _drawn(person, size) if isinstance(person, Character) else _rendered(person, size, rng)
+    who = person(seed, split, people)
+    figure = _drawn(who, size) if isinstance(who, Character) else _rendered(who, size, rng)
     for _ in range(count):
         moment = _moment(rng)
         figure.set_backdrop((0, 0, 0))

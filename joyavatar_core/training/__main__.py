@@ -326,6 +326,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--learning-rate", type=float)
             sub.add_argument("--batch", type=int)
             sub.add_argument("--seed", type=int, default=0)
+        if name in ("vae", "latents", "forcing", "distill"):
+            sub.add_argument("--device", default="cpu", help="cuda: work on a GPU")
         if name in ("vae", "forcing", "distill", "refiner"):
             sub.add_argument("--fine-tune", type=Path, help="start from these weights")
         if name == "locator":
@@ -381,7 +383,8 @@ def _settings(options: argparse.Namespace, run: str, learning_rate: float, **oth
     origin = ", ".join(f"{part} {value}" for part in parts if (value := getattr(options, part, None)))
     return LoopSettings(
         options.runs / run, options.steps, options.minutes, options.learning_rate or learning_rate,
-        seed=options.seed, resume=options.resume, origin=origin, **others,
+        seed=options.seed, resume=options.resume, origin=origin,
+        device=getattr(options, "device", "cpu"), **others,
     )  # fmt: skip
 
 
@@ -393,7 +396,7 @@ def _clips(options: argparse.Namespace) -> list[Path]:
 
 
 def _vae_weights(path: Path) -> dict[str, torch.Tensor]:
-    from ..vae.loading import wan_state_dict
+    from ..vae.state_dicts import wan_state_dict
 
     return wan_state_dict({name: tensor.copy(torch.float32) for name, tensor in read_file(path).tensors.items()})
 
@@ -422,7 +425,7 @@ def _latents(options: argparse.Namespace):
     from .latents import latent_clips
 
     encoder = _hearing(options)
-    return latent_clips(_clips(options), _vae(options), options.runs, encoder)
+    return latent_clips(_clips(options), _vae(options).to(options.device), options.runs, encoder)
 
 
 def _hearing(options: argparse.Namespace) -> FeatureEncoder | None:

@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from ..drawn.figure import Moment
 from ..labels import FaceLabels
+from ..moment import Moment
 from .bundle import load_bundle
 from .expression import face_units, head_pose
 from .person import Person
