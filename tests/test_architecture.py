@@ -23,18 +23,19 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "vae": set(),
     "video": {"audio"},
     "sampling": {"audio", "model"},
+    "framing": {"video"},
     "refiner": {"sampling"},
-    "pipeline": {"audio", "checkpoints", "model", "refiner", "sampling", "vae", "video"},
+    "pipeline": {"audio", "checkpoints", "framing", "model", "refiner", "sampling", "vae", "video"},
     "recording": {"audio", "checkpoints", "pipeline", "refiner", "sampling", "vae", "video"},
     "monitoring": {"audio", "recording", "sampling"},
-    "evaluation": {"audio", "pipeline", "recording", "refiner", "sampling", "synthetic", "vae", "video"},
+    "evaluation": {"audio", "framing", "pipeline", "recording", "refiner", "sampling", "synthetic", "vae", "video"},
     "training": {
-        "audio", "checkpoints", "evaluation", "model", "pipeline", "recording", "refiner", "sampling", "synthetic",
-        "vae", "video",
+        "audio", "checkpoints", "evaluation", "framing", "model", "pipeline", "recording", "refiner", "sampling",
+        "synthetic", "vae", "video",
     },
     "cli": {
-        "audio", "checkpoints", "model", "monitoring", "pipeline", "recording", "refiner", "sampling", "serving",
-        "video",
+        "audio", "checkpoints", "framing", "model", "monitoring", "pipeline", "recording", "refiner", "sampling",
+        "serving", "video",
     },
 }  # fmt: skip
 

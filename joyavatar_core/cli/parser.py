@@ -70,6 +70,11 @@ def parser() -> argparse.ArgumentParser:
 def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     """What every command that makes a video takes: portrait, voice, mechanisms, models, machine, report."""
     command.add_argument("--portrait", required=True, help="a picture of any size")
+    command.add_argument(
+        "--crop", type=crop_flag, default="face",
+        help="what of the portrait is shown: face (as the avatar was trained), centre, or X,Y,W,H in pixels",
+    )  # fmt: skip
+    command.add_argument("--background", default="white", help="colour behind a cut-out portrait; default white")
     command.add_argument("--audio", required=True, help="the voice: any audio or video file, or - for raw PCM on stdin")
     command.add_argument("--audio-rate", type=int, default=16000, help="of the raw PCM, in Hz; default 16000")
     command.add_argument("--audio-channels", type=int, default=1, help="of the raw PCM; default 1")
@@ -145,6 +150,16 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f"'{text}' is not a size; write it as 512x512")
     return int(match[1]), int(match[2])
+
+
+def crop_flag(text: str) -> str | tuple[float, float, float, float]:
+    """What `parse_crop` reads."""
+    from ..framing.crop import parse_crop
+
+    try:
+        return parse_crop(text)
+    except AvatarError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
 
 
 def parse_lora(text: str) -> tuple[str, float]:

@@ -105,8 +105,11 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     width, height = args.size or avatar.size()
     text = load_prompt(args.prompt_embeds, config) if args.prompt_embeds else None
     frames = frame_limit(args.seconds, config.fps)
+    framed = None
+    if config.has_reference:
+        framed = avatar.frame(existing_file(args.portrait), (width, height), args.crop, args.background)
     stream = avatar.stream(
-        existing_file(args.portrait), voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames,
+        framed, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames,
         kv_dtype=KV_DTYPES[args.kv_dtype], graphs=args.cuda_graphs,
     )  # fmt: skip
     avatar.check_memory(stream)
@@ -117,6 +120,8 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
         **asdict(settings),
     }  # fmt: skip
     report = RunReport(config.fps, avatar.name, config.trained, facts)
+    if framed is not None:
+        report.more["portrait"] = framed.crop.summary()
     metadata = {"title": title, "joyavatar": {"weights": avatar.name, **facts}}
     return Job(avatar, voice, stream, (width, height), refine, report, metadata)
 

@@ -16,6 +16,8 @@ from ..checkpoints.random_weights import STAND_IN, stand_in_state_dict
 from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..framing.crop import Box
+from ..framing.portrait_framing import FramedPortrait, frame_for
 from ..model import pointwise
 from ..model.attention import attention_backend
 from ..model.transformer import AvatarTransformer
@@ -24,7 +26,7 @@ from ..sampling.memory import WAN_WIDTH, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
-from ..video.portrait import check_size, check_trained_size, load_portrait
+from ..video.portrait import check_size, check_trained_size
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,13 @@ class Avatar:
         like = next(self.vae.parameters())
         return self.vae.encode(picture[None, :, None].to(like.device, like.dtype))
 
+    def frame(
+        self, portrait: object, size: tuple[int, int] | None = None, crop: str | Box = "face", background: str = "white"
+    ) -> FramedPortrait:
+        """A portrait as the avatar starts with it; arguments as `frame_for`."""
+        detail = 1 if self.refiner is None else MOST
+        return frame_for(self.config, portrait, size or self.size(), crop, background, detail)
+
     def stream(
         self,
         portrait: object,
@@ -96,8 +105,9 @@ class Avatar:
         size: tuple[int, int] | None = None,
         **fields: object,
     ) -> AvatarStream:
-        """The recipe of a talking stream: any picture `load_portrait` takes, a voice, and the mechanisms' settings.
+        """The recipe of a talking stream: a portrait, a voice, and the mechanisms' settings.
 
+        portrait: what `frame` gives, or any picture, which is then framed by the face.
         size: (width, height) in pixels, default the checkpoint's. `fields` are AvatarStream's: text, seed, frames,
         on_step. Raises AvatarError for whatever cannot work.
         """
@@ -107,7 +117,8 @@ class Avatar:
         check_trained_size(width, height, config)
         reference = None
         if config.has_reference:
-            reference = self.encode_portrait(load_portrait(portrait, width, height))
+            framed = portrait if isinstance(portrait, FramedPortrait) else self.frame(portrait, (width, height))
+            reference = self.encode_portrait(framed.pixels)
         audio = None
         if voice is not None and config.audio_dim:
             audio = AudioFeatures(
@@ -125,7 +136,7 @@ class Avatar:
             fields["frames"] = min(length, fields.get("frames") or length)
         picture = None
         if reference is not None and self.refiner is not None:
-            picture = load_portrait(portrait, MOST * width, MOST * height)
+            picture = framed.at(MOST * width, MOST * height)
         return AvatarStream(
             self.transformer, reference, audio, psb=preset.psb, mci=preset.mci, urcr=preset.urcr,
             size=(height // 8, width // 8), portrait=picture, **fields,

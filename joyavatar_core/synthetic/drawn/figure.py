@@ -42,6 +42,10 @@ class Portrait:
         self._body = recorder.finishRecordingAsPicture()
         self._hair = hair_shape(character)
 
+    def set_backdrop(self, colour: tuple[int, int, int]) -> None:
+        """Draw before a plain colour, 0 ... 255, from now on."""
+        self._backdrop = np.array([*colour, 255], np.uint8)
+
     def draw(self, moment: Moment) -> tuple[np.ndarray, FaceLabels]:
         """The picture, uint8 [size, size, 3], and its labels."""
         who, canvas = self.character, self._surface.getCanvas()
