@@ -154,4 +154,4 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
         stream.report = report
         text = f"decodes to {1 + 4 * (latents - 1)} frames; the voice ends with frame {kept}: keep the first {kept}"
         samples = to_host(torch.cat(blocks, dim=2), config)
-        return io.NodeOutput({"samples": samples}, ui=note(cls.hidden.unique_id, text))
+        return io.NodeOutput({"samples": samples}, ui=note(text))
