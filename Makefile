@@ -29,7 +29,7 @@ clean:
 	touch $@
 
 # The speech synthesisers that the training data needs; without them its tests are skipped.
-SPEECH := espeak-ng flite libegl1 libgl1 libfontconfig1
+SPEECH := espeak-ng flite libegl1 libgl1 libgl1-mesa-dri libfontconfig1
 .venv/speech: .venv/torch
 	@if command -v espeak-ng && command -v flite; then touch $@; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.config import AvatarConfig
-from joyavatar_core.kv_cache import KVCache
+from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer, SelfContext
 
 

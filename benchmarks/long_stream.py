@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from joyavatar_core.audio import AudioSource
-from joyavatar_core.avatar import Avatar, load_avatar
+from joyavatar_core.pipeline.avatar import Avatar, load_avatar
+from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.stream import AvatarStream
-from joyavatar_core.talk import frames_of
 
 RATE = 16000
 CYCLE = 4

@@ -12,7 +12,7 @@ import statistics
 import numpy as np
 
 from joyavatar_core.audio import ArrayAudio
-from joyavatar_core.avatar import load_avatar
+from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.sampling.mci import MCI_OFF, MciSettings
 from joyavatar_core.sampling.presets import Preset
 from joyavatar_core.sampling.psb import PSB_OFF, PsbSettings

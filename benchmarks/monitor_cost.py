@@ -13,12 +13,12 @@ import time
 import numpy as np
 
 from joyavatar_core.audio import ArrayAudio
-from joyavatar_core.avatar import load_avatar
-from joyavatar_core.cli import parse_size
-from joyavatar_core.measures import frame_loudness
-from joyavatar_core.monitor import DriftMonitor
+from joyavatar_core.cli.parser import parse_size
+from joyavatar_core.monitoring.drift_monitor import DriftMonitor
+from joyavatar_core.monitoring.measures import frame_loudness
+from joyavatar_core.pipeline.avatar import load_avatar
+from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import preset
-from joyavatar_core.talk import frames_of
 
 
 def monitor_seconds(width: int, height: int, blocks: int = 20) -> float:

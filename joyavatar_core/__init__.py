@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 
 _HOME = {  # public name -> module; loaded when asked for, so that importing the package stays fast
-    "Avatar": "avatar", "AvatarConfig": "config", "AvatarError": "errors", "AvatarStream": "sampling.stream",
+    "Avatar": "pipeline.avatar", "AvatarConfig": "config", "AvatarError": "errors", "AvatarStream": "sampling.stream",
     "AvatarTransformer": "model.transformer", "ArrayAudio": "audio", "AudioFeatures": "audio", "FileAudio": "audio",
     "FixedFeatures": "audio", "GrowingAudio": "audio", "LatentBlock": "sampling.stream",
     "MciSettings": "sampling.mci", "NoiseSource": "sampling.noise", "PsbSettings": "sampling.psb",
-    "StreamingVAE": "vae", "UrcrSettings": "sampling.urcr", "VideoWriter": "video", "frames_of": "talk",
-    "load_avatar": "avatar", "load_into": "checkpoints", "open_checkpoint": "checkpoints",
+    "StreamingVAE": "vae", "UrcrSettings": "sampling.urcr", "VideoWriter": "video", "frames_of": "pipeline.render",
+    "load_avatar": "pipeline.avatar", "load_into": "checkpoints", "open_checkpoint": "checkpoints",
     "preset": "sampling.presets",
 }  # fmt: skip
 __all__ = list(_HOME)

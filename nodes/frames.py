@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from ..joyavatar_core.audio import Clock, num_blocks
 from .notes import note, show_text, title
 from .progress import StreamProgress
+from .refine import AUTO, Refine, refine_input
 from .stream import HostStream
 from .types import OUTPUT, Stream
 from .vae import streaming_vae, to_host
@@ -57,6 +58,7 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
                     optional=True,
                     tooltip="The VAE that encoded the portrait. The embedded avatar needs none wired: it has its own.",
                 ),
+                refine_input(),
             ],
             outputs=[
                 io.Image.Output("images", "images", is_output_list=True, tooltip="The frames, one batch or several."),
@@ -72,20 +74,25 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, stream: HostStream, batching: str, count: int, vae: object | None = None) -> io.NodeOutput:
+    def execute(
+        cls, stream: HostStream, batching: str, count: int, vae: object | None = None, refine: str = AUTO
+    ) -> io.NodeOutput:
         total = stream.recipe.num_frames
-        width, height = stream.size
+        refining = Refine(stream, refine)
+        width, height = refining.size
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
         decoder = streaming_vae(vae, stream.avatar)
         images = torch.empty(total, height, width, 3)  # filled block by block: no second copy at the end
         starts = [0]
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-        watch = Watch(stream, progress)
+        watch = Watch(stream, progress, refining.size)
         cache = decoder.new_cache()
-        memory = decoder.working_bytes(width, height)
-        with stream.running(title(cls), progress.on_step, (decoder.patcher,), memory) as run:
+        memory = decoder.working_bytes(*stream.size)
+        with stream.running(title(cls), progress.on_step, (decoder.patcher, *refining.patchers), memory) as run:
+            refiner = refining.begin(decoder)
             for block in run:
                 video = decoder.decode(block.latents, cache)[0, :, : block.num_frames]  # [3, N, H, W] in -1 ... 1
+                video = video if refiner is None else refiner(video)
                 shown = images[block.first_frame : block.last_frame + 1]
                 shown.copy_(video.permute(1, 2, 3, 0).add(1).div(2).clamp(0, 1))
                 if block.reset:

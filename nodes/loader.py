@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io
 
-from ..joyavatar_core.avatar import EMBEDDED, open_embedded
 from ..joyavatar_core.checkpoints import open_checkpoint
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.pipeline.avatar import EMBEDDED, open_embedded
 from .folders import checkpoint_names, checkpoint_path
 from .model import avatar_patcher
 from .types import CATEGORY, advanced

@@ -11,6 +11,7 @@ from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.recording import DEFAULT_INTERVAL, Interval, Recording
 from ..joyavatar_core.recording.snapshot import Decoder
+from ..joyavatar_core.refiner import PortraitRefiner
 from ..joyavatar_core.sampling.stream import AvatarStream, LatentBlock
 from .progress import clock_text
 from .watch import Watch
@@ -56,9 +57,12 @@ def record(
     watch: Watch,
     quality: int,
     metadata: dict[str, object],
+    refine: PortraitRefiner | None = None,
 ) -> None:
     """Make a video in a state folder, from its beginning or from where an earlier run got, and join it to `target`."""
-    with Recording(folder, recipe, decoder, sound, every=every, crf=quality, resume=True, metadata=metadata) as made:
+    with Recording(
+        folder, recipe, decoder, sound, every=every, crf=quality, resume=True, metadata=metadata, refine=refine
+    ) as made:
         log.info(
             "every %d blocks a segment and a state of up to %.1f MB in %s", made.every, made.state_bytes / 1e6, folder
         )

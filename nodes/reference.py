@@ -6,9 +6,11 @@ import comfy.model_management as mm
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..joyavatar_core.portrait import check_trained_size, load_portrait
+from ..joyavatar_core.refiner import MOST
+from ..joyavatar_core.video.portrait import check_trained_size, load_portrait
 from .model import avatar_of
-from .types import CATEGORY
+from .refine import has_refiner
+from .types import CATEGORY, PORTRAIT
 from .vae import load_together, streaming_vae, to_host
 
 
@@ -69,4 +71,7 @@ class JoyAvatarReference(io.ComfyNode):
         load_together([decoder.patcher], decoder.working_bytes(width, height))
         latent = to_host(decoder.encode(portrait), config)
         shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
-        return io.NodeOutput({"samples": latent.to(mm.intermediate_device())}, shown)
+        reference = {"samples": latent.to(mm.intermediate_device())}
+        if has_refiner(avatar):  # the picture travels with the latent
+            reference[PORTRAIT] = load_portrait(image, MOST * width, MOST * height)
+        return io.NodeOutput(reference, shown)

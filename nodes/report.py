@@ -9,8 +9,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.plot import draw_report
-from ..joyavatar_core.report import RunReport, read_report
+from ..joyavatar_core.monitoring.report import RunReport, read_report
+from ..joyavatar_core.monitoring.report_plot import draw_report
 from .notes import drawn, title, to_image
 from .progress import StreamProgress, clock_text
 from .stream import HostStream

@@ -10,16 +10,16 @@ from torch import Tensor
 from ..joyavatar_core.audio import Clock
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.portrait import check_trained_size
 from ..joyavatar_core.sampling.presets import PRESETS
 from ..joyavatar_core.sampling.presets import preset as preset_settings
 from ..joyavatar_core.sampling.psb import PsbSettings
 from ..joyavatar_core.sampling.stream import AvatarStream
+from ..joyavatar_core.video.portrait import check_trained_size
 from .continuity import ContinuitySettings
 from .model import avatar_of
 from .stream import HostStream
 from .stream import Voice as HostVoice
-from .types import CATEGORY, Continuity, Psb, Stream, Voice
+from .types import CATEGORY, PORTRAIT, Continuity, Psb, Stream, Voice
 from .vae import from_host
 
 
@@ -102,6 +102,7 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             size=tuple(latent.shape[-2:]),
             dtype=avatar.compute_dtype,
             device=model.load_device,
+            portrait=reference.get(PORTRAIT),
         )
         settings = {"preset": preset, "seed": seed, **asdict(chosen)}
         return io.NodeOutput(HostStream(recipe, model, voice, settings))

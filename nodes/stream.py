@@ -12,7 +12,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 
 from ..joyavatar_core.audio import AudioFeatures, AudioSource
-from ..joyavatar_core.report import RunReport
+from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream, OnStep
 from .model import HostAvatar, avatar_of, warn_about_compile
@@ -58,8 +58,10 @@ class HostStream:
         height, width = self.recipe.latent_size
         return 8 * width, 8 * height
 
-    def new_report(self) -> RunReport:
-        facts = {"width": self.size[0], "height": self.size[1], **self.settings}
+    def new_report(self, size: tuple[int, int] | None = None) -> RunReport:
+        """A report of a run whose frames have `size`, (width, height) in pixels, default the stream's."""
+        width, height = size or self.size
+        facts = {"width": width, "height": height, **self.settings}
         return RunReport(self.fps, self.avatar.name, self.avatar.config.trained, facts)
 
     def prepared(

@@ -9,6 +9,8 @@ Psb = io.Custom("JOYAVATAR_PSB")
 Continuity = io.Custom("JOYAVATAR_CONTINUITY")
 Stream = io.Custom("JOYAVATAR_STREAM")
 
+PORTRAIT = "joyavatar_portrait"  # in a reference LATENT: the portrait's picture [3, H, W] in -1 ... 1
+
 CATEGORY = "JoyAvatar"
 SCHEDULES = "JoyAvatar/schedules"
 OUTPUT = "JoyAvatar/output"

@@ -10,9 +10,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..joyavatar_core.avatar import EMBEDDED, load_vae
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.pipeline.avatar import EMBEDDED, load_vae
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
 from .model import HostAvatar
 

@@ -14,13 +14,15 @@ from comfy_api.latest import InputImpl, io, ui
 
 from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.report import RunReport
+from ..joyavatar_core.monitoring.report import RunReport
+from ..joyavatar_core.pipeline.render import picture_size, talk
+from ..joyavatar_core.refiner import PortraitRefiner
 from ..joyavatar_core.sampling.stream import AvatarStream
-from ..joyavatar_core.talk import talk
 from ..joyavatar_core.video import VideoWriter
 from .notes import title
 from .progress import StreamProgress
 from .recording import interval, record, state_folder
+from .refine import AUTO, Refine, refine_input
 from .report import report_file
 from .stream import HostStream
 from .types import OUTPUT, Stream, advanced
@@ -86,6 +88,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                         "of video). Empty: 30s, or rarer where that would write more than 1 GB a minute.",
                     )
                 ),
+                refine_input(),
             ],
             outputs=[io.Video.Output("video", "video", tooltip="The finished file, for native video nodes.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -102,21 +105,23 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         audio: dict | None = None,
         state: str = "",
         checkpoint_every: str = "",
+        refine: str = AUTO,
     ) -> io.NodeOutput:
         sound = waveform_of(audio) if audio is not None else stream.voice.source
         every, folder = interval(checkpoint_every), state_folder(state)
         decoder = streaming_vae(vae, stream.avatar)
-        width, height = stream.size
-        place = OutputFile.claim(filename_prefix, width, height)
+        refining = Refine(stream, refine)
+        place = OutputFile.claim(filename_prefix, *refining.size)
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-        watch = Watch(stream, progress)
+        watch = Watch(stream, progress, refining.size)
         metadata = tags(cls.hidden, watch.report)
-        memory = decoder.working_bytes(width, height)
-        recipe = stream.prepared(title(cls), progress.on_step, (decoder.patcher,), memory)
+        memory = decoder.working_bytes(*stream.size)
+        recipe = stream.prepared(title(cls), progress.on_step, (decoder.patcher, *refining.patchers), memory)
+        refiner = refining.begin(decoder)
         if folder is None:
-            write(place.path, recipe, decoder, sound, watch, quality, metadata)
+            write(place.path, recipe, decoder, sound, watch, quality, metadata, refiner)
         else:
-            record(folder, every, place.path, recipe, decoder, sound, watch, quality, metadata)
+            record(folder, every, place.path, recipe, decoder, sound, watch, quality, metadata, refiner)
         report = watch.report
         report.audio_seconds = min(sound.num_samples / sound.sample_rate, report.frames / stream.fps)
         stream.report = report
@@ -136,9 +141,10 @@ def write(
     watch: Watch,
     quality: int,
     metadata: dict[str, object],
+    refine: PortraitRefiner | None = None,
 ) -> None:
     """Make a video in one go; what an interrupted run has made stays beside `target`."""
-    height, width = (8 * side for side in recipe.latent_size)
+    width, height = picture_size(recipe, refine)
     writer = VideoWriter(
         target, width, height, recipe.model.config.fps, sound.sample_rate, sound.channels, crf=quality,
         metadata=metadata,
@@ -146,7 +152,7 @@ def write(
     with closing(iter(recipe)) as run:
         try:
             with writer:
-                talk(run, decoder, writer, sound, watch)
+                talk(run, decoder, writer, sound, watch, refine=refine)
         except BaseException:
             if writer.growing is not None:
                 log.warning("stopped after %d frames; what was made plays: %s", writer.frames, writer.growing)

@@ -9,9 +9,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..joyavatar_core.audio import ArrayAudio, AudioFeatures, FeatureEncoder, Wav2Vec2
-from ..joyavatar_core.avatar import built_in_encoder
+from ..joyavatar_core.audio.survey import check_voice
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.pipeline.avatar import built_in_encoder
 from .model import avatar_of
 from .stream import Voice as HostVoice
 from .types import CATEGORY, Voice
@@ -57,6 +58,7 @@ class JoyAvatarAudioEncode(io.ComfyNode):
     ) -> io.NodeOutput:
         config = avatar_of(model).config
         source = waveform_of(audio, max_seconds)
+        check_voice(source, "The voice")
         encoder, patcher = encoder_for(config, audio_encoder)
         features = None
         if encoder is not None:

@@ -4,6 +4,7 @@
     python scripts/queue_workflow.py workflows/api/talk.json --jobs jobs.csv --server gpu1:8188 --server gpu2:8188
 
 Every job goes to the server with the shortest queue; the jobs of a server that stops answering move to the others.
+What passes (a proxy's 502, 503 or 504, a connection that breaks) is waited for and asked again.
 Needs aiohttp, which every ComfyUI environment has.
 """
 
@@ -15,8 +16,11 @@ import copy
 import csv
 import json
 import sys
+import time
+import unicodedata
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +29,11 @@ import aiohttp
 DEFAULT_SERVER = "127.0.0.1:8188"
 AHEAD = 2  # jobs of ours at a server at once: one runs, one waits, and the rest stay free to go elsewhere
 QUIET_SECONDS = 30.0  # without a message for this long, ask the server whether the run is over
+POLL_SECONDS = 1.0  # between questions where there is no socket to listen to
+# Answers that pass: too early, too many, a gateway without its server (502 ... 504, and the same of large proxies).
+PASSING = {408, 425, 429, 502, 503, 504, *range(520, 525)}
+PATIENCE_SECONDS = 180.0  # how long a server may be away before its job goes elsewhere
+FIRST_DELAY, LONGEST_DELAY = 0.5, 15.0  # seconds between tries, doubled from the first to the longest
 VIDEO_ENDINGS = (".mp4", ".webm", ".mkv", ".mov")
 
 Workflow = dict[str, dict]
@@ -37,6 +46,17 @@ class JobFailed(Exception):
 
 class ServerGone(Exception):
     """A server does not answer; its job may be done by another."""
+
+
+class Passing(Exception):
+    """What may go well in a moment: a gateway's answer, a broken connection, a timeout.
+
+    refused: whether nothing listens there at all.
+    """
+
+    def __init__(self, reason: str, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
 
 
 @dataclass(frozen=True)
@@ -121,20 +141,40 @@ class Server:
         self.gone = False
         self.silence = f"No ComfyUI answers at {self.url}; start it, or give its address with --server."
 
-    async def _ask(self, method: str, path: str, **options: object) -> bytes:
+    async def _ask_once(self, method: str, path: str, **options: object) -> bytes:
+        """One request. Raises Passing, and JobFailed for answers that are final."""
         try:
             async with self.session.request(method, self.url + path, **options) as response:
                 body = await response.read()
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as problem:
-            raise ServerGone(self.silence) from problem
+            refused = isinstance(problem, aiohttp.ClientConnectorError)
+            raise Passing(str(problem) or type(problem).__name__, refused) from problem
+        if response.status in PASSING:
+            raise Passing(f"{response.status} {response.reason}")
         if response.status == 400 and path == "/prompt":
             raise JobFailed(f"{self.url} rejected the workflow: {rejection(json.loads(body))}")
         if response.status >= 400:
             raise JobFailed(f"{self.url}{path} answered {response.status} {response.reason}; is it a ComfyUI server?")
         return body
 
-    async def _ask_json(self, method: str, path: str, **options: object) -> dict:
-        body = await self._ask(method, path, **options)
+    async def _ask(self, method: str, path: str, make: Callable[[], dict] = dict, follows: bool = True) -> bytes:
+        """One request, again and again while the server is away for a moment.
+
+        make: gives the request's options, for every try. follows: a job of ours is there, so that even a server that is
+        not listening is waited for. Raises ServerGone where patience ends.
+        """
+        tries = Tries()
+        while True:
+            try:
+                return await self._ask_once(method, path, **make())
+            except Passing as problem:
+                if (problem.refused and not follows) or not await tries.another():
+                    raise ServerGone(self.silence) from problem
+
+    async def _ask_json(self, method: str, path: str, make: Callable[[], dict] = dict, follows: bool = True) -> dict:
+        return self._json(path, await self._ask(method, path, make, follows))
+
+    def _json(self, path: str, body: bytes) -> dict:
         try:
             return json.loads(body)
         except ValueError:
@@ -142,49 +182,84 @@ class Server:
 
     async def queue_length(self) -> int:
         """Jobs running and waiting, anybody's."""
-        answer = await self._ask_json("GET", "/prompt", timeout=aiohttp.ClientTimeout(total=20))
+        answer = await self._ask_json("GET", "/prompt", lambda: {"timeout": aiohttp.ClientTimeout(total=20)}, False)
         if "exec_info" not in answer:
             raise JobFailed(f"{self.url}/prompt tells no queue; is it a ComfyUI server?")
         return int(answer["exec_info"]["queue_remaining"])
 
     async def upload(self, path: Path) -> str:
         """Put a file into the server's input folder; returns the name that a loader node takes."""
-        with path.open("rb") as file:
-            form = aiohttp.FormData()
-            form.add_field("image", file, filename=path.name)
-            answer = await self._ask_json("POST", "/upload/image", data=form)
+        with ExitStack() as files:
+
+            def form() -> dict:
+                data = aiohttp.FormData(quote_fields=False)  # names in UTF-8, not percent-encoded
+                data.add_field("image", files.enter_context(path.open("rb")), filename=upload_name(path))
+                return {"data": data}
+
+            answer = await self._ask_json("POST", "/upload/image", form, False)
         return "/".join(filter(None, (answer.get("subfolder"), answer["name"])))
 
     async def run(self, workflow: Workflow, progress: Progress, queued: Callable[[], None] = lambda: None) -> dict:
         """Queue a workflow and wait for its end; returns what the nodes put out."""
         client = uuid.uuid4().hex
-        try:
-            async with self.session.ws_connect(f"{self.url}/ws?clientId={client}", max_msg_size=0) as socket:
-                answer = await self._ask_json("POST", "/prompt", json={"prompt": workflow, "client_id": client})
-                queued()
-                prompt_id = answer["prompt_id"]
-                await self._follow(socket, prompt_id, workflow, progress)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as problem:
-            raise ServerGone(self.silence) from problem
+        async with AsyncExitStack() as stack:
+            socket = await self._listen(client, stack)
+            prompt_id = await self._queue(workflow, client)
+            queued()
+            await self._follow(socket, prompt_id, workflow, progress)
         history = await self._ask_json("GET", f"/history/{prompt_id}")
         if prompt_id not in history:
             raise JobFailed(f"{self.url} has no record of the run; its history may have been cleared.")
         return history[prompt_id]["outputs"]
 
-    async def _follow(self, socket, prompt_id: str, workflow: Workflow, progress: Progress) -> None:
-        """Read messages until the run ends; asks the server itself when the socket is quiet or breaks."""
-        last = None
+    async def _listen(self, client: str, stack: AsyncExitStack) -> aiohttp.ClientWebSocketResponse | None:
+        """The socket with a run's messages; None behind a proxy that hands none on."""
+        tries = Tries()
         while True:
+            connecting = self.session.ws_connect(f"{self.url}/ws?clientId={client}", max_msg_size=0)
+            try:
+                return await stack.enter_async_context(connecting)
+            except aiohttp.WSServerHandshakeError as problem:
+                if problem.status not in PASSING:
+                    return None
+                if not await tries.another():
+                    raise ServerGone(self.silence) from problem
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as problem:
+                if isinstance(problem, aiohttp.ClientConnectorError) or not await tries.another():
+                    raise ServerGone(self.silence) from problem
+
+    async def _queue(self, workflow: Workflow, client: str) -> str:
+        """Queue a workflow once, whatever happens to the answers; returns its id."""
+        prompt_id = str(uuid.uuid4())
+        request = {"json": {"prompt": workflow, "client_id": client, "prompt_id": prompt_id}}
+        tries = Tries()
+        while True:
+            try:
+                return self._json("/prompt", await self._ask_once("POST", "/prompt", **request))["prompt_id"]
+            except Passing as problem:
+                if not await tries.another():
+                    raise ServerGone(self.silence) from problem
+            if await self._has(prompt_id):  # it came through, only the answer did not
+                return prompt_id
+
+    async def _has(self, prompt_id: str) -> bool:
+        queue = await self._ask_json("GET", "/queue")
+        return in_queue(queue, prompt_id) or prompt_id in await self._ask_json("GET", f"/history/{prompt_id}")
+
+    async def _follow(self, socket, prompt_id: str, workflow: Workflow, progress: Progress) -> None:
+        """Read messages until the run ends; asks the server itself when the socket is quiet, breaks or is missing."""
+        last = None
+        while socket is not None:
             try:
                 message = await socket.receive(timeout=QUIET_SECONDS)
             except asyncio.TimeoutError:
                 if await self._is_over(prompt_id):
                     return
                 continue
+            except (aiohttp.ClientError, OSError):
+                break
             if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
-                while not await self._is_over(prompt_id):
-                    await asyncio.sleep(1.0)
-                return
+                break
             if message.type != aiohttp.WSMsgType.TEXT:
                 continue  # previews
             event = json.loads(message.data)
@@ -199,6 +274,8 @@ class Server:
                 if (node, percent // 10) != last:
                     last = (node, percent // 10)
                     progress(f"{percent} % {node}")
+        while not await self._is_over(prompt_id):
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _is_over(self, prompt_id: str) -> bool:
         """Whether the run is in the server's history; raises ServerGone where a restart has lost it."""
@@ -208,18 +285,44 @@ class Server:
             for kind, data in (entry.get("status") or {}).get("messages", []):
                 ended(kind, data)  # raises where it went wrong
             return True
-        if not any(prompt_id in job for jobs in queue.values() for job in jobs):
+        if not in_queue(queue, prompt_id):
             raise ServerGone(f"{self.url} was restarted and has lost the run.")
         return False
 
     async def download(self, file: dict, out: Path) -> None:
         """Fetch one output file; `out` appears only when it is whole."""
         query = {key: file.get(key, "") for key in ("filename", "subfolder", "type")}
-        body = await self._ask("GET", "/view", params=query)
+        body = await self._ask("GET", "/view", lambda: {"params": query})
         out.parent.mkdir(parents=True, exist_ok=True)
         part = out.with_name(out.name + ".part")
         part.write_bytes(body)
         part.replace(out)
+
+
+class Tries:
+    """Waits between tries, twice as long each time, until PATIENCE_SECONDS have passed since the first."""
+
+    def __init__(self) -> None:
+        self.delay, self.end = FIRST_DELAY, time.monotonic() + PATIENCE_SECONDS
+
+    async def another(self) -> bool:
+        """Wait and return True; False at once where patience has ended."""
+        if time.monotonic() + self.delay > self.end:
+            return False
+        await asyncio.sleep(self.delay)
+        self.delay = min(2 * self.delay, LONGEST_DELAY)
+        return True
+
+
+def upload_name(path: Path) -> str:
+    """A file's own name, as far as a header can hold it: control characters become _, what is no UTF-8 becomes ?."""
+    name = "".join("_" if unicodedata.category(c) == "Cc" else c for c in path.name)
+    return name.encode("utf-8", "replace").decode()
+
+
+def in_queue(queue: dict, prompt_id: str) -> bool:
+    """Whether a run waits or goes on, by the server's /queue."""
+    return any(prompt_id in job for jobs in queue.values() for job in jobs)
 
 
 def ended(kind: str, data: dict) -> bool:

@@ -79,10 +79,9 @@ class Nursery:
 
 def serve() -> None:
     """The nursery's side."""
-    import librosa  # noqa: F401
     import torch
 
-    from joyavatar_core import cli, speak  # noqa: F401
+    from joyavatar_core import cli
     from joyavatar_core.audio import ArrayAudio
     from joyavatar_core.audio.resample import read_resampled
     from joyavatar_core.recording import Recording  # noqa: F401

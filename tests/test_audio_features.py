@@ -28,8 +28,8 @@ from joyavatar_core.audio import (
     Wav2Vec2,
 )
 from joyavatar_core.audio.resample import read_resampled
-from joyavatar_core.avatar import EMBEDDED_HEARING
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.pipeline.avatar import EMBEDDED_HEARING
 
 GOLDEN = Path(__file__).parent / "golden" / "wav2vec.safetensors"
 K = 3

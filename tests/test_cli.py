@@ -14,10 +14,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from joyavatar_core import cli
 from joyavatar_core.checkpoints import save_checkpoint
-from joyavatar_core.cli import main
-from joyavatar_core.stand_in import STAND_IN, stand_in_state_dict
+from joyavatar_core.checkpoints.random_weights import STAND_IN, stand_in_state_dict
+from joyavatar_core.cli import main, parser
 
 RATE = 16000
 
@@ -67,7 +66,7 @@ def video_of(path):
 def test_a_portrait_and_a_voice_become_a_video(files, tmp_path):
     assert speak(files, tmp_path / "v.mp4", "--report", tmp_path / "r.json") == 0
     frames, sound = video_of(tmp_path / "v.mp4")
-    assert frames.shape == (26, 48, 32, 3)  # 1.6 s at 16 frames/s
+    assert frames.shape == (26, 96, 64, 3)  # 1.6 s at 16 frames/s, refined to twice the size
     assert abs(sound - 1.6) < 1 / 16
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["frames"] == 26 and report["fps"] == 16 and report["weights"] == "embedded"
@@ -158,7 +157,7 @@ def test_ctrl_c_is_not_lost_in_a_finalizer(monkeypatch):
         for _ in range(500):
             time.sleep(0.01)
 
-    monkeypatch.setattr(cli, "speak", run)
+    monkeypatch.setattr(parser, "speak", run)
     before = sys.unraisablehook
     start = time.monotonic()
     assert main(["speak", "--portrait", "p.png", "--audio", "v.wav", "--out", "v.mp4"]) == 130

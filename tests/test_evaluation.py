@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("skia")
 
-from joyavatar_core.avatar import load_avatar
 from joyavatar_core.evaluation.ablation import compare, named_variants, table
+from joyavatar_core.evaluation.curves import plot_windows
 from joyavatar_core.evaluation.drift import identity_distance, seam_ratio
-from joyavatar_core.evaluation.plot import plot_windows
 from joyavatar_core.evaluation.rollout import Judge, Rollout, Truth, mean_pictures, rollout, round_tripped
+from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.training.__main__ import main
 

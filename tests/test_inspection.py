@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from joyavatar_core import inspection
-from joyavatar_core.checkpoints import canonical_shapes, save_checkpoint
+from joyavatar_core.checkpoints import canonical_shapes, inspection, save_checkpoint
 from joyavatar_core.checkpoints.reader import from_state_dict
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joyavatar_core.kv_cache import KVCache
+from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.rope import apply_rope, rope_table, shift_rotated
 
 TOKENS = 4

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from joyavatar_core.serving import Broadcast, LiveServer
-from joyavatar_core.video.live import LiveEncoder
+from joyavatar_core.video.live_encoder import LiveEncoder
 
 FPS, RATE, SIDE, BLOCK = 16, 16000, 128, 12
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")

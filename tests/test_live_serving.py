@@ -13,12 +13,12 @@ import av
 import numpy as np
 import pytest
 
+from joyavatar_core.cli.live import parse_address
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.live import parse_address
 from joyavatar_core.serving import Broadcast, LiveServer
 from joyavatar_core.serving.access import refusal, split_host
 from joyavatar_core.video import AI_NOTICE
-from joyavatar_core.video.live import LiveEncoder, from_key_frame
+from joyavatar_core.video.live_encoder import LiveEncoder, from_key_frame
 
 FPS, RATE, SIZE = 16, 16000, (48, 32)
 
@@ -286,3 +286,50 @@ def test_addresses_are_read_and_default_to_loopback():
     for bad in ("", "x", "1:x", "70000", "host:"):
         with pytest.raises(AvatarError, match="HOST:PORT"):
             parse_address(bad)
+
+
+# --- behind a proxy ------------------------------------------------------------------------------------------------
+
+NAME = ("studio.example",)
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+@pytest.mark.parametrize(("headers", "welcome"), [
+    ({"Host": "studio.example"}, True), ({"Host": "studio.example:443"}, True), ({"Host": "STUDIO.example.:80"}, True),
+    ({"Host": "studio.example:8090", "Origin": "https://studio.example"}, True),
+    ({"Host": "studio.example", "Origin": "https://studio.example:8443"}, True),
+    ({"Host": "127.0.0.1:8090", "Origin": "https://studio.example"}, True),  # nginx's own Host, the page's Origin
+    ({"Host": "studio.example", "Sec-Fetch-Site": "same-origin", "X-Forwarded-Host": "evil.example"}, True),
+    ({"Host": "evil.example", "X-Forwarded-Host": "studio.example"}, False),
+    ({"Host": "studio.example", "Origin": "https://evil.example"}, False),
+    ({"Host": "studio.example", "Origin": "null"}, False), ({"Host": "studio.example", "Origin": "file://"}, False),
+    ({"Host": "studio.example.evil.example"}, False), ({"Host": "xstudio.example"}, False),
+    ({"Host": "studio.example:x"}, False), ({"Host": "studio.example", "Sec-Fetch-Site": "cross-site"}, False),
+])  # fmt: skip
+def test_an_allowed_name_is_welcome_on_any_port_and_scheme(headers, welcome, loopback):
+    assert (refusal(headers, 8090, loopback=loopback, names=NAME) is None) == welcome
+
+
+@pytest.mark.parametrize(("given", "host"), [
+    ("studio.example", "studio.example"), ("Studio.Example.", "studio.example:443"),
+    ("studio.example:8443", "studio.example"), ("https://studio.example/", "studio.example:80"),
+    ("bücher.example", "xn--bcher-kva.example"), ("192.168.1.7", "192.168.1.7:9000"),
+    ("[fd00:0::7]:80", "[fd00::7]:8443"), ("fd00::7", "[fd00:0:0::7]"),
+])  # fmt: skip
+def test_a_name_may_be_given_as_people_write_it(given, host):
+    with LiveServer({}, port=0, names=(given,)) as server:
+        assert ask(server, Host=host)[0] == 200
+        assert ask(server, Host="other.example")[0] == 403
+        server.close(0)
+
+
+@pytest.mark.parametrize("given", ["", "*", "*.example", "https://", "a b", "me@studio.example"])
+def test_a_name_that_is_none_is_refused(given):
+    with pytest.raises(AvatarError, match="--allow-host is"):
+        LiveServer({}, port=0, names=(given,))
+
+
+def test_a_stream_asks_proxies_not_to_hold_it_back(server):
+    server.broadcasts["mp4"].publish(b"block")
+    server.broadcasts["mp4"].end()
+    assert ask(server, "/live.mp4")[2]["X-Accel-Buffering"] == "no"

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from joyavatar_core.audio import ArrayAudio
-from joyavatar_core.measures import colour_statistics, frame_loudness, laplacian, sample_places
-from joyavatar_core.monitor import DriftMonitor, Measures, mean_of
-from joyavatar_core.observe import Observer
-from joyavatar_core.report import RunReport
+from joyavatar_core.monitoring.drift_monitor import DriftMonitor, Measures, mean_of
+from joyavatar_core.monitoring.measures import colour_statistics, frame_loudness, laplacian, sample_places
+from joyavatar_core.monitoring.observer import Observer
+from joyavatar_core.monitoring.report import RunReport
 
 FPS, SIDE, BLOCK = 16, 64, 12
 RNG = np.random.default_rng(0)

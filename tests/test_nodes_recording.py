@@ -112,7 +112,7 @@ def test_an_interval_that_is_none_is_refused_before_the_work(host, vae, output_f
 def test_the_monitor_measures_and_its_warning_stands_on_the_node(host, vae, output_folder, monkeypatch):
     from server import PromptServer
 
-    monitor = host.pack.joyavatar_core.monitor
+    monitor = host.pack.joyavatar_core.monitoring.drift_monitor
     monkeypatch.setattr(monitor, "WINDOW_SECONDS", 0.5)
     monkeypatch.setattr(monitor, "SETTLED_SECONDS", 0.1)
     monkeypatch.setattr(monitor, "LIMITS", {"sharpness": monitor.Limit(-1.0, 0, "it is {now:.2f}")})

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from joyavatar_core.config import PUBLIC_LEVELS, AvatarConfig
-from joyavatar_core.kv_cache import KVCache
+from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream

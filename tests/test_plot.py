@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.plot import PANELS, clock, draw_report, save_plot, thinned
+from joyavatar_core.monitoring.report_plot import PANELS, clock, draw_report, save_plot, thinned
 
 NAMES = [name for name, _, _ in PANELS]
 

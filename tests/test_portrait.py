@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.portrait import load_portrait, to_uint8
+from joyavatar_core.video.portrait import load_portrait, to_uint8
 
 RED = torch.tensor([1.0, -1.0, -1.0])
 
@@ -129,7 +129,7 @@ def test_an_animation_gives_its_first_frame():
 
 
 def test_a_large_picture_reduced_in_strips_is_close_to_one_plain_resize(monkeypatch):
-    monkeypatch.setattr("joyavatar_core.portrait.STRIP_PIXELS", 50_000)
+    monkeypatch.setattr("joyavatar_core.video.portrait.STRIP_PIXELS", 50_000)
     image = picture(1201, 803)
     plain = image.resize((96, 64), Image.Resampling.LANCZOS, box=(0, (803 - 1201 * 64 / 96) / 2, 1201, 803 - 1.2))
     expected = torch.from_numpy(np.array(plain)).permute(2, 0, 1) / 127.5 - 1
@@ -153,8 +153,8 @@ def test_a_jpeg_of_20000_pixels_takes_little_memory(tmp_path):
     path = tmp_path / "huge.jpg"
     Image.new("L", (20_000, 10_000), 255).save(path)
     code = (
-        "import sys; from joyavatar_core.portrait import load_portrait\n"
-        "from joyavatar_core.report import peak_rss_bytes\n"
+        "import sys; from joyavatar_core.video.portrait import load_portrait\n"
+        "from joyavatar_core.monitoring.report import peak_rss_bytes\n"
         "load_portrait(sys.argv[1].replace('huge', 'tiny'), 64, 64); before = peak_rss_bytes()\n"
         "assert (load_portrait(sys.argv[1], 512, 512) == 1).all(); print(peak_rss_bytes() - before)"
     )

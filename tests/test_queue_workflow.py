@@ -285,3 +285,143 @@ def test_bad_arguments_are_one_sentence(flags, sentence, tmp_path, capsys):
 def test_a_setting_for_nothing_is_refused(change):
     with pytest.raises(queue_workflow.JobFailed, match=r"setting|no node"):
         queue_workflow.fill_in(WORKFLOW, "a", "b", [change])
+
+
+# --- proxies and networks -------------------------------------------------------------------------------------------
+
+
+class Flaky(FakeComfy):
+    """Answers `statuses` (or breaks the connection at None) to requests for paths that begin with `where`, then works.
+
+    after: whether the request is carried out before its answer is lost.
+    """
+
+    def __init__(self, where: str, statuses: list[int | None], after: bool = False, **more):
+        super().__init__(**more)
+        self.where, self.statuses, self.after = where, list(statuses), after
+
+    def app(self) -> web.Application:
+        app = super().app()
+
+        async def unreliable(request, handler):
+            if not (f"{request.method} {request.path}".startswith(self.where) and self.statuses):
+                return await handler(request)
+            if self.after:
+                await handler(request)
+            status = self.statuses.pop(0)
+            if status is None:
+                request.transport.abort()
+            return web.Response(status=status or 500, text="<html>gateway</html>", headers={"Connection": "close"})
+
+        app.middlewares.append(web.middleware(unreliable))
+        return app
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(queue_workflow, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(queue_workflow, "POLL_SECONDS", 0.02)
+
+
+AWAY = [502, 503, 504, None, 502]
+
+
+@pytest.mark.parametrize(
+    "where", ["GET /history", "GET /view", "POST /upload", "GET /prompt", "GET /ws", "POST /prompt"]
+)
+def test_a_gateway_that_is_away_for_a_moment_costs_no_job(where, jobs, hasty):
+    fake, [job] = Flaky(where, AWAY), jobs(1)
+    [files], _ = run([fake], [job])
+    assert files == [job.out] and job.out.read_bytes() == b"video of talk_00001.mp4"
+    assert len(fake.prompts) == 1 and not fake.statuses
+
+
+def test_following_without_a_socket_survives_a_gateway_that_is_away(jobs, hasty):
+    class Dropped(Flaky):
+        async def work(self, prompt_id, socket):
+            await socket.close()  # the proxy has gone, ComfyUI works on
+            self.busy = [prompt_id]
+            await asyncio.sleep(0.2)
+            self.history[prompt_id] = {
+                "outputs": {"3": {"images": [{"filename": "t.mp4", "subfolder": "", "type": "output"}]}},
+                "status": {"messages": []},
+            }
+
+        async def running(self, request):
+            return web.json_response({"queue_running": [[0, name] for name in self.busy], "queue_pending": []})
+
+    [files], _ = run([Dropped("GET /queue", AWAY)], jobs(1))
+    assert isinstance(files, list)
+
+
+def test_a_prompt_whose_answer_was_lost_is_not_queued_twice(jobs, hasty, monkeypatch):
+    monkeypatch.setattr(queue_workflow, "QUIET_SECONDS", 0.1)
+
+    class Queued(Flaky):
+        async def queue(self, request):
+            body = await request.json()
+            if not self.prompts:  # as the host does: the caller's id is taken
+                self.prompts.append(body["prompt"])
+                self.history[body["prompt_id"]] = {
+                    "outputs": {"3": {"images": [{"filename": "t.mp4", "subfolder": "", "type": "output"}]}},
+                    "status": {"messages": []},
+                }
+            return web.json_response({"prompt_id": body["prompt_id"], "number": 1, "node_errors": {}})
+
+    fake = Queued("POST /prompt", [504], after=True)
+    [files], _ = run([fake], jobs(1))
+    assert isinstance(files, list) and len(fake.prompts) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_final_answer_is_final(status, jobs, hasty):
+    [result], _ = run([Flaky("POST /prompt", [status] * 9)], jobs(1))
+    assert isinstance(result, queue_workflow.JobFailed) and str(status) in str(result)
+
+
+def test_a_proxy_without_sockets_is_asked_instead(jobs, hasty):
+    class NoSockets(Flaky):
+        async def queue(self, request):
+            body = await request.json()
+
+            class Nobody:
+                async def send_json(self, data):
+                    pass
+
+            self.sockets[body["client_id"]] = Nobody()
+            return await super().queue(web_request(body))
+
+        async def running(self, request):
+            waiting = [[0, f"run-{n + 1}"] for n in range(len(self.prompts)) if f"run-{n + 1}" not in self.history]
+            return web.json_response({"queue_running": waiting, "queue_pending": []})
+
+    def web_request(body):
+        class Request:
+            async def json(self):
+                return body
+
+        return Request()
+
+    [files], _ = run([NoSockets("GET /ws", [404] * 9)], jobs(1))
+    assert isinstance(files, list)
+
+
+def test_a_server_that_stays_away_gives_its_job_to_another(jobs, hasty, monkeypatch):
+    monkeypatch.setattr(queue_workflow, "PATIENCE_SECONDS", 0.05)
+    away, lives = Flaky("GET /history", [502] * 10_000), FakeComfy(waiting=5)
+    results, said = run([away, lives], jobs(1))
+    assert isinstance(results[0], list) and any("Trying another" in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["ünï cödé 声.png", "a b&c;d=e.png", "100%25.png", 'q"uo\\te.png', "émoji 🎬.png"])
+def test_uploads_keep_their_names(name, tmp_path, jobs):
+    fake, [job] = FakeComfy(), jobs(1)
+    portrait = tmp_path / name
+    portrait.write_bytes(b"png")
+    run([fake], [queue_workflow.Job(portrait, job.voice, job.out)])
+    assert set(fake.uploads) == {name, "0.flac"} and fake.prompts[0]["1"]["inputs"]["image"] == name
+
+
+def test_a_name_that_no_header_holds_is_sent_all_the_same(tmp_path):
+    assert queue_workflow.upload_name(Path("two\nlines\r.png")) == "two_lines_.png"
+    assert queue_workflow.upload_name(Path("bytes\udcff.png")) == "bytes?.png"

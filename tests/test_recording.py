@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.recording import Interval, Recording, join_recording
-from joyavatar_core.talk import frames_of
 from joyavatar_core.video import VideoWriter
 
 from . import recordings

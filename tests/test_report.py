@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.report import RunReport, peak_rss_bytes
+from joyavatar_core.monitoring.report import RunReport, peak_rss_bytes
 
 
 def block(index: int) -> SimpleNamespace:
@@ -18,7 +18,7 @@ def block(index: int) -> SimpleNamespace:
 
 def test_peak_rss_counts_bytes_and_sees_an_allocation():
     code = (  # in a process of its own: an earlier peak of this one would hide the allocation
-        "from joyavatar_core.report import peak_rss_bytes as peak\n"
+        "from joyavatar_core.monitoring.report import peak_rss_bytes as peak\n"
         "before = peak(); ballast = b'1' * 100_000_000; print(before, peak())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

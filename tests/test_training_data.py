@@ -18,17 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.training import sentences, voices
-from joyavatar_core.training.characters import HAIR_STYLES, held_out_look, sample_character
-from joyavatar_core.training.clips import FPS, frame_count, make_clip, make_script, play
-from joyavatar_core.training.dataset import clip_path, load_clip, save_clip, write_dataset
-from joyavatar_core.training.hair import STYLES
-from joyavatar_core.training.measure import mouth_opening_from_pixels
-from joyavatar_core.training.motion import COLUMN, moments
-from joyavatar_core.training.palette import SCHEMES, SKINS
-from joyavatar_core.training.portrait import Moment, Portrait
-from joyavatar_core.training.visemes import RATE, Phone, loudness, mouth_tracks
-from joyavatar_core.training.voices import Voice, speak
+from joyavatar_core.evaluation.mouth_pixels import mouth_opening_from_pixels
+from joyavatar_core.synthetic import sentences, voices
+from joyavatar_core.synthetic.clips import FPS, frame_count, make_clip, make_script, play
+from joyavatar_core.synthetic.dataset import PER_FRAME, clip_frames, clip_path, load_clip, save_clip, write_dataset
+from joyavatar_core.synthetic.drawn.characters import HAIR_STYLES, held_out_look, sample_character
+from joyavatar_core.synthetic.drawn.figure import Moment, Portrait
+from joyavatar_core.synthetic.drawn.hair import STYLES
+from joyavatar_core.synthetic.drawn.palette import SCHEMES, SKINS
+from joyavatar_core.synthetic.motion import COLUMN, moments
+from joyavatar_core.synthetic.viseme_tracks import RATE, Phone, loudness, mouth_tracks
+from joyavatar_core.synthetic.voices import Voice, speak
+from joyavatar_core.training.__main__ import main
 
 SECONDS = 3.0
 
@@ -164,14 +165,23 @@ def test_long_films_are_rendered_one_frame_at_a_time():
     assert len(script.tracks) == frame_count(40.0)
 
 
+def psnr(kept: np.ndarray, made: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.square(kept.astype(float) - made).mean()))
+
+
 def test_dataset_resumes_and_reads_back_any_window(tmp_path, clip):
     save_clip(clip_path(tmp_path, 0, "train"), clip)
     before = clip_path(tmp_path, 0, "train").stat().st_mtime_ns
     paths = write_dataset(tmp_path, 2, 0, "train", 1.0, workers=1, size=64)
     assert clip_path(tmp_path, 0, "train").stat().st_mtime_ns == before
-    assert np.array_equal(load_clip(paths[1]).frames, make_clip(1, "train", 1.0, 64).frames)
-    window = load_clip(paths[0], first=8, frames=9)
-    assert np.array_equal(window.frames, clip.frames[8:17])
+    made, kept = make_clip(1, "train", 1.0, 64), load_clip(paths[1])
+    assert min(psnr(kept.frames, made.frames), psnr(kept.portraits, made.portraits)) > 36
+    for name in PER_FRAME:
+        assert np.array_equal(getattr(kept, name), getattr(made, name)), name
+    window, whole = load_clip(paths[0], first=8, frames=9), load_clip(paths[0])
+    assert len(whole.frames) == clip_frames(paths[0]) == len(clip.frames)
+    assert np.array_equal(window.frames, whole.frames[8:17])
+    assert np.array_equal(window.tracks, clip.tracks[8:17])
     assert np.array_equal(window.waveform, clip.waveform[8000:17000])
     with pytest.raises(AvatarError, match="choose an empty folder"):
         write_dataset(tmp_path, 1, 0, "train", 2.0, workers=1, size=64)
@@ -182,3 +192,9 @@ def test_silence_is_never_taken_for_loud_speech():
     waveform[:1600] = np.sin(np.arange(1600) / 5)
     loud = loudness(waveform, 16000, np.arange(4 * RATE) / RATE)
     assert loud[RATE:].max() == 0 and loud[5] > 0.9
+
+
+@pytest.mark.parametrize("option", [("--size", "100"), ("--size", "16"), ("--seconds", "0"), ("--clips", "-1")])
+def test_what_data_cannot_be_is_refused_before_anything_is_made(option, tmp_path, capsys):
+    assert main(["data", *option, "--runs", str(tmp_path)]) == 1
+    assert f"{option[0]}" in capsys.readouterr().err and not list(tmp_path.iterdir())

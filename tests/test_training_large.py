@@ -14,10 +14,10 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.training.__main__ import main
 from joyavatar_core.training.configs import LARGE, TINY
-from joyavatar_core.training.forcing import ForcingRecipe, train_forcing
+from joyavatar_core.training.initial_weights import blended, new_transformer, start_from
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.loop import LoopSettings, Trainer
-from joyavatar_core.training.weights import blended, new_transformer, start_from
+from joyavatar_core.training.teacher_forcing import ForcingRecipe, train_forcing
 
 SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from ..errors import AvatarError
+from .layout import Layout, default_layout, heard_channels
 from .rolling import RollingBuffer
-from .source import AudioSource, check_finite, to_native
+from .source import AudioSource, check_finite, to_float
 
 SLICE_SECONDS = 1.0
 Chunk = np.ndarray | torch.Tensor  # [S] or [channels, S], as for ArrayAudio
@@ -25,7 +26,7 @@ class GrowingAudio(AudioSource):
     What lies more than `history_seconds` behind the furthest sample read is forgotten, and reading it raises
     AvatarError; what has not been read yet is never dropped. With `ahead_seconds` a push waits while more than that
     is unread, so that a sender faster than the reader costs no memory; without, it never waits.
-    `channels`: 1 or 2 where known beforehand, else the first chunk's.
+    `channels`: how many, where known beforehand, else the first chunk's.
     """
 
     live = True
@@ -82,9 +83,13 @@ class GrowingAudio(AudioSource):
 
     @property
     def channels(self) -> int:
+        return heard_channels(self.layout)
+
+    @property
+    def layout(self) -> Layout:
         if self._channels is None:
             self.wait(1)
-        return self._channels or 1
+        return default_layout(self._channels or 1)
 
     @property
     def num_samples(self) -> int | None:
@@ -100,7 +105,7 @@ class GrowingAudio(AudioSource):
 
     def push(self, samples: Chunk) -> None:
         """Add the next samples; they are copied. Raises AvatarError for bad samples and after `finish`."""
-        native = to_native(samples)
+        native = to_float(samples)
         with self._changed:
             while self._ahead is not None and not self._finished and self._problem is None and self._is_full():
                 self._changed.wait()

@@ -49,11 +49,25 @@ def log_mel(waveform: np.ndarray, edges: list[int], slots: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _mel_filters() -> np.ndarray:
-    import librosa
+    """Triangles of height 1 over the bins of the spectrum, evenly spread on Slaney's mel scale: float32 [32, bins]."""
+    edges = _mel_to_hz(np.linspace(_hz_to_mel(LOWEST_HZ), _hz_to_mel(HIGHEST_HZ), BANDS + 2))
+    bins = np.fft.rfftfreq(WINDOW, 1 / LogMel.sample_rate)
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
 
-    return librosa.filters.mel(
-        sr=LogMel.sample_rate, n_fft=WINDOW, n_mels=BANDS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ, norm=None
-    )
+
+# Slaney's scale (Auditory Toolbox, 1998): 200/3 Hz a mel up to 1 kHz, then 27 mels to every factor of 6.4.
+LINEAR_HZ, KNEE_HZ, STEP = 200 / 3, 1000.0, np.log(6.4) / 27.0
+
+
+def _hz_to_mel(hz: float) -> float:
+    return hz / LINEAR_HZ if hz < KNEE_HZ else KNEE_HZ / LINEAR_HZ + np.log(hz / KNEE_HZ) / STEP
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    knee = KNEE_HZ / LINEAR_HZ
+    return np.where(mel < knee, mel * LINEAR_HZ, KNEE_HZ * np.exp(STEP * (mel - knee)))
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ import os
 import sys
 
 from ..errors import AvatarError
+from ..paths import existing_file
 from .pcm import read_pcm
 from .source import AudioSource
 
@@ -23,7 +24,7 @@ def open_voice(
     if spec != STDIN:
         from .file import FileAudio
 
-        return FileAudio(spec)
+        return FileAudio(existing_file(spec))
     if sys.stdin is None or sys.stdin.isatty():
         raise AvatarError(
             "The voice is to come from standard input, which is a terminal; pipe raw PCM in, for example "

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import AvatarError
 from .growing import GrowingAudio
+from .pcm_header import after_header
 from .source import MAX_CHANNELS
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,11 @@ def read_pcm(stream: BinaryIO, sample_rate: int, channels: int = 1, sample_forma
         raise AvatarError(f"The PCM format is '{sample_format}', expected one of {', '.join(PCM_FORMATS)}.")
     if not (isinstance(channels, int) and 1 <= channels <= MAX_CHANNELS):
         raise AvatarError(f"The PCM has {channels} channels, expected 1 to {MAX_CHANNELS}; mix it down.")
-    source = GrowingAudio(sample_rate, HISTORY_SECONDS, AHEAD_SECONDS, channels=2 if channels == 2 else 1)
+    source = GrowingAudio(sample_rate, HISTORY_SECONDS, AHEAD_SECONDS, channels=channels)
 
     def pump() -> None:
         try:
-            for samples in decoded(stream, channels, sample_format):
+            for samples in decoded(stream, sample_rate, channels, sample_format):
                 source.push(samples)
             source.finish()
         except AvatarError as problem:
@@ -49,13 +50,13 @@ def read_pcm(stream: BinaryIO, sample_rate: int, channels: int = 1, sample_forma
     return source
 
 
-def decoded(stream: BinaryIO, channels: int, sample_format: str):
-    """The stream as arrays [channels, S], whole samples only."""
+def decoded(stream: BinaryIO, sample_rate: int, channels: int, sample_format: str):
+    """The stream as arrays [channels, S], whole samples only, without the header of a WAV."""
     dtype = np.dtype(PCM_FORMATS[sample_format])
     size = dtype.itemsize * channels
     read = getattr(stream, "read1", stream.read)
-    rest = b""
-    while data := read(READ_BYTES):
+    rest, data = b"", after_header(read, sample_rate, channels, sample_format)
+    while data or (data := read(READ_BYTES)):
         data = rest + data
         whole = len(data) // size * size
         rest = data[whole:]
@@ -63,6 +64,7 @@ def decoded(stream: BinaryIO, channels: int, sample_format: str):
             samples = np.frombuffer(data[:whole], dtype).reshape(-1, channels).T
             check_loudness(samples, sample_format)
             yield samples
+        data = b""
     if rest:
         log.warning("the PCM ended inside a sample (%d of %d bytes), which was dropped", len(rest), size)
 

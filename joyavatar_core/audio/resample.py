@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import soxr
 
 from .source import AudioSource
 
@@ -25,14 +26,12 @@ def read_resampled(source: AudioSource, start: int, stop: int, rate: int) -> np.
     """Mono samples [start, stop), counted at `rate` Hz, as float32 [stop - start]; zeros outside the audio.
 
     A function of the source samples in `source_span` alone. Within 1e-6 of the whole audio resampled at once
-    (`librosa.resample`, soxr_hq) from 8 kHz up, 2e-4 at 4 kHz; only the audio's very first samples differ more.
+    (soxr, HQ) from 8 kHz up, 2e-4 at 4 kHz; only the audio's very first samples differ more.
     """
     first, end = source_span(start, stop, source.sample_rate, rate)
     samples = source.read(first, end)
     if source.sample_rate == rate:
         return samples
-    import librosa
-
-    resampled = librosa.resample(samples, orig_sr=source.sample_rate, target_sr=rate, res_type="soxr_hq")
+    resampled = soxr.resample(samples, source.sample_rate, rate, quality="HQ")
     skip = start - first * rate // source.sample_rate
     return resampled[skip : skip + stop - start]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from functools import reduce
 
 import numpy as np
 import torch
 
 from ..errors import AvatarError
 from .clock import check_sample_rate
+from .layout import Layout, default_layout, heard, heard_channels, voice
+from .survey import Survey, survey
+
+log = logging.getLogger(__name__)
 
 MAX_CHANNELS = 8
 SCAN_SAMPLES = 1 << 20  # per channel; how much of a waveform is converted at once when it is checked
 
 
-def to_native(samples: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Samples of any width as float32 in [-1, 1], mono or stereo.
+def to_float(samples: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Samples of any width as float32 in [-1, 1].
 
     samples: [S] or [channels, S], float, or 8/16/32-bit integers at full scale (unsigned ones centred on their middle).
-    Returns [S, 1] or [S, 2]; more channels than two become their mean. Raises AvatarError for other types and shapes.
+    Returns [S, channels]. Raises AvatarError for other types and shapes.
     """
     if isinstance(samples, torch.Tensor):
         samples = samples.detach().cpu()
@@ -31,8 +35,6 @@ def to_native(samples: np.ndarray | torch.Tensor) -> np.ndarray:
         middle = full_scale if samples.dtype.kind == "u" else 0.0
         # float64 in between: 32-bit integers must be rounded once, and the same way as a decoder's
         planes = [((plane - middle) / full_scale).astype(np.float32) for plane in planes]
-    if len(planes) > 2:
-        planes = [_mean(planes)]
     return np.stack(planes, axis=1, dtype=np.float32, casting="same_kind")
 
 
@@ -41,14 +43,20 @@ def check_layout(samples: np.ndarray | torch.Tensor) -> None:
     shape = tuple(samples.shape)
     if len(shape) not in (1, 2):
         raise AvatarError(f"The audio's shape is {shape}, expected [samples] or [channels, samples]; pass one clip.")
-    if len(shape) == 2 and not 1 <= shape[0] <= MAX_CHANNELS:
-        raise AvatarError(
-            f"The audio has {shape[0]} channels (shape {shape}), expected 1 to {MAX_CHANNELS}, "
-            "as [channels, samples]; transpose or mix it down."
-        )
+    if len(shape) == 2:
+        check_channels(shape[0], f" (shape {shape})")
     name = str(samples.dtype).removeprefix("torch.")
     if not (name.startswith(("float", "bfloat")) or name in ("int8", "uint8", "int16", "uint16", "int32", "uint32")):
         raise AvatarError(f"The audio's samples are {name}, expected floats or 8, 16 or 32-bit integers; convert them.")
+
+
+def check_channels(channels: int, detail: str = "") -> None:
+    """Raises AvatarError unless there are 1 to 8 channels."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AvatarError(
+            f"The audio has {channels} channels{detail}, expected 1 to {MAX_CHANNELS}, "
+            "as [channels, samples]; transpose or mix it down."
+        )
 
 
 def check_finite(native: np.ndarray, start: int, sample_rate: int) -> None:
@@ -59,11 +67,6 @@ def check_finite(native: np.ndarray, start: int, sample_rate: int) -> None:
         raise AvatarError(f"The audio has a NaN or infinite sample at {seconds:.4f} s; repair or cut it there.")
 
 
-def _mean(planes: list[np.ndarray]) -> np.ndarray:
-    # one addition after the other: numpy's own sum adds in an order that depends on the memory layout
-    return reduce(np.add, [np.asarray(plane, np.float32) for plane in planes]) / np.float32(len(planes))
-
-
 class AudioSource(ABC):
     """A voice that is read in windows, so that its length costs no memory.
 
@@ -72,6 +75,7 @@ class AudioSource(ABC):
     """
 
     live = False
+    _told = False  # that the mean of a live voice's channels is no voice
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = check_sample_rate(sample_rate)
@@ -80,6 +84,11 @@ class AudioSource(ABC):
     @abstractmethod
     def channels(self) -> int:
         """1 or 2, the width of `read_native`."""
+
+    @property
+    def layout(self) -> Layout:
+        """The channels of `_window` by name: mono or stereo, unless a subclass knows more."""
+        return default_layout(self.channels)
 
     @property
     @abstractmethod
@@ -95,31 +104,46 @@ class AudioSource(ABC):
         """Block until `samples` samples exist (True), or the source has ended or `timeout` seconds passed (False)."""
         return samples <= self.available
 
+    def survey(self) -> Survey:
+        """What is in the whole voice; not for one that is live."""
+        return survey(self)
+
     def arrival(self, samples: int) -> float | None:
         """When the last of the first `samples` samples came in, by time.monotonic; None for what was always there."""
         return None
 
     @abstractmethod
     def _window(self, start: int, stop: int) -> np.ndarray:
-        """Samples [start, stop), 0 <= start < stop, as float32 [<= stop - start, channels]: fewer only at the end."""
+        """Samples [start, stop), 0 <= start < stop, as float32 [<= stop - start, layout]: fewer only at the end."""
 
     def read_native(self, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop) for muxing: float32 [stop - start, channels], zeros outside the audio.
 
-        Waits for samples that are still to come. Raises AvatarError at a NaN or infinite sample.
+        More channels than two are mixed as players do. Waits for samples that are still to come. Raises AvatarError at
+        a NaN or infinite sample.
         """
-        padded = np.zeros((max(0, stop - start), self.channels), np.float32)
+        return heard(self._padded(start, stop), self.layout)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The voice in samples [start, stop), in mono: float32 [stop - start]; else as `read_native`.
+
+        The mean of the channels, or what `layout.voice` finds in this window where the mean would lose it.
+        """
+        mono, lost = voice(self._padded(start, stop), self.layout, self.sample_rate)
+        if lost and self.live and not self._told:  # a file's survey has said it
+            self._told = True
+            log.warning("the mean of the live voice's channels loses it: the loudest channel moves the lips")
+        return mono
+
+    def _padded(self, start: int, stop: int) -> np.ndarray:
+        """[stop - start, layout], zeros outside the audio."""
+        padded = np.zeros((max(0, stop - start), len(self.layout)), np.float32)
         first = max(start, 0)
         if first < stop:
             window = self._window(first, stop)
             check_finite(window, first, self.sample_rate)
             padded[first - start : first - start + len(window)] = window
         return padded
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Samples [start, stop) in mono: float32 [stop - start], the mean of the channels; else as `read_native`."""
-        native = self.read_native(start, stop)
-        return _mean([native[:, channel] for channel in range(native.shape[1])])
 
 
 class ArrayAudio(AudioSource):
@@ -141,11 +165,15 @@ class ArrayAudio(AudioSource):
 
     @property
     def channels(self) -> int:
-        return 2 if self._samples.shape[0] == 2 else 1
+        return heard_channels(self.layout)
+
+    @property
+    def layout(self) -> Layout:
+        return default_layout(len(self._samples))
 
     @property
     def num_samples(self) -> int:
         return self._samples.shape[1]
 
     def _window(self, start: int, stop: int) -> np.ndarray:
-        return to_native(self._samples[:, start:stop])
+        return to_float(self._samples[:, start:stop])

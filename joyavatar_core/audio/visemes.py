@@ -1,7 +1,8 @@
 """Features that say what the lips do: a small convolutional network that hears a mouth's shape in log-mel spectra.
 
 What wav2vec2 is to the public avatars, this is to the embedded one: it has learned speech beforehand
-(`joyavatar_core/training/hearing.py`), so that the transformer has to learn only what a mouth of that shape looks like.
+(`joyavatar_core/training/viseme_encoder.py`), so that the transformer has to learn only what a mouth of that
+shape looks like.
 """
 
 from __future__ import annotations

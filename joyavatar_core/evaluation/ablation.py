@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..avatar import Avatar
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..pipeline.avatar import Avatar
 from ..recording.fingerprint import module_fingerprint
 from ..sampling.mci import MCI_OFF, MciSettings
 from ..sampling.presets import PRESETS, Preset, all_on, preset

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..training.dataset import load_clip
+from ..synthetic.dataset import load_clip
 from ..training.vae_training import psnr, round_trip
 from ..vae import StreamingVAE
 from .drift import sharpness
-from .mouth import mouth_report
+from .lip_sync import mouth_report
 from .sheet import contact_sheet
 
 

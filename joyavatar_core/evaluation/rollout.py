@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from ..audio import ArrayAudio
-from ..avatar import Avatar
+from ..pipeline.avatar import Avatar
 from ..sampling.presets import Preset
-from ..training.clips import SAMPLE_RATE, make_script, play
-from ..training.forcing import eyes_above
+from ..synthetic.clips import SAMPLE_RATE, make_script, play
+from ..training.teacher_forcing import eyes_above
 from ..training.vae_training import round_trip
 from .drift import colour_shift, drift, identity_distance, seam_ratio, sharpness
-from .mouth import mouth_report
+from .lip_sync import mouth_report
 
 WINDOW_SECONDS = 10
 WARM_FRAMES = 48  # decoded and thrown away where the decoder comes back after a gap

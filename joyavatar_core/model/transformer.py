@@ -16,9 +16,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AvatarConfig
-from ..kv_cache import KVCache
 from .attention import Attention, sdpa
 from .audio_adapter import AudioProjection
+from .kv_cache import KVCache
 from .rope import apply_rope, rope_table
 
 NORM_EPS = 1e-6

@@ -31,7 +31,7 @@ class RecordingFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = Path(os.path.expanduser(path)).absolute()
         self._lock: int | None = None
 
     def lock(self) -> None:

@@ -22,14 +22,24 @@ from torch import Tensor
 from ..audio import AudioSource
 from ..audio.clock import block_to_frames, num_blocks
 from ..errors import AvatarError
+from ..pipeline.render import OnBlock, picture_size, talk
+from ..refiner import PortraitRefiner
 from ..sampling.stream import AvatarStream, LatentBlock
-from ..talk import OnBlock, talk
 from ..video import VideoWriter, join_segments
 from ..video.containers import saying
 from .files import RecordingFolder, sync_file
 from .fingerprint import new_digest, raw_bytes
 from .interval import DEFAULT_INTERVAL, Interval
-from .snapshot import Decoder, Segment, cache_layout, check_identity, check_run_state, environment, identity_of
+from .snapshot import (
+    Decoder,
+    Segment,
+    cache_layout,
+    check_identity,
+    check_run_state,
+    environment,
+    identity_of,
+    refinement_of,
+)
 from .state import MAX_HEADER, DamagedError, read_state, write_state
 
 log = logging.getLogger(__name__)
@@ -54,6 +64,7 @@ class Recording:
         crf: the writer's quality.
         resume: go on with what is in the folder; without it a folder that holds a recording is refused.
         metadata: tags of the video.
+        refine: what is done to decoded frames.
     Raises AvatarError for folders, settings and states that do not fit.
     """
 
@@ -68,13 +79,14 @@ class Recording:
         crf: int = 18,
         resume: bool = False,
         metadata: Mapping[str, object] | None = None,
+        refine: PortraitRefiner | None = None,
     ) -> None:
         if stream.num_frames is None:
             raise AvatarError("A stream without an end cannot be recorded to a state folder; give a number of frames.")
         self.folder = RecordingFolder(folder)
         self.stream, self.voice, self.metadata = stream, voice, metadata
         self.segments: list[Segment] = []
-        self._decoder, self._crf, self._resume = decoder, crf, resume
+        self._decoder, self._refine, self._crf, self._resume = decoder, refine, crf, resume
         self._layout = cache_layout(stream, decoder)
         config = stream.model.config
         self.every = every.in_blocks(self.state_bytes, config.fps, config.block_frames)
@@ -115,7 +127,7 @@ class Recording:
         try:
             self._identity = identity_of(
                 self.stream, self._decoder, self.voice, fps=str(self.stream.model.config.fps), quality=self._crf,
-                checkpoint_every=self.every,
+                checkpoint_every=self.every, **refinement_of(self._refine),
             )  # fmt: skip
             self._run = iter(self.stream)
             self._identity |= self._run.recipe()
@@ -176,13 +188,22 @@ class Recording:
             if on_block is not None:
                 on_block(block, frames)
 
-        height, width = (8 * side for side in self.stream.latent_size)
+        width, height = picture_size(self.stream, self._refine)
         sound = (self.voice.sample_rate, self.voice.channels) if self.voice is not None else (None, 1)
         with VideoWriter(
             path, width, height, self.stream.model.config.fps, *sound, crf=self._crf, metadata=self.metadata
         ) as writer:
             blocks = itertools.islice(self._run, self.every)
-            talk(self._run, self._decoder, writer, self.voice, note, blocks=blocks, cache=self._cache)
+            talk(
+                self._run,
+                self._decoder,
+                writer,
+                self.voice,
+                note,
+                blocks=blocks,
+                cache=self._cache,
+                refine=self._refine,
+            )
         with self._saying():
             sync_file(path)
             return Segment.of(path, pictures.hexdigest())

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..audio import AudioSource, FileAudio
 from ..errors import AvatarError
+from ..paths import libav_url
 from ..video import join_segments
 from ..video.containers import checked_target
 from ..video.segments import inspect_segment, rescue_segment
@@ -90,7 +91,7 @@ def rescued(growing: Path, scratch: Path) -> list[Path]:
 
 def sound_of(segments: Sequence[tuple]) -> AudioSource | None:
     """The segments' own sound, each as long as its picture; None where they are silent."""
-    with av.open(str(segments[0][0])) as first:
+    with av.open(libav_url(segments[0][0])) as first:
         if not first.streams.audio:
             return None
     files = [FileAudio(path) for path, *_ in segments]

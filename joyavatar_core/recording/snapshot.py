@@ -12,6 +12,7 @@ import torch
 
 from ..audio import AudioSource
 from ..errors import AvatarError
+from ..refiner import PortraitRefiner
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder
@@ -24,7 +25,8 @@ PROBE = 2  # height and width in latents of the picture that a decoder's cache i
 WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "weights": "other weights", "config": "weights of another configuration", "decoder": "another decoder",
     "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
-    "prompt": "another prompt", "driving_voice": "another driving voice",
+    "prompt": "another prompt", "driving_voice": "another driving voice", "refiner": "another refiner",
+    "refined_portrait": "another portrait",
 }  # fmt: skip
 
 
@@ -69,6 +71,17 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
         "frames": stream.num_frames,
         "hearing": hearing,
         **settings,
+    }
+
+
+def refinement_of(refine: PortraitRefiner | None) -> dict[str, Any]:
+    """The part of an identity that says how frames are refined."""
+    if refine is None:
+        return dict.fromkeys(("refined_size", "refiner", "refined_portrait"))
+    return {
+        "refined_size": list(refine.size),
+        "refiner": module_fingerprint(refine.net),
+        "refined_portrait": tensors_fingerprint([("", refine.portrait)]),
     }
 
 

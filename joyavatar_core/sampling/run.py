@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..audio.clock import block_to_frames
 from ..errors import AvatarError
-from ..kv_cache import KVCache
+from ..model.kv_cache import KVCache
 from ..model.transformer import SelfContext
 from .flow import Level, add_noise, predict_x0
 from .noise import CONTEXT, INITIAL, INJECT, RENOISE, NoiseSource

@@ -54,6 +54,8 @@ class AvatarStream:
     model: the transformer, on its device, in its dtype.
     reference: the portrait's normalised latent [1, 16, 1, h, w]; None for checkpoints without reference channels.
     audio: the voice as lazy features; None for silence (all-zero features) or checkpoints without audio.
+    portrait: the portrait's picture [3, H, W] in [-1, 1] at a multiple of the stream's size, for a refiner; None where
+        frames are not to be refined. Latents do not depend on it.
     text: the prompt's embeddings [1, n, text_dim], to be zero-padded to the checkpoint's tokens; None: an empty prompt.
     frames: video frames at most; None for as long as the audio lasts (for ever without audio).
     size: (h, w) of the latents where there is no reference.
@@ -76,6 +78,7 @@ class AvatarStream:
     dtype: torch.dtype | None = None
     device: torch.device | None = None
     on_step: OnStep | None = field(default=None, repr=False)
+    portrait: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         config = self.model.config

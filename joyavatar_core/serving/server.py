@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..errors import AvatarError
-from .access import is_address, is_loopback, refusal
+from .access import allowed_name, is_address, is_loopback, refusal
 from .broadcast import Broadcast
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class LiveServer:
     Args:
         broadcasts: format ("mp4", "mpegts") -> Broadcast.
         host: the address to listen on; loopback unless told otherwise. port: 0 takes any free one.
-        names: host names besides numbers and localhost under which the server may be asked for.
+        names: names (or numbers) besides its own under which the server may be asked for, on any port and scheme.
         status: gives what ``/status.json`` tells.
     Raises AvatarError where the address cannot be used.
     """
@@ -58,6 +58,7 @@ class LiveServer:
     ) -> None:
         self.broadcasts, self.status, self.max_viewers = dict(broadcasts), status, max_viewers
         self.viewers = 0
+        self.names = frozenset(map(allowed_name, names))
         self._lock = threading.Lock()
         try:
             self._server = _Server((host, port), self)
@@ -68,7 +69,6 @@ class LiveServer:
             ) from None
         self.host, self.port = host, self._server.server_address[1]
         self.loopback = is_loopback(host)
-        self.names = tuple(name.lower() for name in names)
 
     @property
     def url(self) -> str:
@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         broadcast = live.broadcasts[name]
         listener = broadcast.join(on_drop=self._hang_up)
         try:
-            self._head(200, {"Content-Type": kind})
+            self._head(200, {"Content-Type": kind, "X-Accel-Buffering": "no"})  # a proxy hands on what it gets
             for data in listener:
                 self.wfile.write(data)
         except OSError:

@@ -1,4 +1,4 @@
-"""The recipe as commands, in order: data, hearing, vae, latents, forcing, distill, evaluate, ablate, ship."""
+"""The recipe as commands, in order: data, hearing, vae, latents, forcing, distill, refiner, evaluate, ablate, ship."""
 
 from __future__ import annotations
 
@@ -13,16 +13,26 @@ from pathlib import Path
 import torch
 
 from ..audio import FeatureEncoder
-from ..avatar import EMBEDDED_HEARING, EMBEDDED_TRANSFORMER, EMBEDDED_VAE, Avatar, load_audio_encoder, load_avatar
 from ..checkpoints import save_checkpoint
 from ..checkpoints.reader import read_file
 from ..errors import AvatarError
+from ..pipeline.avatar import (
+    EMBEDDED_HEARING,
+    EMBEDDED_REFINER,
+    EMBEDDED_TRANSFORMER,
+    EMBEDDED_VAE,
+    Avatar,
+    load_audio_encoder,
+    load_avatar,
+)
+from ..refiner import load_refiner
+from ..synthetic.clips import PEOPLE
+from ..synthetic.dataset import load_clip, write_dataset
 from .configs import CONFIGS
-from .dataset import write_dataset
 from .loop import FOREVER, LoopSettings, averaged_weights
 from .parallel import Share, process_group
 
-HEARING = "visemes.safetensors"  # of a run
+HEARING, REFINER = "visemes.safetensors", "refiner.safetensors"  # of a run
 FIRST_PERSON = 100  # of the held-out people that talk in evaluations
 
 
@@ -41,25 +51,34 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make_data(options: argparse.Namespace) -> None:
     """Clips for training and, held out, for judging."""
+    if options.size % 16 or not 64 <= options.size <= 1024:
+        raise AvatarError(f"--size is {options.size}, expected a multiple of 16 from 64 to 1024.")
+    if not 0.5 <= options.seconds <= 600:
+        raise AvatarError(f"--seconds is {options.seconds:g}, expected 0.5 to 600.")
+    if min(options.clips, options.held_out, options.first) < 0:
+        raise AvatarError("--clips, --held-out and --first are expected to be 0 or more.")
     folder = options.runs / "data"
-    write_dataset(folder, options.held_out, split="held-out", workers=options.threads)
-    write_dataset(folder, options.clips, split="train", workers=options.threads)
+    people = tuple(PEOPLE) if options.people == "both" else (options.people,)
+    for split, count in (("held-out", options.held_out), ("train", options.clips)):
+        write_dataset(
+            folder, count, options.first, split, options.seconds, options.threads, options.size, people
+        )  # fmt: skip
 
 
 def train_hearing(options: argparse.Namespace) -> None:
     """What the avatar hears with, from voices alone; prints how well held-out ones are heard."""
     from safetensors.torch import save_file
 
-    from . import hearing
+    from . import viseme_encoder
 
     folder, workers = options.runs / "voices", options.threads
-    voices = hearing.write_voices(folder, options.voices, workers=workers)
-    held_out = hearing.write_voices(folder, hearing.HELD_OUT, "held-out", workers=workers)
+    voices = viseme_encoder.write_voices(folder, options.voices, workers=workers)
+    held_out = viseme_encoder.write_voices(folder, viseme_encoder.HELD_OUT, "held-out", workers=workers)
     settings = _settings(options, "hearing", 2e-3)
-    model = hearing.train_hearing(voices, settings, hearing.HearingRecipe(batch=options.batch or 48))
+    model = viseme_encoder.train_hearing(voices, settings, viseme_encoder.HearingRecipe(batch=options.batch or 48))
     if Share.mine().leads:
         save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, options.runs / HEARING)
-        print(json.dumps(hearing.correlations(model, held_out), indent=1))
+        print(json.dumps(viseme_encoder.correlations(model, held_out), indent=1))
 
 
 def train_vae(options: argparse.Namespace) -> None:
@@ -91,19 +110,19 @@ def make_latents(options: argparse.Namespace) -> None:
 
 def train_transformer(options: argparse.Namespace) -> None:
     """Stage 1 of the transformer, from scratch or from `--fine-tune`; writes runs/avatar.safetensors."""
-    from . import forcing
-    from .weights import start_from
+    from . import teacher_forcing
+    from .initial_weights import start_from
 
     chosen = CONFIGS[options.config]
     if options.guidance < 1:
         raise AvatarError(f"--guidance is {options.guidance}, expected 1 (as the data) or more.")
-    recipe = forcing.ForcingRecipe(
-        batch=options.batch or forcing.ForcingRecipe.batch, guidance=options.guidance,
+    recipe = teacher_forcing.ForcingRecipe(
+        batch=options.batch or teacher_forcing.ForcingRecipe.batch, guidance=options.guidance,
         levels=tuple(sigma for _, sigma in chosen.model.levels),
     )  # fmt: skip
     start = start_from(options.fine_tune, chosen.model, options.base) if options.fine_tune else None
     settings = _settings(options, "forcing", chosen.rates[0])
-    weights = forcing.train_forcing(
+    weights = teacher_forcing.train_forcing(
         _latents(options), settings, recipe, chosen.model, start, options.compile, sharded=options.shard
     )
     _finish(options, weights)
@@ -112,8 +131,8 @@ def train_transformer(options: argparse.Namespace) -> None:
 def distil(options: argparse.Namespace) -> None:
     """Stage 2, on rollouts of its own, from stage 1's weights; writes runs/avatar.safetensors."""
     from ..model.transformer import AvatarTransformer
-    from . import distill
-    from .weights import blended, start_from
+    from . import distillation
+    from .initial_weights import blended, start_from
 
     if not 0 <= options.blend <= 1:
         raise AvatarError(f"--blend is {options.blend:g}, expected 0 (stage 1) to 1 (stage 2).")
@@ -128,17 +147,38 @@ def distil(options: argparse.Namespace) -> None:
     student, teacher = AvatarTransformer(chosen.model), AvatarTransformer(chosen.model)
     student.load_state_dict(begin)
     teacher.load_state_dict(likely)
-    recipe = distill.DistillRecipe(
+    recipe = distillation.DistillRecipe(
         guidance=options.guidance, judge_together=chosen.judge_together,
         excerpts=dataclasses.replace(
-            distill.EXCERPTS, batch=options.batch or distill.EXCERPTS.batch,
+            distillation.EXCERPTS, batch=options.batch or distillation.EXCERPTS.batch,
             # Judges that see a video at once have never seen a cut or a close-up.
             **({"joined": 1.0, "close": 0} if chosen.judge_together else {}),
         ),
     )  # fmt: skip
     settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)
-    weights = distill.distil(student, teacher, _latents(options), settings, recipe, sharded=options.shard)
+    weights = distillation.distil(student, teacher, _latents(options), settings, recipe, sharded=options.shard)
     _finish(options, blended(begin, weights, options.blend))
+
+
+def train_refiner(options: argparse.Namespace) -> None:
+    """The portrait refiner, on clips of twice the avatar's size; first their pairs. Writes runs/refiner.safetensors."""
+    from safetensors.torch import load_file, save_file
+
+    from . import refiner_training as training
+    from .refiner_pairs import make_pairs
+
+    avatar = _judged(options)
+    clips = _clips(options)
+    settings = _settings(options, "refiner", 1.5e-3, weight_decay=1e-3, ema=0.995)
+    pairs = make_pairs(avatar, clips, options.runs / "pairs")
+    if options.pairs_only:
+        return
+    recipe = training.RefinerRecipe(batch=options.batch or training.RefinerRecipe.batch)
+    start = load_file(options.fine_tune) if options.fine_tune else None
+    net = training.train_refiner(training.Pairs(clips, pairs, recipe), settings, start)
+    if Share.mine().leads:
+        weights = {name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}
+        save_file(weights, options.runs / REFINER)
 
 
 def ship(options: argparse.Namespace) -> None:
@@ -152,14 +192,19 @@ def ship(options: argparse.Namespace) -> None:
     hearing = options.audio_encoder or options.runs / HEARING
     if hearing.exists():
         shutil.copyfile(hearing, EMBEDDED_HEARING)
+    if (options.runs / REFINER).exists():
+        shutil.copyfile(options.runs / REFINER, EMBEDDED_REFINER)
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """The figures of the VAE's round trip and of a talk by held-out people: JSON, a sheet and a plot over time."""
+    """The figures of the VAE's round trip, of the refiner where the held-out clips are of twice the avatar's size, and
+    of a talk by held-out people: JSON, sheets and a plot over time."""
     from ..evaluation.autoencoder import evaluate_vae
-    from ..evaluation.plot import plot_windows
+    from ..evaluation.curves import plot_windows
+    from ..evaluation.refined import evaluate_refiner
     from ..evaluation.rollout import BOUNDS, OTHERS, Judge, Truth, mean_pictures, rollout
     from ..evaluation.sheet import contact_sheet
+    from ..refiner.model import SCALE
     from ..sampling.presets import preset
 
     avatar, folder = _judged(options), options.runs / "evaluation"
@@ -167,6 +212,9 @@ def evaluate(options: argparse.Namespace) -> None:
     held_out = sorted((options.runs / "data").glob("held-out-*.safetensors"))
     if held_out and not options.rollout_only:
         figures["vae"] = evaluate_vae(avatar.vae, held_out[: options.people], folder / "vae.png")
+        if avatar.refiner is not None and load_clip(held_out[0], 0, 1).frames.shape[1] == SCALE * avatar.config.width:
+            sheet = folder / "refiner.png"
+            figures["refiner"] = evaluate_refiner(avatar, avatar.refiner, held_out[: options.people], sheet)
     chosen, others = preset(options.preset, avatar.config), mean_pictures(list(OTHERS), avatar.config.width)
     for person in range(FIRST_PERSON, FIRST_PERSON + options.people):
         truth = Truth.of(person, options.seconds, avatar.config.width)
@@ -203,7 +251,8 @@ def ablate(options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "data": make_data, "hearing": train_hearing, "vae": train_vae, "latents": make_latents,
-    "forcing": train_transformer, "ship": ship, "distill": distil, "evaluate": evaluate, "ablate": ablate,
+    "forcing": train_transformer, "ship": ship, "distill": distil, "refiner": train_refiner, "evaluate": evaluate,
+    "ablate": ablate,
 }  # fmt: skip
 
 
@@ -213,8 +262,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.__doc__)
         if name == "data":
-            sub.add_argument("--clips", type=int, default=700)
-            sub.add_argument("--held-out", type=int, default=12)
+            sub.add_argument("--people", choices=[*PEOPLE, "both"], default="drawn")
+            sub.add_argument("--size", type=int, default=128, help="of the pictures, in pixels")
+            sub.add_argument("--seconds", type=float, default=7.0, help="of a clip")
+            sub.add_argument("--clips", type=int, default=700, help="of each kind of people")
+            sub.add_argument("--held-out", type=int, default=12, help="clips of people that training does not see")
+            sub.add_argument("--first", type=int, default=0, help="seed of the first clip")
             sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of data, checkpoints and logs")
             sub.add_argument("--threads", type=int, default=2)
             continue
@@ -227,14 +280,14 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             help="wav2vec2-base, or instead of the run's own",
         )
-        if name in ("hearing", "vae", "forcing", "distill"):
+        if name in ("hearing", "vae", "forcing", "distill", "refiner"):
             sub.add_argument("--steps", type=int, default=FOREVER)
             sub.add_argument("--minutes", type=float, default=math.inf)
             sub.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
             sub.add_argument("--learning-rate", type=float)
             sub.add_argument("--batch", type=int)
             sub.add_argument("--seed", type=int, default=0)
-        if name in ("vae", "forcing", "distill"):
+        if name in ("vae", "forcing", "distill", "refiner"):
             sub.add_argument("--fine-tune", type=Path, help="start from these weights")
         if name == "hearing":
             sub.add_argument("--voices", type=int, default=1600, help="of 7 s")
@@ -255,10 +308,13 @@ def _parser() -> argparse.ArgumentParser:
         if name == "vae":
             sub.add_argument("--frames", type=int, default=17, help="of a crop: 4 n + 1")
             sub.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
+        if name == "refiner":
+            sub.add_argument("--pairs-only", action="store_true", help="stop when the pairs are made")
+        if name in ("evaluate", "ablate", "refiner"):
+            sub.add_argument("--shipped", action="store_true", help="the embedded avatar, not the run's")
         if name in ("evaluate", "ablate"):
             sub.add_argument("--people", type=int, default=3)
             sub.add_argument("--seconds", type=float, default=30.0)
-            sub.add_argument("--shipped", action="store_true", help="judge the embedded avatar, not the run")
         if name == "evaluate":
             sub.add_argument("--preset", default="checkpoint")
             sub.add_argument("--rollout-only", action="store_true")
@@ -300,7 +356,7 @@ def _vae_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def _transformer_weights(options: argparse.Namespace) -> dict[str, torch.Tensor]:
     """What a finished stage has written, or stage 1 as far as it has come."""
-    from .weights import read_weights
+    from .initial_weights import read_weights
 
     finished = options.runs / "avatar.safetensors"
     if finished.exists():
@@ -348,7 +404,9 @@ def _avatar_of_run(options: argparse.Namespace) -> Avatar:
     model = AvatarTransformer(config)
     model.load_state_dict(_transformer_weights(options))
     vae = _vae(options)
-    return Avatar(model.eval().requires_grad_(False), vae, vae, _hearing(options), "run")
+    own = options.runs / REFINER
+    refiner = load_refiner(own) if own.exists() else None
+    return Avatar(model.eval().requires_grad_(False), vae, vae, _hearing(options), "run", refiner)
 
 
 if __name__ == "__main__":

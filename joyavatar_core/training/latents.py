@@ -14,10 +14,10 @@ from torch import Tensor
 from ..audio import ArrayAudio, AudioFeatures, FeatureEncoder, LogMel
 from ..errors import AvatarError
 from ..recording.fingerprint import module_fingerprint, tensors_fingerprint
+from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.dataset import DESCRIPTION, load_clip
 from ..vae import StreamingVAE
 from ..vae.wan import PIXELS_PER_LATENT
-from .clips import LATENT_FRAMES, Clip
-from .dataset import DESCRIPTION, load_clip
 from .parallel import Share
 
 ENCODING = ("encoder.", "conv1.")  # the part of a VAE that latents depend on

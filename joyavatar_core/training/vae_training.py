@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.dataset import clip_frames, load_clip
 from ..vae import StreamingVAE
 from ..vae.wan import PIXELS_PER_LATENT, WAN_MEAN, WAN_STD
-from .clips import LATENT_FRAMES, Clip
-from .dataset import load_clip
 from .loop import Draw, LoopSettings, Trainer
 from .losses import KL_WEIGHT, box_weight, kl_divergence, reconstruction_losses
 from .parallel import Share
@@ -134,14 +134,6 @@ def _excerpt(
 def as_video(clip: Clip) -> Tensor:
     """A clip's frames as [3, T, H, W] in [-1, 1]."""
     return torch.from_numpy(clip.frames).permute(3, 0, 1, 2).float() / 127.5 - 1
-
-
-def clip_frames(path: Path) -> int:
-    """How many frames a clip on disk has."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        return file.get_slice("frames").get_shape()[0]
 
 
 @torch.no_grad()

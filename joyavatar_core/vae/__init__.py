@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .cache import VAECache
 from .loading import TINY_MARK
-from .standin import stand_in_state_dict, stand_in_vae
+from .random_vae import stand_in_state_dict, stand_in_vae
 from .tiny import TinyDecoder
 from .wan import WAN_MEAN, WAN_STD, StreamingVAE
 

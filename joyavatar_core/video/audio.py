@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 LAYOUTS = {1: "mono", 2: "stereo"}
+# What browsers, phones and Windows decode: Firefox and Media Foundation refuse AAC above 48 kHz, and 7.35 kHz.
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 def check_sound(sample_rate: int, channels: int) -> None:
@@ -31,7 +33,7 @@ def check_sound(sample_rate: int, channels: int) -> None:
 class AudioEncoder:
     """One AAC stream of an output container. Feed `encode`, then `flush` once.
 
-    Samples are float32 [S] or [S, C], full scale is +-1. Rates AAC does not know are resampled to 48 kHz.
+    Samples are float32 [S] or [S, C], full scale is +-1. Rates that are not in RATES are resampled to 48 kHz.
     """
 
     FRAME = 1024  # samples an AAC-LC packet holds
@@ -41,7 +43,7 @@ class AudioEncoder:
         check_sound(sample_rate, channels)
         self.sample_rate = int(sample_rate)
         self.channels = channels
-        self.rate = self.sample_rate if sample_rate in av.Codec("aac", "w").audio_rates else 48000
+        self.rate = self.sample_rate if self.sample_rate in RATES else 48000
         self.stream = container.add_stream("aac", rate=self.rate, layout=LAYOUTS[channels])
         self.stream.bit_rate = 96_000 * channels
         self.given = 0  # samples at sample_rate

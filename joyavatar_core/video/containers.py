@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 
 from ..errors import AvatarError
+from ..paths import libav_url
 from .audio import AudioEncoder
 
 # The IPTC vocabulary is what C2PA, search engines and the EU AI Act's code of practice point to:
@@ -61,12 +62,12 @@ def saying(what: str, advice: str) -> Iterator[None]:
 def marked(metadata: Mapping[str, object] | None) -> dict[str, str]:
     """The caller's tags (what is not a string becomes JSON) and `AI_NOTICE`, which wins."""
     text = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in (metadata or {}).items()}
-    return {**text, **AI_NOTICE}
+    return {**{key: value.encode("utf-8", "replace").decode() for key, value in text.items()}, **AI_NOTICE}
 
 
 def checked_target(path: str | os.PathLike[str]) -> Path:
     """`path` made absolute; raises AvatarError where no mp4 can be put."""
-    target = Path(path).expanduser().absolute()  # absolute also keeps "a:b.mp4" from being read as a protocol
+    target = Path(os.path.expanduser(path)).absolute()
     if target.suffix.lower() != ".mp4":
         raise AvatarError(f"The video's name is {target.name!r}, expected one that ends in .mp4; rename it.")
     if target.is_dir():
@@ -78,14 +79,14 @@ def checked_target(path: str | os.PathLike[str]) -> Path:
 
 def open_output(path: Path, layout: Mapping[str, str], metadata: Mapping[str, str]) -> av.container.OutputContainer:
     """A new mp4 at `path` in one of the two layouts, with its tags."""
-    container = av.open(str(path), "w", format="mp4", container_options=dict(layout))
+    container = av.open(libav_url(path), "w", format="mp4", container_options=dict(layout))
     container.metadata.update(metadata)
     return container
 
 
 def copied_packets(path: Path, kind: str) -> Iterator[av.Packet]:
     """The encoded packets of the file's only stream of this kind ("video" or "audio"), in order."""
-    with av.open(str(path)) as source:
+    with av.open(libav_url(path)) as source:
         for packet in source.demux(**{kind: 0}):
             if packet.size:  # the last one is an empty end mark
                 yield packet
@@ -140,7 +141,7 @@ def assemble(
     Raises OSError or av.FFmpegError.
     """
     with replacing(target) as unfinished:
-        with av.open(str(sources[0])) as first, closing(open_output(unfinished, plain(fps), metadata)) as output:
+        with av.open(libav_url(sources[0])) as first, closing(open_output(unfinished, plain(fps), metadata)) as output:
             video = output.add_stream_from_template(first.streams.video[0], opaque=True)
             packets = (packet for path in sources for packet in copied_packets(path, "video"))
             tracks = [timed_video(packets, video, fps)]
@@ -149,7 +150,7 @@ def assemble(
             # Merged by time, so that one packet of each is held and players need not seek.
             for packet in heapq.merge(*tracks, key=lambda packet: packet.dts * packet.time_base):
                 output.mux(packet)
-        with av.open(str(unfinished)) as written:
+        with av.open(libav_url(unfinished)) as written:
             found = written.streams.video[0].frames
         if found != frames:
             raise OSError(f"{found} frames could be read back of {frames}")
@@ -157,7 +158,7 @@ def assemble(
 
 def copied_sound(growing: Path, output: av.container.OutputContainer, rate: int, samples: int) -> Iterator[av.Packet]:
     """The sound of a growing file, timed exactly, for `assemble`."""
-    with av.open(str(growing)) as source:
+    with av.open(libav_url(growing)) as source:
         stream = output.add_stream_from_template(source.streams.audio[0], opaque=True)
         stream.codec_context.bit_rate = 0  # as for write_btrt: libavformat then computes the true one
     return timed_audio(copied_packets(growing, "audio"), stream, rate, samples)

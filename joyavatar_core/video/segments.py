@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import av
 
 from ..errors import AvatarError
+from ..paths import libav_url
 from .audio import AudioEncoder
 from .containers import (
     assemble,
@@ -87,7 +88,7 @@ def encode_source(encoder: AudioEncoder, source: AudioSource, stop: int) -> Iter
 
 def inspect_segment(path: Path) -> tuple[tuple[Fraction, int, int, bytes], int]:
     """What has to agree between segments (fps, width, height, H.264 parameter sets), and the number of frames."""
-    with av.open(str(path)) as source:
+    with av.open(libav_url(path)) as source:
         if not source.streams.video or not source.streams.video[0].frames:
             raise AvatarError(
                 f"{path} holds no finished video, expected a segment closed by VideoWriter; leave it out."
@@ -106,7 +107,7 @@ def rescue_segment(growing: Path, out: Path) -> None:
     frames = sum(1 for _ in copied_packets(growing, "video"))
     if not frames:
         raise OSError(errno.ENODATA, "no whole fragment")
-    with av.open(str(growing)) as source:
+    with av.open(libav_url(growing)) as source:
         stream, tags = source.streams.video[0], dict(source.metadata)
         fps = stream.codec_context.framerate or stream.average_rate  # a cut file's average is not exact
         rate = source.streams.audio[0].rate if source.streams.audio else None

@@ -26,7 +26,7 @@ from .containers import (
     saying,
     trim_to_whole_fragments,
 )
-from .picture import YuvConverter, add_h264, check_h264, checked_frames
+from .h264 import YuvConverter, add_h264, check_h264, checked_frames
 
 TWO_MACROBLOCKS = 32  # pixels
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -48,7 +48,7 @@ class VideoWriter:
         path: the target, *.mp4 in a folder that exists; replaced if it is there.
         width, height: pixels, even.
         fps: frames per second, int or Fraction.
-        sample_rate: Hz of the sound; None for a silent video. What AAC cannot do is resampled to 48 kHz.
+        sample_rate: Hz of the sound; None for a silent video. What players do not decode is resampled to 48 kHz.
         channels: 1 or 2.
         crf: 1 (best, largest) ... 51 (worst, smallest).
         preset: x264's speed, "ultrafast" ... "veryslow".

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from joyavatar_core.avatar import ASSETS, EMBEDDED_VAE, load_avatar
+from joyavatar_core.pipeline.avatar import ASSETS, EMBEDDED_VAE, load_avatar
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 12  # 0.7 s at 16 frames/s
@@ -48,7 +48,7 @@ def test_a_talking_video_comes_out_and_native_nodes_take_it(server, talk, node):
     shown = server.run(graph)
     assert shown["video"]["animated"] == [True]
     frames, sound, tags = decoded(server.files(shown["video"])[0])
-    assert frames.shape == (FRAMES, 64, 64, 3) and sound == pytest.approx(0.7, abs=0.1)
+    assert frames.shape == (FRAMES, 128, 128, 3) and sound == pytest.approx(0.7, abs=0.1)  # refined to twice the size
     assert json.loads(tags["prompt"])["stream"]["class_type"] == "JoyAvatarStreamingSampler"
     assert np.array_equal(decoded(server.files(shown["save"])[0])[0], frames)
     assert shown["report"]["text"][0].startswith(f"{FRAMES} frames") and shown["report"]["images"]
@@ -68,7 +68,9 @@ def test_frames_equal_the_native_decode_of_the_latents(server, talk, node):
     graph = talk(
         32,
         vae="narrow.safetensors",
-        frames=node("JoyAvatarStreamToFrames", stream=["stream", 0], batching="one batch", count=1, vae=["vae", 0]),
+        frames=node(
+            "JoyAvatarStreamToFrames", stream=["stream", 0], batching="one batch", count=1, vae=["vae", 0], refine="off"
+        ),
         latent=node("JoyAvatarStreamToLatent", stream=["stream", 0]),
         native=node("VAEDecode", samples=["latent", 0], vae=["vae", 0]),
         ours_saved=node("SaveImage", images=["frames", 0], filename_prefix="ours"),

@@ -87,9 +87,20 @@ async function watch() {
   if (source.readyState === "open") source.endOfStream();
 }
 
+const WORDS = { loading: "loading the avatar ...", waiting: "waiting for the voice ..." };
+let asked = 0;
+
+// Before there is a picture: what the server is busy with, asked once a second.
+async function ask() {
+  if (Date.now() - asked < 1000) return;
+  asked = Date.now();
+  const facts = await (await fetch("status.json")).json();
+  if (!video.buffered.length && WORDS[facts.state]) state.textContent = WORDS[facts.state];
+}
+
 function tell() {
   const ranges = video.buffered;
-  if (!ranges.length) return;
+  if (!ranges.length) return void ask().catch(() => {});
   const behind = ranges.end(ranges.length - 1) - video.currentTime;
   state.textContent = `${video.currentTime.toFixed(1)} s, ${behind.toFixed(1)} s behind the newest frame`;
 }

@@ -1,0 +1,56 @@
+"""What refining costs: seconds a block at several sizes, beside the block of the embedded avatar that is refined.
+
+    python benchmarks/refiner_cost.py [--blocks 12] [--float32]
+
+Blocks are sampled, decoded and refined at every size in turn, in one process; medians, the first blocks left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from joyavatar_core.audio import ArrayAudio
+from joyavatar_core.pipeline.avatar import load_avatar
+from joyavatar_core.refiner import portrait_refiner
+from joyavatar_core.sampling.presets import preset
+
+WARM = 5  # blocks
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--blocks", type=int, default=12)
+    arguments.add_argument("--float32", action="store_true", help="as on processors without AMX")
+    args = arguments.parse_args()
+    blocks = WARM + args.blocks
+    if args.float32:
+        portrait_refiner.quick_dtype = lambda device: None
+    avatar, random = load_avatar(), np.random.default_rng(0)
+    portrait = random.integers(0, 256, (64, 64, 3), np.uint8)
+    voice = ArrayAudio(random.standard_normal(16000 * blocks) * 0.1, 16000)
+    stream = avatar.stream(portrait, voice, preset("checkpoint", avatar.config))
+    side, seconds = avatar.config.width, {"sampling and decoding": []}
+    refiners = {f"refining to {times * side} pixels": avatar.refine(stream, times * side) for times in (1, 2, 4)}
+    cache = avatar.decoder.new_cache()
+    run = iter(stream)
+    for _ in range(blocks):
+        started = time.perf_counter()
+        video = avatar.decoder.decode(next(run).latents, cache)[0]
+        seconds["sampling and decoding"].append(time.perf_counter() - started)
+        for name, refine in refiners.items():
+            started = time.perf_counter()
+            refine(video)
+            seconds.setdefault(name, []).append(time.perf_counter() - started)
+    run.close()
+    whole = float(np.median(seconds["sampling and decoding"][WARM:]))
+    print(f"in {portrait_refiner.quick_dtype('cpu') or 'float32'}")
+    for name, values in seconds.items():
+        median = float(np.median(values[WARM:]))
+        print(f"{name:28} {median:.3f} s a block of {video.shape[1]} frames, {median / whole:.2f} of a block")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""The command line: `joyavatar speak`, `live`, `join`, `inspect`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code, as `parser.main`."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    if terminal:  # importing torch takes seconds, on a fresh machine many
+        print("loading ...", end="", file=sys.stderr, flush=True)
+    from .parser import main as run
+
+    if terminal:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    return run(arguments)

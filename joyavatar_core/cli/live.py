@@ -1,0 +1,243 @@
+"""The ``live`` command: a talking video that is watched over HTTP or read from a pipe while its voice is spoken."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..audio import ArrayAudio, AudioFeatures
+from ..audio.clock import Clock
+from ..errors import AvatarError
+from ..monitoring.observer import Observer
+from ..paths import STDOUT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..sampling.stream import LatentBlock
+    from .speak import Job
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[["Tensor", "np.ndarray"], None]  # frames uint8 [N, H, W, 3], their sound float32 [S, C]
+
+
+def add_live_flags(command: argparse.ArgumentParser) -> None:
+    """Where a live video goes."""
+    output = command.add_argument_group("output", "at least one")
+    output.add_argument(
+        "--serve",
+        metavar="[HOST:]PORT",
+        help="watch at http://HOST:PORT/ (page, /live.mp4, /live.ts); default 127.0.0.1",
+    )
+    output.add_argument("--out", help="a video to write, *.mp4, or - for standard output")
+    output.add_argument("--format", choices=("mpegts", "mp4"), default="mpegts", help="on standard output")
+    output.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a host name the server may be asked for by"
+    )
+    output.add_argument("--viewers", type=int, default=8, help="at most; default 8")
+    output.add_argument(
+        "--pace", choices=("auto", "on", "off"), default="auto",
+        help="hold blocks back until their time has come; auto: for files, whose voice is there at once",
+    )  # fmt: skip
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """'8090' -> ('127.0.0.1', 8090); 'host:8090', '[::1]:8090'. Raises AvatarError for what is none."""
+    host, _, port = text.rpartition(":")
+    host = host or "127.0.0.1"
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise AvatarError(f"--serve is '{text}', expected a port or HOST:PORT, such as 127.0.0.1:8090.")
+    return host, int(port)
+
+
+def live(args: argparse.Namespace) -> None:
+    """``joyavatar live``: generate as the voice comes, hand every block on at once. Raises AvatarError."""
+    from .speak import prepare, save_report
+
+    if not (args.serve or args.out):
+        raise AvatarError("The video has nowhere to go; give --serve 127.0.0.1:8090, or --out with a file or -.")
+    address = parse_address(args.serve) if args.serve else None
+    if args.out == STDOUT and (sys.stdout is None or sys.stdout.isatty()):
+        raise AvatarError("The video would go to a terminal or nowhere; pipe it on, for example | ffplay -")
+    job = prepare(args, "live" if args.out in (None, STDOUT) else Path(args.out).stem)
+    progress = LiveProgress(job, args.monitor, args.heal)
+    try:
+        with contextlib.ExitStack() as stack:
+            sinks = open_sinks(args, address, job, progress, stack)
+            warm_up(job)
+            progress.state = "waiting"
+            paced = args.pace == "on" or (args.pace == "auto" and not job.voice.live)
+            run_live(job, sinks, progress, paced)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nobody reads on; Python would complain at its end
+        log.info("the reader of standard output has gone")
+    finally:
+        progress.finish()
+        save_report(args, job)
+
+
+def warm_up(job: Job) -> None:
+    """Make one block of silence and drop it: what is loaded on first use is loaded before the first word."""
+    from ..pipeline.render import frames_of
+    from ..sampling.psb import PsbSettings
+
+    audio = job.stream.audio
+    if audio is not None:
+        silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
+        audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames)
+    stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
+    for _ in frames_of(iter(stream), job.avatar.decoder, refine=job.refine):
+        pass
+
+
+def open_sinks(
+    args: argparse.Namespace,
+    address: tuple[str, int] | None,
+    job: Job,
+    progress: LiveProgress,
+    stack: contextlib.ExitStack,
+) -> list[Sink]:
+    """Everywhere the blocks go, opened; `stack` closes it."""
+    from ..serving import Broadcast, LiveServer
+    from ..video import VideoWriter
+    from ..video.live_encoder import LiveEncoder, from_key_frame
+
+    picture = (*job.size, job.avatar.config.fps, job.voice.sample_rate, job.voice.channels)
+    style: dict[str, Any] = {"crf": args.quality, "metadata": job.metadata}
+    sinks: list[Sink] = []
+    if args.out and args.out != STDOUT:
+        writer = stack.enter_context(VideoWriter(args.out, *picture, **style))
+
+        def to_file(frames: Tensor, samples: np.ndarray) -> None:
+            writer.write(frames)
+            writer.write_audio(samples)
+
+        sinks.append(to_file)
+    if address or args.out == STDOUT:
+        formats = ["mp4", "mpegts"] if address else [args.format]
+        encoder = LiveEncoder(*picture, formats=formats, **style)
+        targets: list[tuple[str, Callable[[bytes], object]]] = []
+        if address:
+            begin = {"mpegts": from_key_frame}
+            broadcasts = {name: Broadcast(encoder.heads[name], begin=begin.get(name)) for name in formats}
+            server = LiveServer(
+                broadcasts, *address, names=tuple(args.allow_host), max_viewers=args.viewers, status=progress.status
+            )
+            stack.enter_context(server)
+            log.info("watch at %s", server.url)
+            targets += [(name, broadcast.publish) for name, broadcast in broadcasts.items()]
+        if args.out == STDOUT:
+            write_out(encoder.heads[args.format])
+            targets.append((args.format, write_out))
+
+        def send(data: dict[str, bytes]) -> None:
+            for name, target in targets:
+                target(data[name])
+
+        stack.callback(encoder.close)
+        stack.push(lambda kind, *_: send(encoder.finish()) if kind is None else None)
+        sinks.append(lambda frames, samples: send(encoder.encode(frames, samples)))
+    return sinks
+
+
+def write_out(data: bytes) -> None:
+    """Bytes to standard output, at once."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = False) -> None:
+    """Pull block after block as the voice allows, and hand each to every sink."""
+    from ..pipeline.render import frames_of
+
+    with contextlib.closing(iter(job.stream)) as run:
+        clock = Clock(job.voice.sample_rate, job.avatar.config.fps)
+        progress.observe.heal = run if progress.heal else None
+        for block, frames in frames_of(run, job.avatar.decoder, refine=job.refine):
+            voice = run.stream.audio.source if run.stream.audio is not None else job.voice
+            start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
+            end = voice.num_samples
+            stop = stop if end is None else max(start, min(stop, end))
+            samples = voice.read_native(start, stop)
+            if paced:
+                progress.hold(block.first_frame)
+            for sink in sinks:
+                sink(frames, samples)
+            progress.observe.voice = voice
+            progress.add(block, frames, len(samples), voice.arrival(start + 1), voice.arrival(stop))
+
+
+class LiveProgress:
+    """How a live run goes: the delay of every block, whether it keeps up; for the log, the report and the page."""
+
+    def __init__(self, job: Job, monitor: bool = True, heal: bool = False) -> None:
+        self.job, self.heal = job, heal
+        self.state = "loading"  # then "waiting" for the voice, "live"
+        self.observe = Observer(job.report, job.voice, monitor)
+        self.samples = 0  # sent on
+        self.first: float | None = None  # seconds from the first sample to the first frame
+        self.delay: float | None = None  # seconds from a block's last sample to its frames, newest block
+        self.slowest = 0.0
+        self.started: float | None = None
+        self._length = 0.0  # of a whole block, in seconds
+        self._behind = False
+
+    def hold(self, frame: int) -> None:
+        """Wait until a frame's time has come, counted from the first block."""
+        now = time.monotonic()
+        self.started = now if self.started is None else self.started
+        time.sleep(max(0.0, self.started + frame / float(self.job.report.fps) - now))
+
+    def add(
+        self, block: LatentBlock, frames: Tensor, samples: int, first_in: float | None, last_in: float | None
+    ) -> None:
+        """Note a block that has just gone out; the times are when its first and last sample came in."""
+        now, report = time.monotonic(), self.job.report
+        self.state = "live"
+        self.samples += samples
+        if first_in is not None and self.first is None:
+            self.first = now - first_in
+            log.info("first frame %.2f s after the first sample", self.first)
+        self.delay = None if last_in is None else now - last_in
+        self.slowest = max(self.slowest, self.delay or 0.0)
+        self.observe(block, frames, delay=self.delay)
+        if self.delay is not None:
+            log.debug("block %d: %.2f s from audio to frames", block.index, self.delay)
+            self._length = max(self._length, len(frames) / float(report.fps))
+            if (self.delay > 2 * self._length) != self._behind:
+                self._behind = not self._behind
+                log.warning(
+                    "the avatar %s the voice: %.1f s behind",
+                    "is slower than" if self._behind else "has caught up with", self.delay,
+                )  # fmt: skip
+
+    def status(self) -> dict[str, Any]:
+        """Plain facts of this moment."""
+        report = self.job.report
+        return {
+            "state": self.state, "blocks": len(report.blocks), "frames": report.frames, "fps": float(report.fps),
+            "delay": self.delay,
+        }  # fmt: skip
+
+    def finish(self) -> None:
+        """Put the totals into the report and say them."""
+        voice = self.job.voice
+        came = voice.available if voice.num_samples is None else voice.num_samples
+        self.job.report.more["live"] = {
+            "samples_in": came, "samples_out": self.samples, "sample_rate": voice.sample_rate,
+            "first_frame_seconds": self.first, "slowest_delay_seconds": self.slowest,
+        }  # fmt: skip
+        log.info("%d frames, %d of %d samples", self.job.report.frames, self.samples, came)

@@ -1,0 +1,184 @@
+"""The command line: ``speak`` makes a video of a portrait and a voice, ``live`` lets it be watched meanwhile,
+``join`` saves what an interrupted recording made, ``inspect`` tells what a file is."""
+
+from __future__ import annotations
+
+import _thread
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from ..audio.pcm import PCM_FORMATS
+from ..errors import AvatarError
+from ..model.attention import BACKENDS
+from ..paths import printable
+from ..sampling.presets import PRESETS
+from .live import add_live_flags, live
+from .speak import DTYPES, speak
+
+MAX_SEED = 2**64 - 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and flags."""
+    top = argparse.ArgumentParser(prog="joyavatar", description="One portrait, one voice, a video of any length.")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("speak", help="make a talking video", description="Make a talking video.")
+    command.set_defaults(run=speak)
+    command.add_argument("--out", required=True, help="the video to write, *.mp4")
+    add_avatar_flags(command)
+    recording = command.add_argument_group("recording", "long videos that survive a crash")
+    recording.add_argument("--state", metavar="DIR", help="record in segments and states in this folder")
+    recording.add_argument(
+        "--checkpoint-every", metavar="N|SIZE",
+        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
+        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
+    )  # fmt: skip
+    recording.add_argument("--resume", action="store_true", help="go on with what is in --state, if anything")
+
+    command = commands.add_parser("live", help="let a talking video be watched while it is made")
+    command.set_defaults(run=live)
+    add_live_flags(command)
+    add_avatar_flags(command)
+
+    join = commands.add_parser("join", help="make one video of what a --state folder holds so far")
+    join.set_defaults(run=run_join)
+    join.add_argument("folder", metavar="DIR")
+    join.add_argument("--out", required=True, help="the video to write, *.mp4")
+
+    inspect = commands.add_parser("inspect", help="tell what a file of weights is")
+    inspect.set_defaults(run=run_inspect)
+    inspect.add_argument("file")
+    return top
+
+
+def add_avatar_flags(command: argparse.ArgumentParser) -> None:
+    """What every command that makes a video takes: portrait, voice, mechanisms, models, machine, report."""
+    command.add_argument("--portrait", required=True, help="a picture of any size")
+    command.add_argument("--audio", required=True, help="the voice: any audio or video file, or - for raw PCM on stdin")
+    command.add_argument("--audio-rate", type=int, default=16000, help="of the raw PCM, in Hz; default 16000")
+    command.add_argument("--audio-channels", type=int, default=1, help="of the raw PCM; default 1")
+    command.add_argument("--audio-format", choices=PCM_FORMATS, default="s16le", help="of the raw PCM")
+    command.add_argument(
+        "--preset", choices=PRESETS, default="checkpoint", help="default: what the checkpoint recommends"
+    )
+    command.add_argument("--psb", help="steps: off | first=8,base=4,blocks=4,curve=1,mode=restart|dense | 8,6,4")
+    command.add_argument("--mci", help="motion: off | inject,frames=3,noise=0.25,carry=1 | context,noise=0.1")
+    command.add_argument(
+        "--urcr", help="memory: off | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
+    )
+    command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
+    command.add_argument(
+        "--refine", metavar="off|on|WIDTH",
+        help="frames with the portrait's own detail, on: at twice the size, WIDTH: pixels, up to four times; "
+        "default: on where the avatar has a refiner (the embedded one)",
+    )  # fmt: skip
+    command.add_argument("--seconds", type=float, help="stop after this much; default: as long as the voice")
+    command.add_argument("--seed", type=parse_seed, default=0)
+    command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
+    command.add_argument("--report", help="write a JSON report of the run here")
+    command.add_argument("--plot", metavar="FILE.png", help="draw the report as a picture here")
+    command.add_argument(
+        "--monitor", action=argparse.BooleanOptionalAction, default=True,
+        help="measure colour, sharpness, structure and lips, and warn when they drift; default: yes",
+    )  # fmt: skip
+    command.add_argument("--heal", action="store_true", help="at such a warning, forget all but the sinks (a seam)")
+    models = command.add_argument_group("models")
+    models.add_argument("--weights", default="embedded", help="transformer: 'embedded' or a file")
+    models.add_argument("--vae", default="embedded", help="'embedded' or a Wan2.1 VAE file")
+    models.add_argument("--decoder", help="a faster decoder (taew2_1) in place of the VAE's")
+    models.add_argument("--audio-encoder", help="wav2vec2-base file, for checkpoints that hear through it")
+    models.add_argument("--prompt-embeds", help="file with the prompt's embeddings")
+    models.add_argument("--base", help="base model, where --weights is a LoRA release")
+    models.add_argument("--lora-alpha", type=float, help="its alpha, where no config.json beside it tells")
+    models.add_argument("--lora-rank", type=int, help="its rank, likewise")
+    machine = command.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
+    machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: the file's, float32 on a CPU")
+    machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
+
+
+FILES = ("--portrait", "--audio", "--out", "--state", "--report", "--plot", "--weights", "--vae", "--base")
+
+
+def joined_values(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with a file's name that begins with a dash joined to its flag, so that it is not read as one."""
+    joined: list[str] = []
+    for argument in arguments:
+        named = joined and joined[-1] in FILES and argument not in ("-", "-h")
+        if named and argument.startswith("-") and (not argument.startswith("--") or os.path.exists(argument)):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'512x512' -> (512, 512)."""
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size; write it as 512x512")
+    return int(match[1]), int(match[2])
+
+
+def parse_seed(text: str) -> int:
+    """A whole number from 0 to 2^64 - 1."""
+    if not text.isdigit() or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a seed; give a whole number from 0 to {MAX_SEED}")
+    return int(text)
+
+
+def run_inspect(args: argparse.Namespace) -> None:
+    """``inspect``: what is this file?"""
+    from ..checkpoints.inspection import describe, format_description
+
+    print(format_description(describe(args.file)))
+
+
+def run_join(args: argparse.Namespace) -> None:
+    """``join``: save what an interrupted recording made so far."""
+    from ..recording import join_recording
+
+    print(join_recording(args.folder, args.out))
+
+
+def stop(number: int, frame: object) -> None:
+    """A polite request to end (SIGTERM) is treated as Ctrl-C is: files are closed and play."""
+    raise KeyboardInterrupt
+
+
+def insist(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C inside a finalizer or a callback from C, where Python drops exceptions, comes again a moment later."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()  # not here: this hook is such a callback itself
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for bad input said in one sentence, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot write is escaped
+            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    args = parser().parse_args(joined_values(sys.argv[1:] if arguments is None else arguments))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+    hook, sys.unraisablehook = sys.unraisablehook, insist
+    try:
+        args.run(args)
+    except AvatarError as problem:
+        print(f"error: {printable(str(problem))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what was written so far is kept and plays", file=sys.stderr)
+        return 130
+    finally:
+        sys.unraisablehook = hook
+    return 0

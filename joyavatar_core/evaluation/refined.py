@@ -1,0 +1,89 @@
+"""How much a refiner gives back: held-out clips through the autoencoder, refined, against the clips themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..pipeline.avatar import Avatar
+from ..refiner import PortraitRefiner, RefinerNet
+from ..refiner.model import resized
+from ..synthetic.clips import Clip
+from ..synthetic.dataset import load_clip
+from ..training.refiner_pairs import as_pictures, decoded, stream_size
+from ..training.vae_training import psnr, round_trip
+from ..video.portrait import to_uint8
+from .drift import sharpness
+from .lip_sync import correlation
+from .sheet import contact_sheet
+
+
+def evaluate_refiner(
+    avatar: Avatar, net: RefinerNet, paths: Sequence[Path], sheet: Path | None = None
+) -> dict[str, dict[str, float]]:
+    """Means over clips of twice the avatar's size, for frames "decoded" (enlarged) and "refined" with the clip's
+    first portrait: PSNR in dB; sharpness of the whole and of the eyes over the truth's; the correlation of the mouth's
+    changes, pixel by pixel, with the truth's, and their size over the truth's.
+    """
+    figures, rows = {"decoded": [], "refined": []}, []
+    for path in paths:
+        clip = load_clip(path)
+        small = stream_size(clip, avatar)
+        soft = as_pictures(round_trip(avatar.vae, torch.from_numpy(small.frames)).numpy())
+        side = clip.frames.shape[1]
+        refine = PortraitRefiner(net, *_portrait(avatar, clip, small), (side, side))
+        made = {"decoded": resized(soft, (side, side)).movedim(0, 1), "refined": refine(soft.movedim(0, 1))}
+        rows.append(clip.frames)
+        for name, video in made.items():
+            frames = to_uint8(video).numpy()
+            figures[name].append(_compare(frames, clip))
+            rows.append(frames)
+    if sheet is not None:
+        contact_sheet(rows[:12], sheet)
+    return {
+        name: {figure: float(np.nanmean([one[figure] for one in found])) for figure in found[0]}
+        for name, found in figures.items()
+    }
+
+
+@torch.no_grad()
+def _portrait(avatar: Avatar, clip: Clip, small: Clip) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first portrait [3, 2S, 2S] and its round trip [3, S, S]."""
+    latent = avatar.encode_portrait(as_pictures(small.portraits[:1])[0])
+    return as_pictures(clip.portraits[:1])[0], as_pictures(decoded(avatar, latent))[0]
+
+
+def _compare(frames: np.ndarray, clip: Clip) -> dict[str, float]:
+    mouth, true = (_mouth_changes(video, clip.box) for video in (frames, clip.frames))
+    eyes = [_eye_sharpness(frames, clip, eye) / _eye_sharpness(clip.frames, clip, eye) for eye in (0, 1)]
+    return {
+        "psnr": psnr(torch.from_numpy(frames), torch.from_numpy(clip.frames)),
+        "sharpness": float(sharpness(frames).mean() / sharpness(clip.frames).mean()),
+        "eyes": float(np.mean(eyes)),
+        "mouth_r": correlation(mouth, true),
+        "mouth_amplitude": float(mouth.std() / true.std()),
+    }  # fmt: skip
+
+
+def _mouth_changes(frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """How every pixel of the mouth's region, which follows its box, differs from its mean over the clip, [N]."""
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).mean(0) / 2
+    shown = []
+    for frame, centre in zip(frames, middle, strict=True):
+        left, top = np.maximum(centre - half, 0).round().astype(int)
+        width, height = (2 * half).astype(int)
+        left, top = min(left, frame.shape[1] - width), min(top, frame.shape[0] - height)
+        shown.append(frame[top : top + height, left : left + width].mean(-1))
+    return (np.array(shown) - np.mean(shown, axis=0)).ravel()
+
+
+def _eye_sharpness(frames: np.ndarray, clip: Clip, eye: int) -> float:
+    """Mean absolute Laplacian around one eye (0: the picture's left), over the clip."""
+    found = []
+    for frame, (left, top, right, bottom) in zip(frames, clip.eyes[:, eye].round().astype(int), strict=True):
+        part = frame[max(top, 0) : bottom, max(left, 0) : right]
+        found.append(sharpness(part[None])[0] if min(part.shape[:2]) > 4 else np.nan)
+    return float(np.nanmean(found))

@@ -1,0 +1,98 @@
+"""The past as attention sees it: keys (rotated) and values of the frames that are still remembered.
+
+Attention does not care about the order of keys, and a key carries its own position, so frames are never rolled: what is
+dropped is filled from the back, and every pass sees one contiguous range without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .rope import shift_rotated
+
+
+class KVCache:
+    """Pre-allocated keys and values, in slots of one latent frame.
+
+    Slots 0 ... length-1 hold remembered frames. A pass writes at a slot >= length and sees everything up to its own
+    end: a block at `length`, or noisy copies at `length` and then the block behind them. `commit` makes the block at
+    `length` part of the past; whatever else was written there is forgotten.
+
+    Attributes: `frames` the stream's frame number in each slot, `positions` its temporal position.
+    """
+
+    def __init__(
+        self, layers: int, batch: int, slots: int, tokens: int, heads: int, head_dim: int, dtype=None, device=None
+    ) -> None:
+        shape = (layers, batch, slots * tokens, heads, head_dim)
+        self.tokens = tokens  # of one frame
+        self.slots = slots
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.frames: list[int] = []
+        self.positions: list[int] = []
+
+    @property
+    def length(self) -> int:
+        return len(self.frames)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values together."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def write(self, layer: int, k: Tensor, v: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        """Store k, v [B, frames * tokens, heads, head_dim] from `slot` on; return all that this pass may see."""
+        start = slot * self.tokens
+        stop = start + k.shape[1]
+        self.keys[layer, :, start:stop] = k
+        self.values[layer, :, start:stop] = v
+        return self.keys[layer, :, :stop], self.values[layer, :, :stop]
+
+    def commit(self, frames: Sequence[int], positions: Sequence[int]) -> None:
+        """The last pass at slot `length` was these frames' clean one: remember them."""
+        self.frames += frames
+        self.positions += positions
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Remember only these slots. Holes in front are filled from the back, so little is copied."""
+        kept = sorted(slots)
+        holes = [slot for slot in range(len(kept)) if slot not in kept]
+        movers = [slot for slot in kept if slot >= len(kept)]
+        for hole, mover in zip(holes, movers, strict=True):
+            self._tokens(self.keys, hole)[:] = self._tokens(self.keys, mover)
+            self._tokens(self.values, hole)[:] = self._tokens(self.values, mover)
+            self.frames[hole] = self.frames[mover]
+            self.positions[hole] = self.positions[mover]
+        del self.frames[len(kept) :], self.positions[len(kept) :]
+
+    def shift(self, slots: Sequence[int], by: int) -> None:
+        """Move frames in time by rotating their keys."""
+        for slot in slots:
+            keys = self._tokens(self.keys, slot)
+            keys[:] = shift_rotated(keys, by)
+            self.positions[slot] += by
+
+    def _tokens(self, tensor: Tensor, slot: int) -> Tensor:
+        return tensor[:, :, slot * self.tokens : (slot + 1) * self.tokens]
+
+    def state_dict(self, copy: bool = True) -> dict[str, object]:
+        """Keys and values in use, with their frame numbers and positions; views of them without `copy`."""
+        used = self.length * self.tokens
+        keys, values = self.keys[:, :, :used], self.values[:, :, :used]
+        return {
+            "keys": keys.clone() if copy else keys,
+            "values": values.clone() if copy else values,
+            "frames": list(self.frames),
+            "positions": list(self.positions),
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        used = len(state["frames"]) * self.tokens
+        self.keys[:, :, :used] = state["keys"]
+        self.values[:, :, :used] = state["values"]
+        self.frames = list(state["frames"])
+        self.positions = list(state["positions"])

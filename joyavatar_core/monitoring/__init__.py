@@ -1,0 +1,1 @@
+"""Measure a running stream: drift, reports and plots."""

@@ -1,0 +1,121 @@
+"""What a run did and cost, as JSON: one line a block, and the totals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from ..errors import AvatarError
+
+MAX_BYTES = 256 << 20  # of a report that is read back: some hundred hours
+BLOCK_FIELDS = ("index", "steps", "reset", "max_position", "seconds")
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory this process has held so far, in bytes; None where the system does not tell."""
+    with suppress(OSError, ValueError), open("/proc/self/status", encoding="ascii") as status:
+        # Preferred on Linux: getrusage there also counts the parent this process was forked from.
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return _windows_peak() if sys.platform == "win32" else None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, the others KiB
+
+
+def _windows_peak() -> int | None:
+    import ctypes
+    from ctypes import wintypes
+
+    # PROCESS_MEMORY_COUNTERS of psapi.h: cb, PageFaultCount, PeakWorkingSetSize, and seven more sizes.
+    class Counters(ctypes.Structure):
+        _fields_ = (
+            ("cb", wintypes.DWORD),
+            ("faults", wintypes.DWORD),
+            ("peak", ctypes.c_size_t),
+            ("others", ctypes.c_size_t * 7),
+        )
+
+    kernel32 = ctypes.WinDLL("kernel32")
+    kernel32.GetCurrentProcess.restype = wintypes.HANDLE
+    query = kernel32.K32GetProcessMemoryInfo
+    query.argtypes = (wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD)
+    counters = Counters(cb=ctypes.sizeof(Counters))
+    return counters.peak if query(kernel32.GetCurrentProcess(), counters, counters.cb) else None
+
+
+@dataclass
+class RunReport:
+    """Collects a run: make it when the run starts, `add` every block, set the totals, `to_json` at any time."""
+
+    fps: int | Fraction  # frames/s of the video
+    weights: str  # what the user called them: "embedded" or a file's name
+    trained: bool  # False: seeded stand-in weights, the video means nothing
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    frames: int = 0  # written to the video
+    audio_seconds: float = 0.0
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)  # other facts: warnings, delays
+    started: float = field(default_factory=time.perf_counter, repr=False)
+
+    def add(self, block: Any, frames: int = 0, **measures: Any) -> None:
+        """Note a LatentBlock (anything with its BLOCK_FIELDS), how many video frames it gave, and what was measured."""
+        self.blocks.append({**{name: getattr(block, name) for name in BLOCK_FIELDS}, **measures})
+        self.frames += frames
+
+    def summary(self) -> dict[str, Any]:
+        """Everything as plain JSON types; times in seconds, memory in bytes."""
+        values = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("started", "blocks", "more")
+        }
+        values["settings"] = dict(self.settings)
+        values["fps"] = float(self.fps)
+        values["wall_seconds"] = time.perf_counter() - self.started
+        values["peak_rss_bytes"] = peak_rss_bytes()
+        return {**values, **self.more, "blocks": self.blocks}
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write `summary` to `path`, whole or not at all. Raises AvatarError where that is impossible."""
+        target = Path(path)
+        unfinished = target.with_name(target.name + ".tmp")
+        try:
+            text = json.dumps(self.summary(), indent=1, default=str)
+            unfinished.write_text(text + "\n", encoding="utf-8")
+            os.replace(unfinished, target)
+        except OSError as problem:
+            unfinished.unlink(missing_ok=True)
+            raise AvatarError(
+                f"The report {target} cannot be written: {problem.strerror}; choose another place."
+            ) from None
+        return target
+
+
+def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `RunReport.to_json` wrote. Raises AvatarError for what is missing, too large or not a report."""
+    source = Path(path)
+    try:
+        with source.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        summary = json.loads(text) if len(text) <= MAX_BYTES else None
+    except OSError as problem:
+        raise AvatarError(f"The report {source} cannot be read: {problem.strerror}; give another one.") from None
+    except (ValueError, RecursionError):
+        summary = None
+    blocks = summary.get("blocks") if isinstance(summary, dict) else None
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise AvatarError(f"{source.name} is not a run's report, expected the JSON with its blocks; give another file.")
+    return summary

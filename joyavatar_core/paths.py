@@ -1,0 +1,69 @@
+"""Names of files: as users give them, as libav takes them, as a terminal shows them."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+from urllib.parse import unquote
+
+from .errors import AvatarError
+
+STDOUT = "-"  # where a command takes the name of a file to write
+QUOTES = "\"'\u201c\u201d\u2018\u2019"
+
+
+def existing_file(given: str | os.PathLike[str]) -> Path:
+    """The file that is meant by what was given: under that very name, or as file managers and shells pass names on.
+
+    These are quoted ("Copy as path"), with spaces or a line end around, a file:// address, ~, or the other Unicode form
+    of the same letters. Returns the name as given where no file is found under any. Raises AvatarError for addresses
+    on a network.
+    """
+    text = os.fspath(given)
+    if os.path.exists(text):
+        return Path(text)
+    bare = text.strip().strip(QUOTES).strip()
+    forms = [bare, os.path.expanduser(bare)]
+    if bare.lower().startswith("file://"):
+        forms.append(re.sub(r"^(localhost)?(/(?=[A-Za-z]:))?", "", unquote(bare[len("file://") :])))
+    forms += [unicodedata.normalize(form, name) for name in forms for form in ("NFC", "NFD")]
+    for name in forms:
+        if name and os.path.exists(name):
+            return Path(name)
+    if re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", bare):
+        raise AvatarError(f"'{bare}' is an address; nothing is fetched from a network, download it first.")
+    return Path(text)
+
+
+def check_place(path: str | os.PathLike[str], what: str) -> None:
+    """Raises AvatarError where a file cannot be written, found out by trying; nothing is left behind.
+
+    what: what the user calls the file, for the sentence.
+    """
+    target = Path(os.path.expanduser(path))
+    try:
+        if target.exists() and not target.is_file():
+            kind = "a folder" if target.is_dir() else "not a plain file"
+            raise AvatarError(f"The {what} {target} is {kind}, expected the name of a file; choose another name.")
+        trial = target.with_name(target.name + ".tmp")  # what it is written as, before it is put in place
+        os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        trial.unlink()
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise AvatarError(f"The {what} {path} cannot be written: there is no such folder; create it.") from None
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise AvatarError(f"The {what} {path} cannot be written: {reason}; choose another place.") from None
+
+
+def libav_url(path: str | os.PathLike[str]) -> str:
+    """A file's name for av.open: never a protocol, whatever colons, commas or percent signs are in it."""
+    return "file:" + os.path.abspath(path)
+
+
+def printable(text: str) -> str:
+    """A text on one line of a terminal: control characters and what UTF-8 cannot write are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

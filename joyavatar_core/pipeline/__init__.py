@@ -1,0 +1,1 @@
+"""Load an avatar and turn a stream into a video."""

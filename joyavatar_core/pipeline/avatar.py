@@ -1,0 +1,245 @@
+"""An avatar, ready to talk: transformer, VAE and audio encoder that belong together, loaded from files."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, VisemeEncoder, Wav2Vec2
+from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint
+from ..checkpoints.random_weights import STAND_IN, stand_in_state_dict
+from ..checkpoints.reader import read_file
+from ..config import AvatarConfig
+from ..errors import AvatarError
+from ..model.attention import attention_backend
+from ..model.transformer import AvatarTransformer
+from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from ..sampling.presets import Preset
+from ..sampling.stream import AvatarStream
+from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
+from ..video.portrait import check_size, check_trained_size, load_portrait
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+ASSETS = Path(__file__).parents[1] / "assets"
+EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
+EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
+EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
+EMBEDDED_HEARING = ASSETS / "visemes.safetensors"  # what checkpoints of "visemes" features hear through
+
+
+@dataclass(frozen=True, eq=False)
+class Avatar:
+    """What a stream needs besides a portrait and a voice.
+
+    transformer: the denoiser. vae: encodes the portrait. decoder: latents -> frames (the VAE, or a tiny decoder).
+    encoder: voice -> features; None for checkpoints without audio. name: what the user called the weights.
+    refiner: mends decoded frames with the portrait; None for avatars that have none.
+    """
+
+    transformer: AvatarTransformer
+    vae: StreamingVAE
+    decoder: StreamingVAE | TinyDecoder
+    encoder: FeatureEncoder | None
+    name: str
+    refiner: RefinerNet | None = None
+
+    @property
+    def config(self) -> AvatarConfig:
+        return self.transformer.config
+
+    def size(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
+        """Picture size in pixels (width, height): what is given, else the checkpoint's."""
+        return width or self.config.width, height or self.config.height
+
+    @torch.no_grad()
+    def encode_portrait(self, picture: Tensor) -> Tensor:
+        """A portrait [3, H, W] in [-1, 1] as its normalised latent [1, 16, 1, H/8, W/8]."""
+        like = next(self.vae.parameters())
+        return self.vae.encode(picture[None, :, None].to(like.device, like.dtype))
+
+    def stream(
+        self,
+        portrait: object,
+        voice: AudioSource | None,
+        preset: Preset,
+        *,
+        size: tuple[int, int] | None = None,
+        **fields: object,
+    ) -> AvatarStream:
+        """The recipe of a talking stream: any picture `load_portrait` takes, a voice, and the mechanisms' settings.
+
+        size: (width, height) in pixels, default the checkpoint's. `fields` are AvatarStream's: text, seed, frames,
+        on_step. Raises AvatarError for whatever cannot work.
+        """
+        width, height = size or self.size()
+        config = self.config
+        check_size(width, height)
+        check_trained_size(width, height, config)
+        reference = None
+        if config.has_reference:
+            reference = self.encode_portrait(load_portrait(portrait, width, height))
+        audio = None
+        if voice is not None and config.audio_dim:
+            audio = AudioFeatures(voice, self.encoder, config.fps, config.block_frames, offset=config.audio_offset)
+        elif voice is not None:  # a checkpoint that is deaf: the voice only says how long the video is
+            if voice.num_samples is None:
+                raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
+            length = Clock(voice.sample_rate, config.fps).num_frames(voice.num_samples)
+            fields["frames"] = min(length, fields.get("frames") or length)
+        picture = None
+        if reference is not None and self.refiner is not None:
+            picture = load_portrait(portrait, MOST * width, MOST * height)
+        return AvatarStream(
+            self.transformer, reference, audio, psb=preset.psb, mci=preset.mci, urcr=preset.urcr,
+            size=(height // 8, width // 8), portrait=picture, **fields,
+        )  # fmt: skip
+
+    def refine(self, stream: AvatarStream, setting: str | int | None = None) -> PortraitRefiner | None:
+        """What refines a stream's frames, None where they stay as decoded.
+
+        setting: as in `refined_size`; None is "on" where the avatar has a refiner. Raises AvatarError for settings out
+        of bounds, and for avatars without a refiner.
+        """
+        height, width = stream.latent_size
+        size = refined_size(default_refine(self) if setting is None else setting, (8 * width, 8 * height))
+        if size is None:
+            return None
+        if self.refiner is None:
+            raise AvatarError(f"'{self.name}' has no portrait refiner, only the embedded avatar has; refine: off.")
+        return PortraitRefiner.of(self.refiner, stream, self.decoder, size)
+
+
+def default_refine(avatar: Avatar) -> str:
+    """Whether frames are refined where nothing is said: where the avatar has a refiner."""
+    return "off" if avatar.refiner is None else "on"
+
+
+def load_avatar(
+    weights: str | Path = EMBEDDED,
+    vae: str | Path = EMBEDDED,
+    *,
+    decoder: str | Path | None = None,
+    audio_encoder: str | Path | None = None,
+    base: str | Path | None = None,
+    lora_alpha: float | None = None,
+    lora_rank: int | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    attention: str = "sdpa",
+) -> Avatar:
+    """Load an avatar from files, or the one that comes with the project (`embedded`).
+
+    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model. dtype None keeps the file's;
+    the embedded avatar, stored in half precision to be small, then runs in float32, as it was trained.
+    Raises AvatarError for files that are not what they should be or do not belong together.
+    """
+    checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
+        weights, base=base, lora_alpha=lora_alpha, lora_rank=lora_rank
+    )  # fmt: skip
+    if weights == EMBEDDED:
+        dtype = dtype or torch.float32
+    config = checkpoint.config
+    if not config.trained:
+        log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
+    if weights != EMBEDDED and vae == EMBEDDED:
+        raise AvatarError(
+            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}' "
+            "(--vae; Wan2.1's for public checkpoints)."
+        )
+    with torch.device("meta"):
+        transformer = AvatarTransformer(config)
+    load_into(transformer, checkpoint, dtype)
+    transformer.to(device).eval().requires_grad_(False)
+    transformer.attention = attention_backend(attention)
+    wan = load_vae(vae, config).to(device)
+    refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
+    return Avatar(
+        transformer=transformer,
+        vae=wan,
+        decoder=wan if decoder is None else load_decoder(decoder, config).to(device),
+        encoder=load_audio_encoder(config, audio_encoder, device),
+        name=str(weights) if weights == EMBEDDED else Path(weights).name,
+        refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
+    )
+
+
+def open_embedded() -> Checkpoint:
+    """The avatar in the package, or seeded stand-in weights where none has been put there."""
+    if EMBEDDED_TRANSFORMER.exists():
+        return open_checkpoint(EMBEDDED_TRANSFORMER)
+    return checkpoint_from_state_dict(stand_in_state_dict(), STAND_IN.metadata())
+
+
+def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
+    """The VAE that encodes the portrait, with the checkpoint's latent statistics."""
+    if path == EMBEDDED and not EMBEDDED_VAE.exists():
+        if EMBEDDED_TRANSFORMER.exists():
+            raise AvatarError("The embedded avatar's VAE is missing from this copy; install the pack again.")
+        return stand_in_vae()
+    vae = _read_vae(EMBEDDED_VAE if path == EMBEDDED else path, config)
+    if not isinstance(vae, StreamingVAE):
+        raise AvatarError(
+            f"'{Path(path).name}' is a tiny decoder and cannot encode the portrait; "
+            "give a Wan2.1 VAE as --vae and this one as --decoder."
+        )
+    return vae
+
+
+def load_decoder(path: str | Path, config: AvatarConfig) -> StreamingVAE | TinyDecoder:
+    """A decoder to use instead of the VAE's own: taew2_1, or another VAE of the same latents."""
+    return _read_vae(path, config)
+
+
+def _read_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE | TinyDecoder:
+    tensors = read_file(path).tensors
+    state = {name: tensor.copy(torch.float32) for name, tensor in tensors.items()}  # small enough to keep exact
+    return vae_from_state_dict(state, config.latent_mean, config.latent_std)
+
+
+def load_audio_encoder(
+    config: AvatarConfig, path: str | Path | None, device: torch.device | str = "cpu"
+) -> FeatureEncoder | None:
+    """The audio encoder a checkpoint was trained with. Raises AvatarError where it needs a file and none is given."""
+    if not config.audio_dim or config.audio_features != "wav2vec2":
+        return built_in_encoder(config, path)
+    if path is None:
+        raise AvatarError(
+            "This checkpoint hears through wav2vec2; "
+            "give facebook/wav2vec2-base-960h's model.safetensors (--audio-encoder)."
+        )
+    return Wav2Vec2.load(path, device=device)
+
+
+def built_in_encoder(config: AvatarConfig, visemes: str | Path | None = None) -> FeatureEncoder | None:
+    """What a checkpoint hears through that needs no file of the user's; None for one that is deaf.
+
+    visemes: weights to use instead of those that come with the project, where it hears visemes.
+    Raises AvatarError for features that this version does not know.
+    """
+    if not config.audio_dim:
+        return None
+    if config.audio_features == "log-mel":
+        return LogMel()
+    if config.audio_features == "visemes":
+        return VisemeEncoder.load(visemes or EMBEDDED_HEARING)
+    raise AvatarError(
+        f"The checkpoint wants '{config.audio_features}' features; known are log-mel, visemes and wav2vec2."
+    )
+
+
+def load_prompt(path: str | Path, config: AvatarConfig) -> Tensor:
+    """A prompt's embeddings [1, n, text_dim] from a file that holds one tensor [n, text_dim] or [1, n, text_dim]."""
+    tensors = list(read_file(path).tensors.values())
+    if len(tensors) != 1 or len(tensors[0].shape) not in (2, 3) or tensors[0].shape[-1] != config.text_dim:
+        found = ", ".join(str(list(tensor.shape)) for tensor in tensors[:3])
+        raise AvatarError(
+            f"'{Path(path).name}' holds {found}, expected one prompt tensor [1, tokens, {config.text_dim}]."
+        )
+    tensor = tensors[0].copy(torch.float32)
+    return tensor if tensor.ndim == 3 else tensor.unsqueeze(0)

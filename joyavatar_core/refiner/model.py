@@ -1,0 +1,128 @@
+"""The portrait refiner: a small U-Net that moves the portrait's own detail to where a decoded frame shows the face.
+
+From a decoded frame, the portrait and the portrait through the autoencoder it predicts where every pixel of the
+portrait has moved (flow), how far the moved portrait is to be trusted (mask), and what is new (residual):
+
+    refined = mask * warp(portrait, flow) + (1 - mask) * (frame + residual)
+
+Each frame is refined by itself. The definition is this project's own; warping a source picture by a predicted flow
+with an occlusion mask follows FOMM (arXiv 2003.00196).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SCALE = 2  # sides of the predicted picture in sides of the frame
+MULTIPLE = 16  # of a frame's sides
+WIDTHS = (48, 96, 128, 128)  # channels at 1/2, 1/4, 1/8 and 1/16 of the frame's side
+DETAIL = 12  # channels of the U-Net's features at the frame's own side
+HEAD = 32  # channels of the head at the frame's own side
+REACH = 0.3  # the longest flow, in halves of the picture's side
+GROUPS = 8
+FIRST_MASK = 2.0  # logit: the portrait is trusted at first
+
+
+class Prediction(NamedTuple):
+    """What the refiner says of B frames [B, 3, H, W].
+
+    flow [B, 2, H / 2, W / 2]: from a pixel to its place in the portrait, in halves of a side (x, y).
+    mask [B, 1, 2H, 2W] in 0 ... 1. residual [B, 3, 2H, 2W].
+    """
+
+    flow: Tensor
+    mask: Tensor
+    residual: Tensor
+
+
+class Block(nn.Sequential):
+    """Two convolutions with group norm and SiLU; the size stays."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU(),
+        )  # fmt: skip
+
+
+class RefinerNet(nn.Module):
+    """[B, 3, H, W] frames, [B, 3, H, W] round trip and [B, 3, 2H, 2W] portrait in [-1, 1] -> Prediction.
+
+    H and W are multiples of 16. The flow is found on features of 1/2 and, for the head as a whole, 1/8 of the side;
+    mask and residual are then found with the warped portrait in view.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        inputs = (3 + 3) * 4 + 3 * 16
+        self.down = nn.ModuleList(Block(i, o) for i, o in zip((inputs, *widths[:-1]), widths, strict=True))
+        self.up = nn.ModuleList(
+            Block(below + beside, beside) for below, beside in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.coarse_flow = nn.Conv2d(widths[-2], 2, 3, padding=1)
+        self.fine_flow = nn.Conv2d(widths[0], 2, 3, padding=1)
+        self.detail = nn.Conv2d(widths[0], 4 * DETAIL, 1)
+        self.head = nn.Sequential(
+            nn.Conv2d(DETAIL + 3 + 3 + 12, HEAD, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(HEAD, HEAD, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(HEAD, 4 + 12, 3, padding=1),
+        )  # fmt: skip
+        for layer in (self.coarse_flow, self.fine_flow, self.head[-1]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.head[-1].bias[:4], FIRST_MASK)
+
+    def forward(self, frame: Tensor, round_trip: Tensor, portrait: Tensor) -> Prediction:
+        count = len(frame)
+        round_trip, portrait = (still.expand(count, -1, -1, -1) for still in (round_trip, portrait))
+        seen = [F.pixel_unshuffle(torch.cat([frame, round_trip], 1), 2), F.pixel_unshuffle(portrait, 4)]
+        x = torch.cat(seen, 1).contiguous(memory_format=torch.channels_last)
+        kept = []
+        for down in self.down:
+            x = down(F.avg_pool2d(x, 2) if kept else x)
+            kept.append(x)
+        coarse = None
+        for up, beside in zip(self.up, kept[-2::-1], strict=True):
+            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1))
+            coarse = self.coarse_flow(x) if coarse is None else coarse
+        coarse = F.interpolate(coarse.float(), x.shape[-2:], mode="bilinear", align_corners=False)
+        flow = REACH * torch.tanh(self.fine_flow(x).float() + coarse)
+        moved = F.pixel_unshuffle(warp(portrait, flow), 2)
+        detail = F.pixel_shuffle(self.detail(x), 2)
+        near = torch.cat([detail, frame, warp(round_trip, flow), moved], 1)
+        out = self.head(near.contiguous(memory_format=torch.channels_last)).float()
+        return Prediction(flow, F.pixel_shuffle(out[:, :4], 2).sigmoid(), F.pixel_shuffle(out[:, 4:], 2))
+
+
+def warp(picture: Tensor, flow: Tensor) -> Tensor:
+    """Move a picture [B, C, H, W] by a flow [B, 2, h, w] of any size, in halves of the picture's side."""
+    height, width = picture.shape[-2:]
+    flow = F.interpolate(flow.float(), (height, width), mode="bilinear", align_corners=False)
+    x, y = (torch.arange(side, device=flow.device) * 2 + 1 for side in (width, height))
+    place = torch.stack(torch.meshgrid(x / width - 1, y / height - 1, indexing="xy"))
+    grid = (place + flow).permute(0, 2, 3, 1)
+    return F.grid_sample(picture.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def compose(frame: Tensor, portrait: Tensor, predicted: Prediction) -> Tensor:
+    """Refined frames [B, 3, S, T] in [-1, 1], of the portrait's size [1 or B, 3, S, T].
+
+    Flow and mask are scaled to that size, and so is what the frame adds: only the portrait's own detail grows with it.
+    """
+    size = portrait.shape[-2:]
+    portrait = portrait.expand(len(frame), -1, -1, -1)
+    mask, new = predicted.mask, resized(frame.float(), predicted.mask.shape[-2:]) + predicted.residual
+    mask, new = resized(mask, size).clamp(0, 1), resized(new, size)
+    return torch.lerp(new, warp(portrait, predicted.flow), mask).clamp(-1, 1)
+
+
+def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture [B, C, H, W] at another size: bicubic, with antialiasing where it shrinks."""
+    if tuple(picture.shape[-2:]) == tuple(size):
+        return picture
+    smaller = size[0] < picture.shape[-2]
+    return F.interpolate(picture, size, mode="bicubic", align_corners=False, antialias=smaller)

@@ -1,0 +1,113 @@
+"""Frames of one portrait, refined: each by itself, so that a stream that is resumed anywhere goes on the same."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import AvatarError
+from .model import SCALE, RefinerNet, compose, resized
+
+if TYPE_CHECKING:
+    from ..sampling.stream import AvatarStream
+
+MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
+AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
+
+
+class PortraitRefiner:
+    """Refines the frames of one stream.
+
+    net: on its device, in float32. portrait: [3, H, W] in [-1, 1], MOST times as large as the frames.
+    round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. size: (width, height) of what
+    comes out, in pixels.
+    """
+
+    def __init__(self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, size: tuple[int, int]) -> None:
+        device = next(net.parameters()).device
+        self.net, self.size = net, size
+        self.portrait = portrait
+        self.round_trip = round_trip.to(device, torch.float32)[None]
+        picture = portrait.to(device, torch.float32)[None]
+        predicted = [SCALE * side for side in round_trip.shape[-2:]]
+        self._seen = resized(picture, predicted).clamp(-1, 1)  # by the network
+        large = [max(pair) for pair in zip(predicted, size[::-1], strict=True)]
+        self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
+
+    @classmethod
+    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: object, size: tuple[int, int]) -> PortraitRefiner:
+        """For a stream that carries its portrait; `decoder` shows what the autoencoder makes of it.
+
+        Raises AvatarError for a stream without a portrait's picture.
+        """
+        if stream.portrait is None or stream.reference is None:
+            raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
+        with torch.no_grad():
+            return cls(net, stream.portrait, decode_still(decoder, stream.reference), size)
+
+    @torch.no_grad()
+    def __call__(self, video: Tensor) -> Tensor:
+        """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32."""
+        device = self.round_trip.device
+        refined = [self._refine(frames.to(device, torch.float32)) for frames in video.movedim(1, 0).split(AT_ONCE)]
+        return torch.cat(refined).movedim(0, 1).to(video.device)
+
+    def _refine(self, frames: Tensor) -> Tensor:
+        quick = quick_dtype(frames.device.type)
+        with torch.autocast(frames.device.type, quick or torch.bfloat16, enabled=quick is not None):
+            predicted = self.net(frames, self.round_trip, self._seen)
+        width, height = self.size
+        return resized(compose(frames, self._moved, predicted), (height, width)).clamp(-1, 1)
+
+
+def decode_still(decoder: object, latent: Tensor) -> Tensor:
+    """One normalised latent [1, 16, 1, h, w] as a picture [3, 8h, 8w] in [-1, 1]."""
+    like = next(decoder.parameters())
+    return decoder.decode(latent.to(like.device, like.dtype), decoder.new_cache())[0, :, 0].float()
+
+
+@lru_cache
+def quick_dtype(device: str) -> torch.dtype | None:
+    """bfloat16 where a device multiplies it much more quickly than float32 (GPUs, CPUs with AMX), else None."""
+    if device == "cpu":
+        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
+    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else None
+
+
+def refined_size(setting: str | int, frame: tuple[int, int]) -> tuple[int, int] | None:
+    """(width, height) in pixels of refined frames; None where they are not refined.
+
+    setting: "off", "on" (twice the frame's side) or the width wanted, from the frame's to MOST times that.
+    frame: (width, height) of the stream. Raises AvatarError for other settings.
+    """
+    width, height = frame
+    if setting == "off":
+        return None
+    wanted = SCALE * width if setting == "on" else setting
+    if isinstance(wanted, str):
+        if not (wanted.isascii() and wanted.isdigit()):
+            raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.")
+        wanted = int(wanted)
+    if wanted % 2 or not width <= wanted <= MOST * width:
+        raise AvatarError(
+            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {MOST * width}."
+        )
+    return wanted, 2 * round(wanted * height / width / 2)
+
+
+def load_refiner(path: str | Path) -> RefinerNet:
+    """A refiner from a safetensors file, in float32. Raises AvatarError for any other file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    net = RefinerNet()
+    try:
+        net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    except (OSError, SafetensorError, RuntimeError) as problem:
+        detail = str(problem).splitlines()[-1].strip()
+        raise AvatarError(f"'{Path(path).name}' is no portrait refiner of this version: {detail}") from None
+    return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Talking people made from seeds: pictures, voices and clips to train on."""

@@ -1,0 +1,1 @@
+"""Drawn people: characters, their figure and their mouths."""

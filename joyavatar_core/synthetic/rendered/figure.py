@@ -1,0 +1,57 @@
+"""A rendered person that is drawn moment by moment, as `drawn.figure.Portrait` is."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from ..drawn.figure import Moment
+from ..labels import FaceLabels
+from .bundle import load_bundle
+from .expression import face_units, head_pose
+from .person import Person
+from .scene import Scene
+from .shot import Film, sample_shot
+from .studio import Studio
+
+SUPERSAMPLING = 1.5
+SHOT = 1  # of a person's streams of random numbers; 0 is for its details
+
+
+class RenderedFigure:
+    """Build once a person; `draw` may then be called for any moments in any order."""
+
+    def __init__(self, person: Person, size: int = 256) -> None:
+        self.person = person
+        self._shot = sample_shot(np.random.default_rng([*person.seed, SHOT]))
+        self._scene = Scene(_studio(size), person, self._shot)
+
+    def draw(self, moment: Moment) -> tuple[np.ndarray, FaceLabels]:
+        """The picture, uint8 [size, size, 3], and its labels."""
+        units = face_units(moment, self._scene.studio.bundle.units, self.person.rest)
+        grain = float(np.abs(np.array(moment)).sum() * 97 % 1)  # the same moment gives the same picture
+        picture, labels = self._scene.frame(units, head_pose(moment), grain)
+        return stored(picture, self._shot.film), labels
+
+
+def stored(picture: np.ndarray, film: Film) -> np.ndarray:
+    """The picture [S, S, 3] as if it had been kept in a smaller or a more compressed file."""
+    if film.scale == 1 and film.quality == 100:
+        return np.ascontiguousarray(picture)
+    image = Image.fromarray(picture)
+    side = image.width
+    if film.scale < 1:
+        image = image.resize((round(side * film.scale),) * 2, Image.Resampling.BOX)
+    if film.quality < 100:
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=film.quality)
+        image = Image.open(file)
+    return np.array(image.resize((side, side), Image.Resampling.BICUBIC))
+
+
+@lru_cache(maxsize=2)
+def _studio(size: int) -> Studio:
+    return Studio(load_bundle(), size, SUPERSAMPLING)

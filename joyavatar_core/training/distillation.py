@@ -1,0 +1,184 @@
+"""Stage 2 of the transformer: it learns on what it has generated itself, so that errors do not add up.
+
+Rollouts are made by the very sampler that users run (PSB, MCI and URCR's resets included), a pool of them at a time.
+On excerpts of the pool the student is moved by distribution matching (DMD, arXiv 2405.14867; on rollouts of its own as
+in Self-Forcing, arXiv 2506.08009): towards what stage 1 (the teacher) thinks likely given that past and the voice, away
+from what the student itself makes (the critic, trained beside it). What is this project's own: both judges see the
+past in the layouts of stage 1, and rollouts are used several times.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..audio import FixedFeatures
+from ..model.transformer import AvatarTransformer
+from ..sampling.flow import shifted_sigma
+from ..sampling.presets import Preset, preset
+from ..sampling.stream import AvatarStream
+from .initial_weights import SHARDED_METHODS
+from .latents import LatentClips
+from .layout import Layout
+from .loop import Draw, LoopSettings, Trainer
+from .losses import flow_loss
+from .parallel import shard
+from .teacher_forcing import ForcedBatch, ForcedPass, ForcingRecipe, forcing_batch
+
+# The checkpoint's own settings: a clean past behind the portrait, and copies at one level before every block.
+EXCERPTS = ForcingRecipe(
+    clean=1.0, still=1.0, trained_levels=1.0, silent=0.0, copied_every=1, copy_noise=(0.25, 0.25)
+)  # fmt: skip
+POOL = 1  # salt of the rollouts' random numbers; 0 is the excerpts'
+
+
+@dataclass(frozen=True)
+class DistillRecipe:
+    """pool: rollouts made at a time, used for `pool_steps` steps. The student moves in every `critic_steps`-th step,
+    the critic in all. guidance: how much more the teacher listens to the voice. score_shift: of the levels at which
+    the judges look. excerpts: how they are filled; their past is as clean as the sampler's."""
+
+    pool: int = 8
+    pool_steps: int = 48
+    critic_steps: int = 3
+    guidance: float = 2.0
+    score_shift: float = 3.0
+    judge_together: bool = False
+    excerpts: ForcingRecipe = EXCERPTS
+
+
+def matching_losses(
+    pair: nn.ModuleDict, teacher: AvatarTransformer, recipe: DistillRecipe, batch: ForcedBatch, copies: int,
+    noise: Tensor, u: Tensor, student_moves: bool,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The critic's loss on what the student makes of a batch and, where it is to move, the student's.
+
+    `pair` holds "student" and "critic". `noise` is like the batch's target; `u` [B] in 0 ... 1 says at which level the
+    judges look at each sample.
+    """
+    layout = recipe.excerpts.layout(copies)
+    judged = Layout.together(layout.blocks, layout.size) if recipe.judge_together else layout
+    student, critic, judge = (
+        ForcedPass(*one) for one in ((pair["student"], layout), (pair["critic"], judged), (teacher, judged))
+    )
+    with torch.set_grad_enabled(student_moves):
+        made = clean_estimate(student, batch)
+    sigma = shifted_sigma(0.02 + 0.96 * u, recipe.score_shift)
+    level = sigma.view(-1, 1, 1, 1, 1)
+    seen = without_past(batch) if recipe.judge_together else batch
+    looked_at = noised(seen, (1 - level) * made.detach() + level * noise, sigma)
+    flow = critic(looked_at.latents, looked_at.labels, looked_at.features)
+    losses = {"critic": flow_loss(flow, noise - made.detach(), batch.weight)}
+    if student_moves:
+        with torch.no_grad():
+            likely = guided(judge, looked_at, recipe.guidance)
+            own = looked_at.blocks - level * flow.float()
+            scale = (made - likely).abs().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-3)
+            better = made - (own - likely) / scale
+        losses["matching"] = 0.5 * flow_loss(made, better, batch.weight)
+    return losses | {"loss": sum(losses.values())}
+
+
+def clean_estimate(one: ForcedPass, batch: ForcedBatch) -> Tensor:
+    """What a pass thinks the blocks are without their noise, [B, 16, F, h, w]; given frames are what they are."""
+    flow = one(batch.latents, batch.labels, batch.features).float()
+    sigma = batch.labels[:, None, -batch.count :, None, None] / 1000
+    return torch.where(batch.given, batch.blocks, batch.blocks - sigma * flow)
+
+
+def noised(batch: ForcedBatch, blocks: Tensor, sigma: Tensor) -> ForcedBatch:
+    """The same batch with other blocks to be denoised, at levels [B]; given frames stay."""
+    latents, labels = batch.latents.clone(), batch.labels.clone()
+    latents[:, :16, -batch.count :] = torch.where(batch.given, batch.blocks, blocks)
+    labels[:, -batch.count :] = 1000 * sigma[:, None]
+    return replace(batch, latents=latents, labels=labels)
+
+
+def without_past(batch: ForcedBatch) -> ForcedBatch:
+    """Only the blocks to be denoised, with nothing before them."""
+    own = slice(-batch.count, None)
+    return replace(
+        batch, latents=batch.latents[:, :, own], labels=batch.labels[:, own], features=batch.features[:, own]
+    )
+
+
+def guided(one: ForcedPass, batch: ForcedBatch, guidance: float) -> Tensor:
+    """The clean estimate, moved away from the one without a voice: 1 is no guidance."""
+    heard = clean_estimate(one, batch)
+    if guidance == 1:
+        return heard
+    silent = clean_estimate(one, replace(batch, features=torch.zeros_like(batch.features)))
+    return silent + guidance * (heard - silent)
+
+
+@torch.no_grad()
+def rollouts(
+    model: AvatarTransformer, clips: LatentClips, settings: Preset, generators: list[torch.Generator]
+) -> LatentClips:
+    """The voices and portraits of random clips, performed by the model itself, as long as they are in whole blocks."""
+    size = model.config.block_frames
+    whole = clips.latents.shape[2] // size * size
+    made, chosen = [], []
+    for generator in generators:
+        clip, seed = (int(torch.randint(stop, (), generator=generator)) for stop in (len(clips), 2**31))
+        rows = torch.cat([clips.features[clip][0, -1:], clips.features[clip][1:whole].flatten(0, 1)])
+        stream = AvatarStream(
+            model, clips.latents[clip][None, :, :1].float(), FixedFeatures(rows, model.config.fps, size),
+            psb=settings.psb, mci=settings.mci, urcr=settings.urcr, seed=seed,
+        )  # fmt: skip
+        made.append(torch.cat([block.latents for block in stream], dim=2)[0].bfloat16())
+        chosen.append(clip)
+    return LatentClips(torch.stack(made), clips.features[chosen, :whole], clips.boxes[chosen, :whole])
+
+
+def distil(
+    student: AvatarTransformer,
+    teacher: AvatarTransformer,
+    clips: LatentClips,
+    settings: LoopSettings,
+    recipe: DistillRecipe = DistillRecipe(),
+    bfloat16: bool = True,
+    sharded: bool = False,
+) -> dict[str, Tensor]:
+    """Train until the settings' limit; the critic starts as the teacher. Returns the student's averaged weights."""
+    torch.manual_seed(settings.seed)
+    excerpts = recipe.excerpts
+    pair = nn.ModuleDict({"student": student, "critic": copy.deepcopy(teacher)}).requires_grad_(True)
+    teacher.eval().requires_grad_(False)
+    for model in (*pair.values(), teacher) if sharded else ():
+        shard(model, SHARDED_METHODS)
+    trainer = Trainer(pair, settings)
+    layouts = {copies: excerpts.layout(copies) for copies in (0, excerpts.copies)}
+    sampler, pool = preset("checkpoint", teacher.config), Pool(pair["student"], clips, recipe)
+
+    def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
+        copies = excerpts.copies if step % excerpts.copied_every == 0 else 0
+        cells, room = excerpts.shown(step, *clips.latents.shape[-2:])
+        generators = draw(room * excerpts.batch)
+        batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layouts[copies], generators, cells)
+        noise = torch.stack([torch.randn(batch.target.shape[1:], generator=generator) for generator in generators])
+        u = torch.stack([torch.rand((), generator=generator) for generator in generators])
+        moves = step % recipe.critic_steps == 0  # at the first step too: the optimizer's state is then complete
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return matching_losses(pair, teacher, recipe, batch, copies, noise, u, moves)
+
+    trainer.run(step_loss)
+    mark = "student."
+    return {name.removeprefix(mark): one for name, one in trainer.averaged().items() if name.startswith(mark)}
+
+
+class Pool:
+    """Rollouts of the student as it was at the last multiple of `pool_steps`; a resumed run makes them anew."""
+
+    def __init__(self, student: nn.Module, clips: LatentClips, recipe: DistillRecipe) -> None:
+        self.student, self.clips, self.recipe = student, clips, recipe
+        self.made: LatentClips | None = None
+
+    def at(self, step: int, settings: Preset, draw: Draw) -> LatentClips:
+        """The pool to be used at a step; made anew when it is due."""
+        if self.made is None or step % self.recipe.pool_steps == 0:
+            self.made = rollouts(self.student, self.clips, settings, draw(self.recipe.pool, POOL))
+        return self.made

@@ -1,0 +1,170 @@
+"""What the refiner learns from: clips at the refined size, and beside them what the avatar makes of them.
+
+Of every clip the autoencoder's round trip is kept, and a self-rollout: a stream of the very sampler that follows the
+clip (`self_rollouts`), so that its frames show the truth's poses with a stream's mistakes. Each is made once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import AvatarError
+from ..pipeline.avatar import Avatar
+from ..recording.fingerprint import module_fingerprint
+from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.dataset import DESCRIPTION, load_clip
+from ..video.portrait import to_uint8
+from .latents import encode_pictures, encode_voice
+from .losses import box_weight
+from .refiner_alignment import align, moved
+from .self_rollouts import following
+
+SCALE = 2  # the refined side, in sides of the stream's picture
+LEVELS = (1, 1, 1, 2, 3)  # of the avatar's noise levels; one of them is where a rollout's blocks begin
+MOST_ROUNDS = 3  # of a rollout through its clip; only the last is kept
+EXTRA_PORTRAITS = 4  # frames of the clip that are portraits, too
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A clip and what the avatar makes of it; pictures are uint8 [N, S, S, 3], S the stream's side.
+
+    round_trip [T], followed [F] with the frames `shows` [F] of the clip, the flow [F, 2, 8, 8] that brings the truth
+    into their pose, and how far they then are `apart` [F] from it, in errors of the round trip; portraits: the clip's,
+    then the frames `chosen` [P], each through the autoencoder alone.
+    """
+
+    round_trip: np.ndarray
+    followed: np.ndarray
+    shows: np.ndarray
+    flow: np.ndarray
+    apart: np.ndarray
+    portraits: np.ndarray
+    chosen: np.ndarray
+
+
+def pair_path(folder: Path, clip: Path) -> Path:
+    """Where a clip's pair is kept."""
+    return folder / clip.name
+
+
+def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path) -> list[Path]:
+    """Make the pairs of clips that have none yet; returns all their paths.
+
+    Raises AvatarError for a folder with pairs of another avatar and for clips of another size.
+    """
+    from safetensors.numpy import save_file
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / DESCRIPTION
+    made_by = {name: module_fingerprint(getattr(avatar, name)) for name in ("transformer", "vae", "decoder", "encoder")}
+    if not note.exists():
+        note.write_text(json.dumps(made_by))
+    elif json.loads(note.read_text()) != made_by:
+        raise AvatarError(f"'{folder}' was made with another avatar; delete it to make the pairs anew.")
+    missing = [path for path in clips if not pair_path(folder, path).exists()]
+    for path in tqdm(missing, desc=folder.name, unit="clip", mininterval=5):
+        pair = make_pair(avatar, load_clip(path), zlib.crc32(path.name.encode()))
+        partial = folder / f"{path.stem}.{os.getpid()}.partial"
+        save_file(dataclasses.asdict(pair), partial)
+        partial.replace(pair_path(folder, path))
+    return [pair_path(folder, path) for path in clips]
+
+
+@torch.no_grad()
+def make_pair(avatar: Avatar, clip: Clip, seed: int) -> Pair:
+    """The clip through the autoencoder, and as a stream of the avatar performs it. Needs clips at the refined size."""
+    random = np.random.default_rng(seed)
+    small = stream_size(clip, avatar)
+    features = encode_voice(clip, avatar.encoder, avatar.config.fps, avatar.config.block_frames)["features"]
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = encode_pictures(small, avatar.vae)["latents"].float()
+        chosen = random.choice(len(clip.frames), EXTRA_PORTRAITS, replace=False)
+        still = np.concatenate([small.portraits, small.frames[chosen]])
+        still = torch.cat([avatar.encode_portrait(picture) for picture in as_pictures(still)]).float()
+        followed, shows = follow(avatar, latents, features, still[int(random.integers(len(still)))], random)
+        round_trip = decoded(avatar, latents[None])
+        portraits = np.concatenate([decoded(avatar, latent[None]) for latent in still])
+    flow, apart = bring_together(small, round_trip, followed, shows)
+    return Pair(round_trip, followed, shows, flow, apart, portraits, chosen)
+
+
+def bring_together(
+    clip: Clip, round_trip: np.ndarray, followed: np.ndarray, shows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`flow` and `apart` of a Pair; the clip's pictures are of the stream's size, its labels of SCALE times that."""
+    side = followed.shape[1]
+    soft, made, truth = (as_pictures(frames) for frames in (round_trip[shows], followed, clip.frames[shows]))
+
+    def inside(boxes: np.ndarray) -> Tensor:
+        return box_weight(torch.from_numpy(boxes[shows]) / SCALE, side, side, 2.0)[:, None] - 1
+
+    face, free = inside(clip.face), torch.stack([inside(clip.box), *map(inside, clip.eyes.swapaxes(0, 1))]).amax(0)
+    flow = align(soft, made, free)
+
+    def error(ours: Tensor, theirs: Tensor) -> Tensor:
+        counted = face * (1 - free)
+        return ((ours - theirs).abs() * counted).mean((1, 2, 3)) / counted.mean((1, 2, 3)).clamp(min=1e-3)
+
+    apart = error(moved(truth, flow), made) / error(truth, soft).clamp(min=1e-3)
+    return flow.numpy(), apart.numpy()
+
+
+def follow(
+    avatar: Avatar, latents: Tensor, features: Tensor, reference: Tensor, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A rollout's frames [F, S, S, 3] and the frames [F] of the clip that they show: the last of some rounds."""
+    size = avatar.config.block_frames
+    whole = latents.shape[1] // size * size
+    rounds = 1 + int(random.integers(MOST_ROUNDS))
+    order = [*range(whole), *[*range(size, whole)] * (rounds - 1)]
+    run = following(
+        avatar.transformer, latents, features, order, seed=int(random.integers(2**31)), reference=reference,
+        first_level=int(random.choice(LEVELS)), with_mci=bool(random.integers(2)),
+    )  # fmt: skip
+    made = torch.cat([block.latents for block in run], dim=2)[:, :, : len(order)]
+    kept = whole - size if rounds > 1 else whole
+    warm = size if rounds > 1 else 0  # the decoder remembers a little
+    frames = decoded(avatar, made[:, :, -(kept + warm) :])
+    shows = np.arange(1 + LATENT_FRAMES * (whole - 1))
+    count = LATENT_FRAMES * kept if rounds > 1 else len(shows)
+    return frames[-count:], shows[-count:]
+
+
+def decoded(avatar: Avatar, latents: Tensor) -> np.ndarray:
+    """Latents [1, 16, L, h, w] as uint8 frames [T, H, W, 3]."""
+    return to_uint8(avatar.decoder.decode(latents.float())[0]).numpy()
+
+
+def as_pictures(frames: np.ndarray) -> Tensor:
+    """uint8 [N, H, W, 3] -> [N, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def stream_size(clip: Clip, avatar: Avatar) -> Clip:
+    """The clip's pictures at the avatar's own size. Raises AvatarError unless they are SCALE times as large."""
+    side = avatar.config.width
+    if clip.frames.shape[1:3] != (SCALE * side, SCALE * side):
+        height, width = clip.frames.shape[1:3]
+        raise AvatarError(
+            f"The clips are {width}x{height}, expected {SCALE * side}x{SCALE * side} for a refiner of {side}x{side}; "
+            f"make them with the command 'data --size {SCALE * side}'."
+        )
+
+    def halved(frames: np.ndarray) -> np.ndarray:
+        pictures = F.avg_pool2d(torch.from_numpy(frames).permute(0, 3, 1, 2).float(), SCALE)
+        return pictures.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+    return dataclasses.replace(clip, frames=halved(clip.frames), portraits=halved(clip.portraits))

@@ -1,0 +1,70 @@
+"""The portrait refiner in the host: what Stream nodes offer of it, and its weights as the host loads them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import comfy.model_management as mm
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_REFINER
+from ..joyavatar_core.refiner import MOST, PortraitRefiner, load_refiner, refined_size
+from .model import HostAvatar
+from .stream import HostStream
+from .vae import HostDecoder
+
+AUTO, OFF = "auto", "off"
+TIMES = {f"{times}x": times for times in range(1, MOST + 1)}
+
+
+def refine_input() -> io.Input:
+    """The input that Stream nodes have at their end."""
+    return io.Combo.Input(
+        "refine",
+        options=[AUTO, OFF, *TIMES],
+        default=AUTO,
+        optional=True,
+        tooltip="Frames with the portrait's own detail, moved to where the face is, at so many times the stream's "
+        "size. 'auto': 2x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
+    )
+
+
+def has_refiner(avatar: HostAvatar) -> bool:
+    """Whether a refiner was trained on what this avatar makes: only the embedded one has it."""
+    return avatar.name == EMBEDDED and EMBEDDED_REFINER.exists()
+
+
+class Refine:
+    """How a Stream node refines a stream, known before anything is sampled.
+
+    size: (width, height) of the node's frames in pixels. patchers: what the host must load besides.
+    Raises AvatarError where it is asked for and cannot be.
+    """
+
+    def __init__(self, stream: HostStream, setting: str) -> None:
+        self.stream = stream
+        can = has_refiner(stream.avatar) and stream.recipe.portrait is not None
+        if setting not in (AUTO, OFF) and not can:
+            raise AvatarError(
+                f"refine is '{setting}', and only the embedded avatar with a portrait from JoyAvatar Reference has a "
+                "refiner; choose auto or off."
+            )
+        wanted = ("on" if can else OFF) if setting == AUTO else TIMES.get(setting, 0) * stream.size[0] or OFF
+        size = refined_size(wanted, stream.size)
+        self.size = size or stream.size
+        self.patchers = () if size is None else (_patcher(),)
+
+    def begin(self, decoder: HostDecoder) -> PortraitRefiner | None:
+        """What refines the frames, once the models are loaded; None where they stay as decoded."""
+        if not self.patchers:
+            return None
+        patcher = self.patchers[0]
+        patcher.model.to(patcher.load_device)
+        return PortraitRefiner.of(patcher.model, self.stream.recipe, decoder, self.size)
+
+
+@lru_cache(1)
+def _patcher() -> ModelPatcher:
+    return ModelPatcher(load_refiner(EMBEDDED_REFINER), mm.vae_device(), mm.vae_offload_device())

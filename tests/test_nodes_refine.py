@@ -1,0 +1,52 @@
+"""Refining in the pack: the portrait travels with the reference, and Stream nodes give larger frames."""
+
+from __future__ import annotations
+
+import av
+import pytest
+import torch
+
+from .test_nodes_streams import FRAMES, SIDE, make_stream
+from .test_nodes_streams import reference as bare
+
+
+@pytest.fixture(scope="module")
+def portrait() -> torch.Tensor:
+    """A portrait [1, 160, 160, 3] in 0 ... 1."""
+    return torch.rand(1, 160, 160, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def stream(host, vae, portrait):
+    return make_stream(host, reference=host.Reference.execute(portrait, host.model, SIDE, SIDE, vae)[0])
+
+
+def test_the_reference_carries_the_portrait_at_four_times_the_size(stream):
+    assert stream.recipe.portrait.shape == (3, 4 * SIDE, 4 * SIDE)
+    assert -1 <= stream.recipe.portrait.min() < stream.recipe.portrait.max() <= 1
+
+
+def test_frames_are_refined_unless_it_is_off(host, vae, stream):
+    plain = host.StreamToFrames.execute(stream, "one batch", 1, vae, "off")[0][0]
+    refined = host.StreamToFrames.execute(stream, "one batch", 1, vae)[0][0]
+    assert plain.shape == (FRAMES, SIDE, SIDE, 3) and refined.shape == (FRAMES, 2 * SIDE, 2 * SIDE, 3)
+    assert refined.min() >= 0 and refined.max() <= 1
+    small = torch.nn.functional.avg_pool2d(refined.movedim(-1, 1), 2).movedim(1, -1)
+    assert (small - plain).abs().mean() > 0.01
+    assert stream.report.settings["width"] == 2 * SIDE
+
+
+@pytest.mark.parametrize(("refine", "side"), [("1x", SIDE), ("4x", 4 * SIDE)])
+def test_videos_have_the_refined_size(host, vae, stream, output_folder, refine, side):
+    video = host.StreamToVideo.execute(stream, "talk", 18, vae, refine=refine)[0]
+    with av.open(str(next(output_folder.glob("talk*.mp4")))) as file:
+        shown = next(file.decode(video=0))
+        assert (shown.width, shown.height) == (side, side)
+    assert video.report.settings["width"] == side
+
+
+def test_a_reference_without_a_picture_is_not_refined(host, vae):
+    stream = make_stream(host, reference=bare())
+    assert host.StreamToFrames.execute(stream, "one batch", 1, vae)[0][0].shape == (FRAMES, SIDE, SIDE, 3)
+    with pytest.raises(host.error, match="refine is '2x', and only the embedded avatar"):
+        host.StreamToFrames.execute(stream, "one batch", 1, vae, "2x")

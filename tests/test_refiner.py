@@ -1,0 +1,146 @@
+"""The portrait refiner: what it computes, what it asks for, and that streams with it resume."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from joyavatar_core.errors import AvatarError
+from joyavatar_core.refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from joyavatar_core.refiner.model import Prediction, compose, resized, warp
+
+from .recordings import CrashError, pictures, record, recording
+
+SIDE = 32
+
+
+def picture(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def smooth(*shape: int, seed: int = 0) -> torch.Tensor:
+    coarse = picture(1, *shape[-3:-2], shape[-2] // 8, shape[-1] // 8, seed=seed)
+    fine = F.interpolate(coarse, shape[-2:], mode="bicubic", align_corners=False).clamp(-1, 1)
+    return fine.reshape(shape)
+
+
+@pytest.fixture
+def net() -> RefinerNet:
+    """A refiner with random weights everywhere, so that nothing is switched off."""
+    torch.manual_seed(0)
+    net = RefinerNet()
+    with torch.no_grad():
+        for layer in (net.coarse_flow, net.fine_flow, net.head[-1]):
+            torch.nn.init.normal_(layer.weight, std=0.05)
+    return net.eval().requires_grad_(False)
+
+
+def test_a_flow_names_the_place_in_the_portrait_that_a_pixel_shows() -> None:
+    portrait = picture(1, 3, SIDE, SIDE)
+    flow = torch.zeros(1, 2, SIDE // 4, SIDE // 4)
+    flow[:, 0] = 2 * 3 / SIDE  # three pixels to the right, in halves of the side
+    moved = warp(portrait, flow)
+    torch.testing.assert_close(moved[..., :-3], portrait[..., 3:], atol=1e-4, rtol=0)
+    torch.testing.assert_close(warp(portrait, torch.zeros_like(flow)), portrait, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("side", [2 * SIDE, 4 * SIDE])
+def test_where_the_mask_is_one_the_portrait_shows_at_its_own_size_and_where_it_is_zero_the_frame(side: int) -> None:
+    frame, portrait = smooth(1, 3, SIDE, SIDE, seed=1), picture(1, 3, side, side, seed=2)
+    residual = smooth(1, 3, 2 * SIDE, 2 * SIDE, seed=3) / 10
+    mask = torch.zeros(1, 1, 2 * SIDE, 2 * SIDE)
+    mask[..., SIDE:] = 1
+    made = compose(frame, portrait, Prediction(torch.zeros(1, 2, SIDE // 2, SIDE // 2), mask, residual))
+    near = side // 2 + 3 * side // SIDE  # the edge itself is soft
+    torch.testing.assert_close(made[..., near:], portrait[..., near:], atol=1e-4, rtol=0)
+    new = resized(resized(frame, (2 * SIDE, 2 * SIDE)) + residual, (side, side)).clamp(-1, 1)
+    torch.testing.assert_close(made[..., : side - near], new[..., : side - near], atol=1e-4, rtol=0)
+
+
+def test_an_untrained_refiner_trusts_the_portrait_and_moves_nothing() -> None:
+    predicted = RefinerNet()(picture(2, 3, SIDE, SIDE), picture(1, 3, SIDE, SIDE), picture(1, 3, 2 * SIDE, 2 * SIDE))
+    assert predicted.flow.shape == (2, 2, SIDE // 2, SIDE // 2) and not predicted.flow.any()
+    assert predicted.mask.shape == (2, 1, 2 * SIDE, 2 * SIDE) and (predicted.mask > 0.5).all()
+    assert predicted.residual.shape == (2, 3, 2 * SIDE, 2 * SIDE) and not predicted.residual.any()
+
+
+def test_every_frame_is_refined_by_itself(net: RefinerNet) -> None:
+    refine = PortraitRefiner(net, picture(3, 4 * SIDE, 4 * SIDE), picture(3, SIDE, SIDE, seed=1), (64, 64))
+    video = picture(3, 6, SIDE, SIDE, seed=2)
+    whole = refine(video)
+    assert whole.shape == (3, 6, 64, 64)
+    parts = torch.cat([refine(video[:, :1]), refine(video[:, 1:3]), refine(video[:, 3:])], dim=1)
+    torch.testing.assert_close(parts, whole, atol=2e-2, rtol=0)  # bfloat16 where the machine is quicker with it
+    assert (whole - refine(video.flip(1)).flip(1)).abs().max() < 2e-2
+
+
+@pytest.mark.parametrize("width", [SIDE, 2 * SIDE, 3 * SIDE, 4 * SIDE])
+def test_the_same_picture_comes_out_at_every_size(net: RefinerNet, width: int) -> None:
+    portrait, round_trip = smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1)
+    video = smooth(3, SIDE, SIDE, seed=2)[:, None]
+    large = PortraitRefiner(net, portrait, round_trip, (128, 128))(video)[:, 0]
+    made = PortraitRefiner(net, portrait, round_trip, (width, width))(video)
+    assert made.shape == (3, 1, width, width)
+    assert (made[:, 0] - resized(large[None], (width, width))[0]).abs().mean() < 0.02
+
+
+def test_refined_sizes() -> None:
+    assert refined_size("off", (128, 128)) is None
+    assert refined_size("on", (128, 96)) == (256, 192)
+    assert refined_size("304", (128, 96)) == refined_size(304, (128, 96)) == (304, 228)
+    assert refined_size(128, (128, 128)) == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("yes", "'yes', expected off, on or a width"), ("126", "is 126"), (MOST * 128 + 2, "is 514"), (255, "is 255"),
+     (-256, "is -256"), ("²", "'²'")],
+)  # fmt: skip
+def test_other_settings_are_refused(setting: str | int, said: str) -> None:
+    with pytest.raises(AvatarError, match=said):
+        refined_size(setting, (128, 128))
+
+
+def test_files_that_are_no_refiner_are_refused(tmp_path) -> None:
+    from safetensors.torch import save_file
+
+    for name, tensors in (("empty", {}), ("other", {"a": torch.zeros(1)})):
+        save_file(tensors, tmp_path / name)
+        with pytest.raises(AvatarError, match=f"'{name}' is no portrait refiner of this version"):
+            load_refiner(tmp_path / name)
+    (tmp_path / "text").write_text("no tensors")
+    with pytest.raises(AvatarError, match="'text' is no portrait refiner"):
+        load_refiner(tmp_path / "text")
+    with pytest.raises(AvatarError, match="is no portrait refiner"):
+        load_refiner(tmp_path / "absent")
+
+
+def refiner(net: RefinerNet, seed: int = 0, width: int = 2 * SIDE) -> PortraitRefiner:
+    return PortraitRefiner(net, smooth(3, 4 * SIDE, 4 * SIDE, seed=seed), smooth(3, SIDE, SIDE, seed=1), (width, width))
+
+
+def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, tmp_path) -> None:
+    whole = record(tmp_path / "whole", refine=refiner(net))
+    assert record(tmp_path / "broken", crash_at=4, refine=refiner(net)) == whole[:1]
+    assert record(tmp_path / "broken", refine=refiner(net)) == whole
+    with recording(tmp_path / "whole", refine=refiner(net)) as made:
+        assert pictures(made.segment_paths[0]).shape[1:] == (64, 64, 3)
+    assert record(tmp_path / "plain") != whole
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 7}, "another portrait"),
+        ({"width": 96}, "refined size .*64.* and this run has .*96"),
+        (None, "refined size .*64.* and this run has None"),
+    ],
+)
+def test_a_recording_goes_on_only_with_the_refiner_it_began_with(net: RefinerNet, tmp_path, change, said) -> None:
+    begun = recording(tmp_path / "r", crash_at=4, refine=refiner(net))
+    with pytest.raises(CrashError), begun as running:
+        running.record()
+    other = refiner(net, **change) if change else None
+    with pytest.raises(AvatarError, match=said), recording(tmp_path / "r", refine=other):
+        pass

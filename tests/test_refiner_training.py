@@ -1,0 +1,160 @@
+"""The refiner's training: its pairs, the truth brought into a rollout's pose, mistakes, and a loop that learns."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from joyavatar_core.errors import AvatarError
+from joyavatar_core.pipeline.avatar import load_avatar
+from joyavatar_core.refiner.model import RefinerNet
+from joyavatar_core.synthetic.clips import make_clip
+from joyavatar_core.synthetic.dataset import clip_path, save_clip
+from joyavatar_core.training.loop import LoopSettings
+from joyavatar_core.training.refiner_alignment import align, moved
+from joyavatar_core.training.refiner_augment import Random, smear
+from joyavatar_core.training.refiner_pairs import make_pairs, pair_path
+from joyavatar_core.training.refiner_training import Pairs, RefinerRecipe, refiner_losses, train_refiner
+
+SIDE = 128
+
+
+def generators(count: int, salt: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(k) for k in range(count)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A clip of a drawn person of 1.06 s and its pair."""
+    root = tmp_path_factory.mktemp("refiner")
+    (root / "data").mkdir()
+    clip = clip_path(root / "data", 3, "train", "drawn")
+    save_clip(clip, make_clip(3, "train", 1.06, 2 * SIDE))
+    (pair,) = make_pairs(load_avatar(), [clip], root / "pairs")
+    return SimpleNamespace(clip=clip, pair=pair, pairs=root / "pairs")
+
+
+def test_a_pair_holds_the_round_trip_a_rollout_and_portraits(folders: SimpleNamespace) -> None:
+    from safetensors.numpy import load_file
+
+    pair = load_file(folders.pair)
+    assert pair["round_trip"].shape == (17, SIDE, SIDE, 3)
+    assert pair["portraits"].shape == (8, SIDE, SIDE, 3) and len(pair["chosen"]) == 4
+    count = len(pair["shows"])
+    assert pair["followed"].shape == (count, SIDE, SIDE, 3) and pair["flow"].shape == (count, 2, 8, 8)
+    assert np.isfinite(pair["apart"]).all() and pair["shows"].max() <= 16
+    error = np.abs(pair["followed"].astype(float) - pair["round_trip"][pair["shows"]]).mean()
+    assert 0.5 < error < 40  # it is the clip, and not exactly
+
+
+def test_pairs_are_made_once_and_only_of_one_avatar(folders: SimpleNamespace) -> None:
+    before = folders.pair.stat().st_mtime_ns
+    make_pairs(load_avatar(), [folders.clip], folders.pairs)
+    assert pair_path(folders.pairs, folders.clip).stat().st_mtime_ns == before
+    other = dataclasses.replace(load_avatar(), encoder=None)
+    with pytest.raises(AvatarError, match="was made with another avatar"):
+        make_pairs(other, [folders.clip], folders.pairs)
+
+
+def test_clips_of_the_stream_s_own_size_are_refused(folders: SimpleNamespace, tmp_path: Path) -> None:
+    clip = clip_path(tmp_path, 3, "train", "drawn")
+    save_clip(clip, make_clip(3, "train", 0.31, SIDE))
+    with pytest.raises(AvatarError, match="128x128, expected 256x256"):
+        make_pairs(load_avatar(), [clip], tmp_path / "pairs")
+
+
+def test_alignment_finds_a_smooth_motion_and_leaves_out_what_is_ignored() -> None:
+    random = Random(torch.Generator().manual_seed(1))
+    truth = F.interpolate(random.normal(2, 3, 16, 16), (SIDE, SIDE), mode="bicubic", align_corners=False).clamp(-1, 1)
+    true = 0.05 * F.interpolate(random.normal(2, 2, 3, 3), (8, 8), mode="bicubic", align_corners=False)
+    frames, ignored = moved(truth, true).clone(), torch.zeros(2, 1, SIDE, SIDE)
+    frames[..., 70:90, 50:80], ignored[..., 66:94, 46:84] = 1.0, 1.0
+    found = align(truth, frames, ignored)
+    free = 1 - ignored
+    before, after = (((one - frames).abs() * free).mean() for one in (truth, moved(truth, found)))
+    assert after < 0.35 * before
+    assert (found - true).abs().mean() < 0.5 * true.abs().mean()
+
+
+def test_mistakes_spare_the_mouth() -> None:
+    random = Random(torch.Generator().manual_seed(0))
+    frame, mouth, eyes = (
+        random.normal(3, SIDE, SIDE).clamp(-1, 1),
+        torch.zeros(1, SIDE, SIDE),
+        torch.zeros(1, SIDE, SIDE),
+    )
+    mouth[..., 80:110, 40:90], eyes[..., 40:60, 30:100] = 1, 1
+
+    def detail(picture: torch.Tensor, rows: slice, columns: slice) -> float:
+        return picture[:, rows, columns].diff(dim=-1).abs().mean().item()
+
+    kept, eye = [], []
+    for _ in range(12):
+        made = smear(frame, mouth, eyes, random, mild=False)
+        assert made.shape == frame.shape and made.abs().max() <= 1
+        for said, region in ((kept, (slice(86, 104), slice(46, 84))), (eye, (slice(40, 60), slice(30, 100)))):
+            said.append(detail(made, *region) / detail(frame, *region))
+    assert min(kept) > 0.85 and np.mean(eye) < 0.7
+
+
+def test_samples_are_the_same_for_the_same_generator_and_show_one_person(folders: SimpleNamespace) -> None:
+    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=4))
+    sample, again = pairs.batch(generators), pairs.batch(generators)
+    for one, other in zip(sample, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert sample.spoiled.shape == (4, 3, SIDE, SIDE) and sample.truth.shape == (4, 3, 2 * SIDE, 2 * SIDE)
+    small = F.avg_pool2d(sample.truth, 2)
+    assert (small - sample.frame).abs().mean() < 0.15 and 0 < sample.mouth.mean() < 0.3
+
+
+def test_the_lips_that_count_are_the_frame_s(folders: SimpleNamespace) -> None:
+    """With the truth's mouth in the result the lips' loss is higher than with the frame's, where they differ."""
+    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2, followed=0))
+    sample = pairs.batch(generators)
+    dark = torch.where(F.avg_pool2d(sample.mouth, 2) > 0, -sample.frame, sample.frame)
+    differs = sample._replace(frame=dark, spoiled=dark)
+
+    class Says(torch.nn.Module):
+        def __init__(self, mask: float) -> None:
+            super().__init__()
+            self.mask = mask
+
+        def forward(self, frame, round_trip, portrait):
+            predicted = RefinerNet()(frame, round_trip, portrait)
+            return predicted._replace(mask=torch.full_like(predicted.mask, self.mask))
+
+    portrait = sample._replace(frame=dark, spoiled=dark, portrait=sample.truth)
+    assert refiner_losses(Says(1.0), portrait)["lips"] > 5 * refiner_losses(Says(0.0), differs)["lips"]
+
+
+def test_the_loss_can_be_learned(folders: SimpleNamespace) -> None:
+    sample = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2)).batch(generators)
+    torch.manual_seed(0)
+    net = RefinerNet()
+    optimizer, losses = torch.optim.Adam(net.parameters(), 1e-3), []
+    for _ in range(20):
+        losses.append(refiner_losses(net, sample)["loss"])
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_resumed_training_ends_as_an_unbroken_one(folders: SimpleNamespace, tmp_path: Path) -> None:
+    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=1))
+
+    def train(folder: str, steps: int) -> RefinerNet:
+        return train_refiner(pairs, LoopSettings(tmp_path / folder, steps=steps, learning_rate=1e-4, warmup=1))
+
+    train("broken", 1)
+    again, whole = train("broken", 2), train("whole", 2)
+    # The rate follows the share of the run that is done, so the first step of both is at the same rate only roughly.
+    for (name, one), other in zip(again.state_dict().items(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=0, msg=name)
+    assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["step"] == 2

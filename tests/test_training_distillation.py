@@ -1,0 +1,143 @@
+"""Stage 2: rollouts by the sampler, and a student that is moved towards what its teacher thinks likely."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("skia")
+
+from joyavatar_core.sampling.presets import preset
+from joyavatar_core.training.configs import TINY
+from joyavatar_core.training.distillation import (
+    EXCERPTS,
+    DistillRecipe,
+    Pool,
+    clean_estimate,
+    distil,
+    guided,
+    matching_losses,
+    noised,
+    rollouts,
+    without_past,
+)
+from joyavatar_core.training.initial_weights import new_transformer
+from joyavatar_core.training.latents import LatentClips
+from joyavatar_core.training.loop import LoopSettings
+from joyavatar_core.training.parallel import Share
+from joyavatar_core.training.teacher_forcing import ForcedPass, forcing_batch
+
+SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
+EXCERPTS = dataclasses.replace(EXCERPTS, blocks=3, batch=2)
+RECIPE = DistillRecipe(pool=2, pool_steps=4, critic_steps=2, excerpts=EXCERPTS)
+
+
+def draw(batch: int, salt: int = 0) -> list[torch.Generator]:
+    return Share().generators(0, 0, batch, salt)
+
+
+@pytest.fixture
+def teacher():
+    torch.manual_seed(0)
+    model = new_transformer(SMALL)
+    nn.init.normal_(model.head.head.weight, std=0.1)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture
+def clips() -> LatentClips:
+    torch.manual_seed(1)
+    boxes = torch.tensor([1.0, 2, 3, 4]).expand(2, 20, 4)
+    return LatentClips(torch.randn(2, 16, 20, 4, 4).bfloat16(), torch.randn(2, 20, 4, 8), boxes)
+
+
+@pytest.fixture
+def batch(clips, teacher):
+    return forcing_batch(clips, EXCERPTS, ForcedPass(teacher, EXCERPTS.layout(3)).layout, draw(2))
+
+
+def test_rollouts_are_what_the_sampler_makes(teacher, clips):
+    made = rollouts(teacher, clips, preset("checkpoint", SMALL), draw(2))
+    assert made.latents.shape == (2, 16, 18, 4, 4)  # whole blocks: 20 frames hold 18
+    assert made.features.shape[1] == made.boxes.shape[1] == 18
+    starts = {tuple(clip[:, 0].flatten().tolist()) for clip in clips.latents}
+    assert all(tuple(clip[:, 0].flatten().tolist()) in starts for clip in made.latents)  # begin with the portrait
+    assert not torch.equal(made.latents[0, :, 1:], made.latents[1, :, 1:])
+
+
+def test_given_frames_stay(teacher, batch):
+    one = ForcedPass(teacher, EXCERPTS.layout(3))
+    assert batch.given[:, :, 0].all()
+    assert not batch.given[:, :, 1:].any()
+    assert torch.equal(clean_estimate(one, batch)[:, :, 0], batch.blocks[:, :, 0])
+    other = noised(batch, torch.zeros_like(batch.blocks), torch.tensor([0.5, 0.25]))
+    assert torch.equal(other.blocks[:, :, 0], batch.blocks[:, :, 0])
+    assert (other.blocks[:, :, 1:] == 0).all()
+    assert (other.labels[0, -batch.count :] == 500).all()
+    assert torch.equal(other.labels[:, : -batch.count], batch.labels[:, : -batch.count])
+
+
+def test_no_guidance_is_the_teacher_itself(teacher, batch):
+    one = ForcedPass(teacher, EXCERPTS.layout(3))
+    assert torch.equal(guided(one, batch, 1), clean_estimate(one, batch))
+    assert not torch.allclose(guided(one, batch, 3), clean_estimate(one, batch))
+
+
+def test_a_student_that_is_its_teacher_need_not_move(teacher, batch):
+    pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
+    noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
+    recipe = dataclasses.replace(RECIPE, guidance=1.0)
+    same = matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)
+    assert same["matching"] < 1e-8
+    with torch.no_grad():
+        pair["critic"].head.head.weight += 0.05
+    assert matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)["matching"] > 1e-4
+
+
+def test_only_the_one_whose_turn_it_is_moves(teacher, batch):
+    pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
+    noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
+    matching_losses(pair, teacher, RECIPE, batch, 3, noise, u, False)["loss"].backward()
+    assert all(parameter.grad is None for parameter in pair["student"].parameters())
+    assert any(parameter.grad is not None for parameter in pair["critic"].parameters())
+    matching_losses(pair, teacher, RECIPE, batch, 3, noise, u, True)["loss"].backward()
+    assert any(parameter.grad is not None for parameter in pair["student"].parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_the_student_moves_towards_the_teacher(teacher, batch):
+    pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
+    noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
+    with torch.no_grad():
+        pair["critic"].head.head.bias += 0.1  # it thinks that the student makes less than the teacher would
+    recipe = dataclasses.replace(RECIPE, guidance=1.0)
+    matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)["matching"].backward()
+    assert (pair["student"].head.head.bias.grad > 0).all()  # less flow: more picture
+
+
+def test_distilling_resumes_and_changes_the_student(teacher, clips, tmp_path, monkeypatch):
+    steps, before = [], copy.deepcopy(teacher.state_dict())
+    make = Pool.at
+    monkeypatch.setattr(Pool, "at", lambda self, step, *more: steps.append(step) or make(self, step, *more))
+    distil(copy.deepcopy(teacher), teacher, clips, LoopSettings(tmp_path, steps=2, warmup=1), RECIPE)
+    after = distil(copy.deepcopy(teacher), teacher, clips, LoopSettings(tmp_path, steps=4, warmup=1), RECIPE)
+    assert steps == [0, 1, 2, 3]
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+
+
+def test_judges_that_are_not_causal_see_the_blocks_alone(teacher, batch):
+    pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
+    noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
+    recipe = dataclasses.replace(RECIPE, guidance=1.0, judge_together=True)
+    before = matching_losses(pair, teacher, recipe, batch, 3, noise, u, False)["critic"]
+    same = matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)
+    assert same["matching"] < 1e-8  # the judges agree, whatever the student makes
+    assert torch.equal(same["critic"], before)
+    alone = without_past(batch)
+    assert alone.latents.shape[2] == batch.count
+    assert torch.equal(alone.blocks, batch.blocks)

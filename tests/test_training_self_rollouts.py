@@ -1,0 +1,133 @@
+"""The model's own performances of clips, and what training makes of their mistakes."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+
+pytest.importorskip("skia")
+
+from joyavatar_core.sampling.noise import INITIAL, RENOISE, NoiseSource
+from joyavatar_core.training.configs import TINY
+from joyavatar_core.training.initial_weights import new_transformer
+from joyavatar_core.training.latents import LatentClips
+from joyavatar_core.training.layout import COPY, PAST, TARGET
+from joyavatar_core.training.loop import LoopSettings
+from joyavatar_core.training.parallel import Share
+from joyavatar_core.training.self_rollouts import FollowingNoise, Performance, Performances
+from joyavatar_core.training.teacher_forcing import ForcingRecipe, forcing_batch, train_forcing
+
+SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
+RECIPE = ForcingRecipe(blocks=3, batch=2, clean=1.0, still=0.0, joined=0.0, trained_levels=0.0)
+
+
+def draw(batch: int, salt: int = 0, step: int = 0) -> list[torch.Generator]:
+    return Share().generators(0, step, batch, salt)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = new_transformer(SMALL)
+    nn.init.normal_(model.head.head.weight, std=0.1)
+    return model
+
+
+@pytest.fixture
+def clips() -> LatentClips:
+    torch.manual_seed(1)
+    boxes = torch.tensor([1.0, 2, 3, 4]).expand(2, 14, 4)
+    return LatentClips(torch.randn(2, 16, 14, 4, 4).bfloat16(), torch.randn(2, 14, 4, 8), boxes)
+
+
+def test_blocks_begin_from_the_clip_under_noise_and_all_other_noise_stays():
+    frames, shape = torch.randn(16, 6, 4, 4), (1, 16, 3, 4, 4)
+    following, plain = FollowingNoise(7, frames, 0.75), NoiseSource(7)
+    expected = 0.25 * frames[None, :, 3:6] + 0.75 * plain.draw(INITIAL, 1, 0, shape)
+    torch.testing.assert_close(following.draw(INITIAL, 1, 0, shape), expected)
+    assert torch.equal(following.draw(RENOISE, 1, 2, shape), plain.draw(RENOISE, 1, 2, shape))
+
+
+@torch.no_grad()
+def test_a_performance_goes_round_its_clip_and_its_mistakes_change(model, clips):
+    one = Performance(model, clips, torch.Generator().manual_seed(3))
+    assert one.order[:15] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 3, 4, 5]  # whole blocks: 14 frames hold 12
+    seen = []
+    while not one.over:
+        one.advance()
+        seen.append(one.error.clone())
+    assert len(seen) == len(one.order) // 3 > 4
+    assert not seen[-1][:, :3].any() and not seen[-1][:, 12:].any()  # what comes first is the clip's own
+    assert seen[3][:, 3:12].any()
+    assert not torch.equal(seen[3][:, 3:6], seen[4][:, 3:6])  # the second round is another
+    assert torch.equal(seen[3][:, 6:], seen[4][:, 6:])
+
+
+def test_performances_take_turns_and_give_way_when_they_are_over(model, clips):
+    several = Performances(model, clips, 2)
+    for step in range(5):
+        several.advance(step, lambda batch, salt, step=step: draw(batch, salt, step))
+    assert len(several) == 2
+    assert [one.run.block for one in several] == [3, 2]
+    first = several[0]
+    first.order = first.order[:9]  # so that it is over
+    several.advance(6, draw)
+    assert several[0] is not first and several[0].run.block == 1
+    assert torch.is_grad_enabled() and all(weight.requires_grad for weight in model.parameters())
+
+
+def with_and_without(clips: LatentClips, error: torch.Tensor, cells: int | None = None):
+    layout = RECIPE.layout(3)
+    batches = [
+        forcing_batch(clips, RECIPE, layout, draw(2), cells, performances)
+        for performances in ([SimpleNamespace(clip=0, error=0 * error)], [SimpleNamespace(clip=0, error=error)])
+    ]
+    return layout, *batches
+
+
+def test_a_past_has_its_mistakes_and_what_goes_on_from_it_takes_them_back(clips):
+    error = torch.zeros(16, 14, 4, 4)
+    error[:, 3:] = 1.0
+    layout, right, wrong = with_and_without(clips, error)
+    strength = 1 - right.labels[:, None, :, None, None] / 1000
+    difference = ((wrong.latents - right.latents)[:, :16] / strength.clamp_min(1e-3)).mean((0, 1, 3, 4))
+    for segment in layout.segments:
+        shown = difference[segment.start : segment.stop]
+        late = segment.block > (1 if segment.kind in (COPY, TARGET) else 0)
+        expected = [0.75, 0.5, 0.25] if segment.kind == TARGET else [1.0, 1.0, 1.0]
+        expected = expected if late else [0.0] * len(segment.frames)
+        torch.testing.assert_close(shown, torch.tensor(expected), atol=1e-3, rtol=1e-3)
+    taken_back = (right.target - wrong.target).mean((0, 1, 3, 4))
+    torch.testing.assert_close(taken_back, torch.tensor([0.0] * 6 + [0.75, 0.5, 0.25]), atol=1e-4, rtol=1e-4)
+    assert {segment.kind for segment in layout.segments} == {PAST, COPY, TARGET}
+
+
+def test_a_close_up_has_the_mistakes_of_its_place(clips):
+    wide = dataclasses.replace(clips, latents=clips.latents.repeat(1, 1, 1, 4, 4))
+    error = torch.zeros(16, 14, 16, 16)
+    error[:, 3:] = torch.arange(256.0).view(16, 16)
+    layout, right, wrong = with_and_without(wide, error, cells=8)
+    past = layout.of_kind(PAST)[1]
+    shown = (wrong.latents - right.latents)[0, 0, past.start]
+    assert shown.shape == (8, 8)
+    torch.testing.assert_close(shown - shown[0, 0], error[0, 3, :8, :8], atol=1e-3, rtol=1e-4)
+
+
+def one_of_two(rank: int, folder, clips: LatentClips) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    recipe = dataclasses.replace(RECIPE, performers=2)
+    settings = LoopSettings(folder / "run", steps=4, warmup=1)
+    weights = train_forcing(clips, settings, recipe, SMALL, bfloat16=False, sharded=True)
+    torch.save(weights, folder / f"weights-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_with_shared_weights_each_have_performances(clips, tmp_path):
+    multiprocessing.spawn(one_of_two, (tmp_path, clips), nprocs=2)
+    one, two = (torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(tensor, two[name]) and torch.isfinite(tensor).all() for name, tensor in one.items())
