@@ -15,6 +15,7 @@ from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, load_vae
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
 from .model import HostAvatar
+from .patcher import host_patcher
 
 WAN_DIM = 96  # base width of the official Wan2.1 VAE
 WAN_NUMBERS_PER_PIXEL = 2200
@@ -32,7 +33,7 @@ class HostDecoder:
     def __init__(self, module: StreamingVAE | TinyDecoder, device: torch.device, offload: torch.device) -> None:
         self.module = module
         self.device = device
-        self.patcher = ModelPatcher(module, device, offload)
+        self.patcher = host_patcher(module, device, offload)
 
     def new_cache(self) -> VAECache:
         return self.module.new_cache()
