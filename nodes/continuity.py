@@ -110,6 +110,7 @@ class JoyAvatarContinuity(io.ComfyNode):
                 ),
             ],
             outputs=[Continuity.Output("continuity", "continuity", tooltip="For the JoyAvatar Streaming Sampler.")],
+            is_output_node=True,  # so that the page gets its text also when it is cached
         )
 
     @classmethod

@@ -101,7 +101,10 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         stream.report = watch.report
         batches = cut(total, batching, count, starts)
         sound = [trimmed(stream, frames) for frames in batches]
-        return io.NodeOutput([images[frames.start : frames.stop] for frames in batches], float(stream.fps), sound)
+        shown = note(watch.summary)
+        return io.NodeOutput(
+            [images[frames.start : frames.stop] for frames in batches], float(stream.fps), sound, ui=shown
+        )
 
 
 def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]:

@@ -1,6 +1,6 @@
-// JoyAvatar Stream to Video shows live pictures while it runs and a player when it is done, never both. Classic nodes:
-// the page loads a live picture late, so one that arrives after the result is not taken. Nodes 2.0: a style rule hides
-// the one that is not due.
+// JoyAvatar Stream to Video shows live pictures while it runs and a player when it is done, never both. The page shows
+// the one or the other, whichever came first, so this clears the player when the node starts and the last live picture
+// when it ends. The page loads a live picture late: one that arrives after the result is not taken.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { nodeOf } from "./nodes.js";
@@ -9,20 +9,15 @@ const CLASS = "JoyAvatarStreamToVideo";
 const LIVE_PICTURE = "$$canvas-image-preview";
 const PLAYER = "video-preview";
 
+// Pictures and outputs are kept under the node's id, inside a subgraph after the id of that graph.
 const keyOf = (node) => (node.graph?.isRootGraph === false ? `${node.graph.id}:${node.id}` : String(node.id));
 
-const style = document.head.appendChild(document.createElement("style"));
-const due = new Map(); // node id -> "player" or "picture"
+// Live pictures are watched in a store of the page; no page up to 1.58.1 has a public way to forget one.
+const watched = () =>
+  document.querySelector("#vue-app")?.__vue_app__?.config.globalProperties.$pinia?._s?.get("nodeOutput");
 
-function applyStyle() {
-  style.textContent = [...due]
-    .map(([id, what]) => {
-      const node = `[data-node-id="${CSS.escape(String(id))}"]`;
-      return what === "player"
-        ? `${node} img[src^="blob:"], ${node} img[src^="blob:"] + div { display: none !important }`
-        : `${node} div:has(> video) { display: none !important }`;
-    })
-    .join("\n");
+function forget(kind, node) {
+  for (const kept of [app[kind], watched()?.[kind]]) if (kept) delete kept[keyOf(node)];
 }
 
 function removeWidget(node, name) {
@@ -32,51 +27,49 @@ function removeWidget(node, name) {
   node.widgets.splice(index, 1);
 }
 
-const isLive = (images) => images?.[0]?.src?.startsWith("blob:");
+const finished = new WeakSet(); // nodes whose result has come
 
-function show(node, what) {
-  due.set(node.id, what);
-  applyStyle();
-  if (what === "player") {
-    removeWidget(node, LIVE_PICTURE);
-    node.imgs = undefined;
-    node.previewMediaType = "video";
-    delete app.nodePreviewImages?.[keyOf(node)];
-  } else {
-    removeWidget(node, PLAYER);
-    node.videoContainer = node.previewMediaType = node.animatedImages = node.images = node.imgs = undefined;
-    delete app.nodeOutputs?.[keyOf(node)];
-  }
+function showLivePictures(node) {
+  finished.delete(node);
+  removeWidget(node, PLAYER);
+  node.videoContainer = node.previewMediaType = node.animatedImages = node.images = undefined;
+  forget("nodeOutputs", node);
+}
+
+function showPlayer(node) {
+  finished.add(node);
+  removeWidget(node, LIVE_PICTURE);
+  node.imgs = undefined;
+  node.previewMediaType = "video";
+  forget("nodePreviewImages", node);
+}
+
+function refuseLatePictures(node) {
+  let images = node.imgs;
+  Object.defineProperty(node, "imgs", {
+    configurable: true,
+    get: () => images,
+    set(value) {
+      if (!finished.has(node) || !value?.[0]?.src?.startsWith("blob:")) images = value;
+    },
+  });
+}
+
+function on(event, act) {
+  api.addEventListener(event, ({ detail }) => {
+    const id = detail?.display_node ?? detail?.node ?? detail;
+    const node = id && nodeOf(id);
+    if (node?.comfyClass === CLASS) act(node);
+  });
 }
 
 app.registerExtension({
   name: "JoyAvatar.LivePicture",
   nodeCreated(node) {
-    if (node.comfyClass !== CLASS) return;
-    let images = node.imgs;
-    Object.defineProperty(node, "imgs", {
-      configurable: true,
-      get: () => images,
-      set(value) {
-        if (due.get(node.id) === "player" && isLive(value)) return;
-        images = value;
-      },
-    });
-    const removed = node.onRemoved;
-    node.onRemoved = function (...values) {
-      due.delete(node.id);
-      applyStyle();
-      return removed?.apply(this, values);
-    };
+    if (node.comfyClass === CLASS) refuseLatePictures(node);
   },
   setup() {
-    api.addEventListener("executing", ({ detail }) => {
-      const node = detail && nodeOf(detail.display_node ?? detail.node ?? detail);
-      if (node?.comfyClass === CLASS) show(node, "picture");
-    });
-    api.addEventListener("executed", ({ detail }) => {
-      const node = nodeOf(detail.display_node ?? detail.node);
-      if (node?.comfyClass === CLASS) show(node, "player");
-    });
+    on("executing", showLivePictures);
+    on("executed", showPlayer);
   },
 });

@@ -12,11 +12,12 @@ const HIGHEST = 150; // longer texts scroll
 function newWidget(node) {
   const box = document.createElement("div");
   box.dataset.testid = NAME;
-  box.style.cssText =
-    "overflow:auto;padding:4px 8px;border-radius:6px;font:12px/1.35 sans-serif;white-space:pre-wrap;" +
-    "overflow-wrap:anywhere;user-select:text;background:var(--comfy-input-bg,#222);color:var(--input-text,#ddd)";
+  box.style.cssText = `overflow:auto;max-height:${HIGHEST}px`;
   const text = box.appendChild(document.createElement("div"));
-  const height = () => Math.min(HIGHEST, Math.max(LOWEST, (text.offsetHeight || lines(node, text.textContent) * 16) + 8));
+  text.style.cssText =
+    "box-sizing:border-box;padding:4px 8px;border-radius:6px;font:12px/1.35 sans-serif;white-space:pre-wrap;" +
+    "overflow-wrap:anywhere;user-select:text;background:var(--comfy-input-bg,#222)";
+  const height = () => Math.min(HIGHEST, Math.max(LOWEST, text.offsetHeight || lines(node, text.textContent) * 16 + 8));
   const widget = node.addDOMWidget(NAME, NAME, box, {
     serialize: false,
     hideOnZoom: false,
@@ -40,7 +41,7 @@ export function showText(node, text, isError = false) {
   widget ??= newWidget(node);
   widget.text.textContent = text;
   widget.element.style.display = text ? "" : "none";
-  widget.element.style.color = isError ? "#ff8080" : "var(--input-text,#ddd)";
+  widget.text.style.color = isError ? "#ff8080" : "var(--input-text,#ddd)";
   requestAnimationFrame(() => {
     const needed = node.computeSize?.();
     if (needed && needed[1] > node.size[1]) node.setSize([node.size[0], needed[1]]);
