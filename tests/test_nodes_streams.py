@@ -266,3 +266,22 @@ def test_report_runs_a_stream_that_nobody_has_pulled(host, caplog):
 def test_report_of_a_foreign_video_is_refused(host):
     with pytest.raises(host.error, match="does not know how it was made"):
         host.StreamReport.execute(SimpleNamespace())
+
+
+def test_the_report_card_is_dark_and_draws_a_curve_for_each_number_it_knows(pack):
+    from math import sin
+
+    def card(**changes):
+        blocks = [
+            {"index": index, "seconds": 0.4 + 0.1 * sin(index), "colour": 1.5, "reset": index % 9 == 8, "frames": 12}
+            for index in range(40)
+        ]
+        return pack.nodes.report_card.report_card({"frames": 480, "fps": 16, "blocks": blocks, **changes})
+
+    plain = card()
+    assert plain.width == 800 and sum(plain.getpixel((2, 2))) < 150
+    red = pack.nodes.plots.MARK
+    assert red not in {colour for _, colour in plain.getcolors(1 << 16)}
+    assert red in {colour for _, colour in card(warnings=[{"text": "colour"}]).getcolors(1 << 16)}
+    one = card(blocks=[{"index": 0, "seconds": 0.4, "reset": False, "frames": 12}])
+    assert one.height < plain.height

@@ -6,7 +6,8 @@ import { isOurs, nodeOf, PACK } from "./nodes.js";
 import { translated } from "./language.js";
 
 const NAME = "joyavatar_text";
-const LOWEST = 28;
+const LOWEST = 24;
+const MARGIN = 20; // that the page leaves around a DOM widget
 const HIGHEST = 150; // longer texts scroll
 
 function newWidget(node) {
@@ -21,8 +22,8 @@ function newWidget(node) {
   const widget = node.addDOMWidget(NAME, NAME, box, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: height,
-    getMaxHeight: height,
+    getMinHeight: () => height() + MARGIN,
+    getMaxHeight: () => height() + MARGIN,
     getValue: () => text.textContent,
     setValue: () => {},
   });
