@@ -1,6 +1,7 @@
-// Texts that the server makes, in the page's language: web/texts/<language>.json maps an English sentence with {} for
-// its values to the translated one with {0}, {1} …; what is not listed stays English.
+// What nodes and templates say, in the page's language: web/texts/<language>.json maps an English line with {} for its
+// values to the translated one with {0}, {1} …; what is not listed stays English.
 import { app } from "../../../scripts/app.js";
+import { isOurs } from "./nodes.js";
 
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 let patterns = [];
@@ -29,5 +30,13 @@ app.registerExtension({
       new RegExp(`^${english.split("{}").map(escaped).join("(.*?)")}$`),
       target,
     ]);
+  },
+  // Titles and notes of a template; what a user wrote is not listed, so it stays.
+  afterConfigureGraph() {
+    const { nodes, groups } = app.graph;
+    if (!patterns.length || !nodes.some(isOurs)) return;
+    for (const titled of [...nodes, ...groups]) if (titled.title) titled.title = translated(titled.title);
+    for (const note of nodes.filter((node) => ["MarkdownNote", "Note"].includes(node.type)))
+      for (const widget of note.widgets ?? []) if (typeof widget.value === "string") widget.value = translated(widget.value);
   },
 });
