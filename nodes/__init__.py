@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..joyavatar_core.errors import AvatarError
 from .continuity import JoyAvatarContinuity
 from .folders import register_folders
 from .frames import JoyAvatarStreamToFrames, JoyAvatarStreamToLatent
@@ -15,6 +16,9 @@ from .samples import copy_samples
 from .schedule import JoyAvatarPSBSchedule
 from .video import JoyAvatarStreamToVideo
 from .voice import JoyAvatarAudioEncode
+
+# The page shows an error's class with its module in front, which for a pack is a path of the machine.
+AvatarError.__module__ = "builtins"
 
 NODES: list[type[io.ComfyNode]] = [
     JoyAvatarModelLoader,

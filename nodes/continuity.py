@@ -109,8 +109,8 @@ class JoyAvatarContinuity(io.ComfyNode):
                     tooltip="Only to check the settings against the checkpoint and show its exact numbers.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
             outputs=[Continuity.Output("continuity", "continuity", tooltip="For the JoyAvatar Streaming Sampler.")],
+            is_output_node=True,  # so that the page gets its text also when it is cached
         )
 
     @classmethod
@@ -133,7 +133,7 @@ class JoyAvatarContinuity(io.ComfyNode):
         if model is not None:
             urcr.check(config, mci)
         text = effect_of(mci, urcr, config) + ("" if model is not None else " (as for the public 1.3B; wire model)")
-        return io.NodeOutput(ContinuitySettings(mci, urcr), ui=note(cls.hidden.unique_id, text))
+        return io.NodeOutput(ContinuitySettings(mci, urcr), ui=note(text))
 
 
 def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str:

@@ -101,7 +101,10 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         stream.report = watch.report
         batches = cut(total, batching, count, starts)
         sound = [trimmed(stream, frames) for frames in batches]
-        return io.NodeOutput([images[frames.start : frames.stop] for frames in batches], float(stream.fps), sound)
+        shown = note(watch.summary)
+        return io.NodeOutput(
+            [images[frames.start : frames.stop] for frames in batches], float(stream.fps), sound, ui=shown
+        )
 
 
 def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]:
@@ -162,4 +165,4 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
         stream.report = report
         text = f"decodes to {1 + 4 * (latents - 1)} frames; the voice ends with frame {kept}: keep the first {kept}"
         samples = to_host(torch.cat(blocks, dim=2), config)
-        return io.NodeOutput({"samples": samples}, ui=note(cls.hidden.unique_id, text))
+        return io.NodeOutput({"samples": samples}, ui=note(text))

@@ -17,24 +17,32 @@ from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.model.attention import sdpa
 from ..joyavatar_core.model.transformer import AvatarTransformer
+from .patcher import watched_patcher
 
 log = logging.getLogger(__name__)
 
 COMPUTE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]  # best first, as the host's choice goes
 NOT_SAMPLED = (
-    "A JoyAvatar model makes a video block by block and has no {what}; wire it to the JoyAvatar Streaming Sampler "
-    "instead of {instead}."
+    "This node does not fit a JoyAvatar model, which has no sampling of the host's kind; wire the MODEL of Load "
+    "JoyAvatar Model, or of LoRA loaders behind it, straight to the JoyAvatar nodes (to keep it, keep its file)."
 )
+
+
+class NoUnet(dict):
+    """The host's description of a UNet, empty: an avatar is none. Asked for an entry it says so."""
+
+    def __missing__(self, key: str) -> object:
+        raise AvatarError(NOT_SAMPLED)
 
 
 class NoSampling:
     """The host's model config as far as an avatar has one; asked for sampling settings it says why there are none."""
 
-    unet_config: dict = {}  # noqa: RUF012  read by the host's LoRA key map; an avatar needs no renaming
+    unet_config = NoUnet()  # read by the host's LoRA key map; an avatar needs no renaming
 
     @property
     def sampling_settings(self) -> dict:
-        raise AvatarError(NOT_SAMPLED.format(what="sampling settings to change", instead="a ModelSampling node"))
+        raise AvatarError(NOT_SAMPLED)
 
 
 class HostAvatar(torch.nn.Module):
@@ -55,17 +63,10 @@ class HostAvatar(torch.nn.Module):
         return self.diffusion_model.config
 
     @property
-    def latent_format(self) -> object:
-        raise AvatarError(NOT_SAMPLED.format(what="place in a KSampler", instead="a KSampler"))
+    def model_sampling(self) -> object:
+        raise AvatarError(NOT_SAMPLED)
 
-    @property
-    def model_sampling(self) -> object:  # asked for by scheduler nodes, and first of all by those that save a model
-        raise AvatarError(
-            "A JoyAvatar model has no sampling of the host's kind, and would lose its metadata if it were saved as a "
-            "model; use it with the JoyAvatar Streaming Sampler and keep the original file."
-        )
-
-    model_type = model_sampling
+    latent_format = model_type = model_sampling  # what samplers, schedulers and nodes that save a model ask for
 
 
 def avatar_patcher(checkpoint: Checkpoint, name: str, weight_dtype: torch.dtype | None = None) -> ModelPatcher:
@@ -89,7 +90,7 @@ def avatar_patcher(checkpoint: Checkpoint, name: str, weight_dtype: torch.dtype 
     transformer.attention = sdpa if mm.is_device_cpu(device) else host_attention
     if not checkpoint.config.trained:
         log.warning("'%s' holds seeded stand-in weights, not a trained avatar: the picture means nothing", name)
-    return ModelPatcher(HostAvatar(transformer, name, compute_dtype), device, mm.unet_offload_device())
+    return watched_patcher(HostAvatar(transformer, name, compute_dtype), device, mm.unet_offload_device())
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -107,9 +108,3 @@ def avatar_of(model: object) -> HostAvatar:
             "reads Wan2.1-style avatar files)."
         )
     return inner
-
-
-def warn_about_compile(model: ModelPatcher) -> None:
-    """Say that TorchCompileModel, which hooks into the host's own sampling, does nothing here."""
-    if "torch_compile_kwargs" in model.model_options:
-        log.warning("TorchCompileModel has no effect on a JoyAvatar model; it runs uncompiled")

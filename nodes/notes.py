@@ -14,22 +14,27 @@ def title(cls: type) -> str:
     return cls.define_schema().display_name
 
 
+TEXT_EVENT = "joyavatar.text"  # to the page: {"node": id, "text": line}; web/js/node_text.js listens
+
+
 def show_text(node_id: str | None, text: str) -> None:
-    """Put a line of text on a node of the open graph; nothing happens where nobody looks."""
+    """Put a line of text on a node while it runs; nothing happens where nobody looks.
+
+    What shall stay belongs in the node's `ui` (`note`): the page gets that again for cached nodes.
+    """
     server = getattr(PromptServer, "instance", None)
     if node_id is not None and server is not None:
-        server.send_progress_text(text, node_id)
+        server.send_sync(TEXT_EVENT, {"node": node_id, "text": text}, server.client_id)
 
 
-def note(node_id: str | None, text: str) -> dict:
-    """Show `text` on the node; the same for the history, as a node's `ui`."""
-    show_text(node_id, text)
+def note(text: str) -> dict:
+    """A node's `ui`: text that stays on it and in the history."""
     return {"text": (text,)}
 
 
 def drawn(picture: Image.Image, cls: type, text: str) -> dict:
-    """A drawing under a node, with its text: a node's `ui`."""
-    return {**ui.PreviewImage(to_image(picture), cls=cls).as_dict(), **note(cls.hidden.unique_id, text)}
+    """A node's `ui`: a drawing under the node, and text that stays."""
+    return {**ui.PreviewImage(to_image(picture), cls=cls).as_dict(), **note(text)}
 
 
 def to_image(picture: Image.Image) -> Tensor:

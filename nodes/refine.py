@@ -12,6 +12,7 @@ from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_REFINER
 from ..joyavatar_core.refiner import MOST, PortraitRefiner, load_refiner, refined_size
 from .model import HostAvatar
+from .patcher import host_patcher
 from .stream import HostStream
 from .vae import HostDecoder
 
@@ -67,4 +68,4 @@ class Refine:
 
 @lru_cache(1)
 def _patcher() -> ModelPatcher:
-    return ModelPatcher(load_refiner(EMBEDDED_REFINER), mm.vae_device(), mm.vae_offload_device())
+    return host_patcher(load_refiner(EMBEDDED_REFINER), mm.vae_device(), mm.vae_offload_device())

@@ -13,6 +13,7 @@ from ..joyavatar_core.monitoring.report import RunReport, read_report
 from ..joyavatar_core.monitoring.report_plot import draw_report
 from .notes import drawn, title, to_image
 from .progress import StreamProgress, clock_text
+from .report_card import report_card
 from .stream import HostStream
 from .types import OUTPUT, Stream
 
@@ -53,7 +54,7 @@ class JoyAvatarStreamReport(io.ComfyNode):
             report = sampled(cls, source)
         summary = saved_summary(source) if report is None else report.summary()
         picture, text = draw_report(summary), description(summary)
-        return io.NodeOutput(to_image(picture), text, ui=drawn(picture, cls, text))
+        return io.NodeOutput(to_image(picture), text, ui=drawn(report_card(summary), cls, text))
 
 
 def report_file(video: Path) -> Path:

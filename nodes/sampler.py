@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 
 from comfy_api.latest import io
@@ -17,10 +18,14 @@ from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video.portrait import check_trained_size
 from .continuity import ContinuitySettings
 from .model import avatar_of
+from .notes import note
+from .patcher import remarks
 from .stream import HostStream
 from .stream import Voice as HostVoice
 from .types import CATEGORY, PORTRAIT, Continuity, Psb, Stream, Voice
 from .vae import from_host
+
+log = logging.getLogger(__name__)
 
 
 class JoyAvatarStreamingSampler(io.ComfyNode):
@@ -106,7 +111,10 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             portrait=reference.get(PORTRAIT),
         )
         settings = {"preset": preset, "seed": seed, **asdict(chosen)}
-        return io.NodeOutput(HostStream(recipe, model, voice, settings))
+        said = remarks(model)
+        for remark in said:
+            log.warning("%s", remark)
+        return io.NodeOutput(HostStream(recipe, model, voice, settings), ui=note("\n".join(said)))
 
 
 def reference_of(latent: dict, config: AvatarConfig) -> Tensor:

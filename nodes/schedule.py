@@ -74,6 +74,7 @@ class JoyAvatarPSBSchedule(io.ComfyNode):
             ],
             outputs=[Psb.Output("psb", "psb", tooltip="For the JoyAvatar Streaming Sampler.")],
             hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # so that the page gets its text and picture also when it is cached
         )
 
     @classmethod
@@ -90,9 +91,11 @@ class JoyAvatarPSBSchedule(io.ComfyNode):
         settings = PsbSettings(
             first=first_steps, base=base_steps or None, blocks=blocks, curve=curve, mode=mode, steps=step_list(steps)
         )
-        trained = len(avatar_of(model).config.levels) if model is not None else None
-        if trained is not None:
-            settings.check(trained)
+        trained = None
+        if model is not None:
+            config = avatar_of(model).config
+            settings.check(config)
+            trained = len(config.levels)
         picture, text = curve_of(settings, trained)
         return io.NodeOutput(settings, ui=drawn(picture, cls, text))
 

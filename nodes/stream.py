@@ -15,7 +15,7 @@ from ..joyavatar_core.audio import AudioFeatures, AudioSource
 from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream, OnStep
-from .model import HostAvatar, avatar_of, warn_about_compile
+from .model import HostAvatar, avatar_of
 from .vae import load_together
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,6 @@ class HostStream:
                 "output behind it", puller, self.pulled_by[-1],
             )  # fmt: skip
         self.pulled_by.append(puller)
-        warn_about_compile(self.model)
         encoder = [self.voice.encoder] if self.voice.encoder is not None else []
         load_together([self.model, *others, *encoder], memory + self.recipe.cache_bytes + self.recipe.pass_bytes)
         return dataclasses.replace(self.recipe, on_step=on_step)

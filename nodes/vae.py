@@ -16,6 +16,7 @@ from ..joyavatar_core.pipeline.avatar import EMBEDDED, load_vae
 from ..joyavatar_core.sampling.memory import WAN_WIDTH, decoder_bytes
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
 from .model import HostAvatar
+from .patcher import host_patcher
 
 Statistics = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
 _known: WeakKeyDictionary[object, dict[Statistics, HostDecoder]] = WeakKeyDictionary()  # per VAE
@@ -30,7 +31,7 @@ class HostDecoder:
     def __init__(self, module: StreamingVAE | TinyDecoder, device: torch.device, offload: torch.device) -> None:
         self.module = module
         self.device = device
-        self.patcher = ModelPatcher(module, device, offload)
+        self.patcher = host_patcher(module, device, offload)
 
     def new_cache(self) -> VAECache:
         return self.module.new_cache()

@@ -19,7 +19,8 @@ from ..joyavatar_core.pipeline.render import picture_size, talk
 from ..joyavatar_core.refiner import PortraitRefiner
 from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video import VideoWriter
-from .notes import title
+from .notes import note, title
+from .prefix import safe_prefix
 from .progress import StreamProgress
 from .recording import interval, record, state_folder
 from .refine import AUTO, Refine, refine_input
@@ -129,8 +130,8 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
             report.to_json(report_file(place.path))
         except AvatarError as problem:  # the video is there all the same
             log.warning("%s", problem)
-        progress.tell(watch.summary)
-        return io.NodeOutput(StreamVideo(place.path, report), ui=ui.PreviewVideo([place.saved()]))
+        shown = {**ui.PreviewVideo([place.saved()]).as_dict(), **note(watch.summary)}
+        return io.NodeOutput(StreamVideo(place.path, report), ui=shown)
 
 
 def write(
@@ -177,6 +178,7 @@ class OutputFile:
     @classmethod
     def claim(cls, prefix: str, width: int, height: int) -> OutputFile:
         """The next free name for a prefix. Raises AvatarError for a prefix that leaves the output folder."""
+        prefix = safe_prefix(prefix)
         try:
             folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
                 prefix, folder_paths.get_output_directory(), width, height

@@ -93,8 +93,10 @@ def test_weight_dtype_is_kept(host):
 def test_nodes_that_sample_or_save_a_model_get_one_sentence(host, reach):
     with pytest.raises(host.error, match="JoyAvatar model"):
         getattr(host.model.model, reach)
-    with pytest.raises(host.error, match="ModelSampling"):
+    with pytest.raises(host.error, match="JoyAvatar model"):
         _ = host.model.model.model_config.sampling_settings
+    with pytest.raises(host.error, match="JoyAvatar model"):
+        _ = host.model.model.model_config.unet_config["model_channels"]
 
 
 def test_another_model_is_refused_by_name(host):

@@ -95,10 +95,20 @@ def test_a_second_puller_is_told_that_it_samples_again(host, vae, caplog):
         assert "JoyAvatar Stream to Latent samples a stream anew" in caplog.text
 
 
-def test_torch_compile_is_warned_about(host, monkeypatch, caplog):
-    monkeypatch.setitem(host.model.model_options, "torch_compile_kwargs", {})
-    host.StreamToLatent.execute(make_stream(host))
-    assert "TorchCompileModel has no effect" in caplog.text
+def test_what_other_nodes_did_without_effect_is_said_on_the_sampler(host, monkeypatch, caplog, pack):
+    options = {
+        "torch_compile_kwargs": {"backend": "inductor"},
+        pack.nodes.patcher.LORAS: [(0, 0), (0, 4), (3, 4), (4, 4)],
+    }
+    for name, value in options.items():
+        monkeypatch.setitem(host.model.model_options, name, value)
+    make_stream(host)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("LoRA 1 of 4 changes nothing: it has no layer")
+    assert said[1].startswith("LoRA 2 of 4 changes nothing: its layers have other sizes")
+    assert said[2].startswith("LoRA 3 of 4 changes 3 of its 4 layers")
+    assert said[3] == "torch_compile_kwargs, set by a node before this one, has no effect on a JoyAvatar model."
+    assert len(said) == 4
 
 
 # --- frames and latents
@@ -166,7 +176,7 @@ def decoded(path):
 def test_video_holds_every_frame_and_the_voice(host, vae, whole, output_folder):
     output = to_video(host, vae)
     file = output_folder / "talks" / "one_00001_.mp4"
-    assert output.ui.as_dict()["images"] == [{"filename": file.name, "subfolder": "talks", "type": "output"}]
+    assert list(output.ui["images"]) == [{"filename": file.name, "subfolder": "talks", "type": "output"}]
     assert Path(output[0].get_stream_source()) == file
     pictures, seconds, _ = decoded(file)
     assert len(pictures) == FRAMES and seconds == pytest.approx(SECONDS, abs=0.001)
@@ -271,3 +281,22 @@ def test_report_runs_a_stream_that_nobody_has_pulled(host, caplog):
 def test_report_of_a_foreign_video_is_refused(host):
     with pytest.raises(host.error, match="does not know how it was made"):
         host.StreamReport.execute(SimpleNamespace())
+
+
+def test_the_report_card_is_dark_and_draws_a_curve_for_each_number_it_knows(pack):
+    from math import sin
+
+    def card(**changes):
+        blocks = [
+            {"index": index, "seconds": 0.4 + 0.1 * sin(index), "colour": 1.5, "reset": index % 9 == 8, "frames": 12}
+            for index in range(40)
+        ]
+        return pack.nodes.report_card.report_card({"frames": 480, "fps": 16, "blocks": blocks, **changes})
+
+    plain = card()
+    assert plain.width == 800 and sum(plain.getpixel((2, 2))) < 150
+    red = pack.nodes.plots.MARK
+    assert red not in {colour for _, colour in plain.getcolors(1 << 16)}
+    assert red in {colour for _, colour in card(warnings=[{"text": "colour"}]).getcolors(1 << 16)}
+    one = card(blocks=[{"index": 0, "seconds": 0.4, "reset": False, "frames": 12}])
+    assert one.height < plain.height

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +93,44 @@ def test_every_workflow_has_its_picture_in_the_docs():
     for path in (ROOT / "workflows").glob("*.json"):
         picture = ROOT / "docs" / "images" / f"workflow_{path.stem}.jpg"
         assert f"images/{picture.name}" in page and picture.stat().st_size < 150_000
+
+
+def test_the_english_texts_are_those_of_the_schemas():
+    script = ROOT / "scripts" / "node_texts.py"
+    run = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr + "run: python scripts/node_texts.py"
+
+
+def sentences(folder: Path) -> dict[str, bool]:
+    """Every text in the code of a folder with {} for its values, and whether it is an error's."""
+    found = {}
+    for path in folder.rglob("*.py"):
+        for part in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            error = isinstance(part, ast.Call) and getattr(part.func, "id", "") == "AvatarError" and part.args
+            text = written(part.args[0] if error else part)
+            if text:
+                found[text] = found.get(text, False) or bool(error)
+    return found
+
+
+def written(part: ast.AST) -> str | None:
+    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+        return part.value
+    if isinstance(part, ast.JoinedStr):
+        return "".join(piece.value if isinstance(piece, ast.Constant) else "{}" for piece in part.values)
+    return None
+
+
+def test_what_nodes_say_is_translated_and_translations_are_of_what_is_said():
+    texts = json.loads((ROOT / "web" / "texts" / "zh.json").read_text(encoding="utf-8"))
+    nodes = sentences(ROOT / "nodes")
+    quoted = {text.replace("'{}'", "{}") for text in texts}
+    missing = [text for text, error in nodes.items() if error and text.replace("'{}'", "{}") not in quoted]
+    assert missing == []
+    templates = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflows").glob("*.json"))
+    said = "\n".join([*nodes, *sentences(ROOT / "joyavatar_core"), templates])
+    for english, target in texts.items():
+        assert english.count("{}") > max((int(n) for n in re.findall(r"\{(\d+)\}", target)), default=-1), english
+        assert re.search(r"[\u4e00-\u9fff]", target), english
+        for fragment in re.split(r"\{\}|: ", english):
+            assert fragment.strip(" ;,.") in said, (english, fragment)

@@ -55,7 +55,15 @@ logging.getLogger().addHandler(Listener())
 folder_paths.folder_names_and_paths["loras"] = ([str(Path(place, "models", "loras"))], {".safetensors"})
 folder_paths.set_output_directory(str(Path(place, "output")))
 asyncio.run(nodes.load_custom_node(pack))
-for module in ("nodes_model_advanced", "nodes_model_merging", "nodes_torch_compile"):
+for module in (
+    "nodes_model_advanced",
+    "nodes_model_merging",
+    "nodes_torch_compile",
+    "nodes_freelunch",
+    "nodes_easycache",
+    "nodes_slg",
+    "nodes_model_downscale",
+):
     extra(module)
 ours = {name: node for name, node in nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("JoyAvatar")}
 model = ours["JoyAvatarModelLoader"].execute("embedded", "default", "none")[0]
@@ -85,12 +93,37 @@ with torch.inference_mode():
     mm.unload_all_models()
     found["unloaded"] = all(torch.equal(before[name], tensor) for name, tensor in weights(model).items())
 
+# --- LoRAs that change nothing
+remarks = sys.modules[type(model).__module__].remarks
+wide = {name: torch.cat([tensor, tensor], 0 if ".lora_B." in name else 1) for name, tensor in lora.items()}
+found["lora_remarks"] = []
+for weights_of_lora in ({"other.lora_A.weight": down, "other.lora_B.weight": up}, wide, lora):
+    save_file(
+        {n: t.contiguous().clone() for n, t in weights_of_lora.items()}, Path(place, "models/loras/other.safetensors")
+    )
+    found["lora_remarks"].append(
+        remarks(nodes.LoraLoaderModelOnly().load_lora_model_only(model, "other.safetensors", 1.0)[0])
+    )
+
 # --- nodes that an avatar has nothing to do with
 latent, conditioning = {"samples": torch.zeros(1, 16, 1, 8, 8)}, [[torch.zeros(1, 1, 16), {}]]
 found["KSampler"] = refusal(
     nodes.KSampler().sample, model, 0, 1, 1.0, "euler", "simple", conditioning, conditioning, latent
 )
 found["ModelSamplingSD3"] = refusal(nodes.NODE_CLASS_MAPPINGS["ModelSamplingSD3"]().patch, model, 3.0)
+
+
+def other(name: str, *values):
+    """A native model node, of the old kind or the new."""
+    node = nodes.NODE_CLASS_MAPPINGS[name]
+    call = node.execute if hasattr(node, "define_schema") else getattr(node(), node.FUNCTION)
+    return refusal(call, model, *values)
+
+
+found["FreeU_V2"] = other("FreeU_V2", 1.3, 1.4, 0.9, 0.2)
+found["EasyCache"] = other("EasyCache", 0.2, 0.15, 0.95, False)
+found["SkipLayerGuidanceDiT"] = other("SkipLayerGuidanceDiT", 3.0, 0.01, 0.15, "7", "7", 0.0)
+found["PatchModelAddDownscale"] = other("PatchModelAddDownscale", 3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic")
 found["ModelSave"] = refusal(nodes.NODE_CLASS_MAPPINGS["ModelSave"]().save, model, "saved")
 
 # --- streams: weights kept in bfloat16 and cast by the host, the host's attention, TorchCompileModel
@@ -129,7 +162,7 @@ model.model.diffusion_model.attention = module.host_attention
 found["host_attention_difference"] = float((latents(model) - plain).abs().max())
 compiled = nodes.NODE_CLASS_MAPPINGS["TorchCompileModel"].execute(model, "inductor")[0]
 latents(compiled)
-found["compile_warning"] = next((text for text in logged if "TorchCompileModel" in text), "")
+found["compile_warning"] = next((text for text in logged if "torch_compile_kwargs" in text), "")
 
 # --- a wav2vec2 encoder of the real size, through the host's loader
 from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd  # noqa: E402

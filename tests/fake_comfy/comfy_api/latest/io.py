@@ -34,7 +34,7 @@ class Output:
     def __init__(
         self, id: str, display_name: str | None = None, tooltip: str | None = None, is_output_list: bool = False
     ) -> None:
-        self.name, self.is_output_list = display_name or id, is_output_list
+        self.name, self.tooltip, self.is_output_list = display_name or id, tooltip, is_output_list
 
 
 def Custom(io_type: str) -> type:

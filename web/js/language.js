@@ -1,0 +1,42 @@
+// What nodes and templates say, in the page's language: web/texts/<language>.json maps an English line with {} for its
+// values to the translated one with {0}, {1} …; what is not listed stays English.
+import { app } from "../../../scripts/app.js";
+import { isOurs } from "./nodes.js";
+
+const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+let patterns = [];
+
+export function translated(text) {
+  return String(text)
+    .split("\n")
+    .map((line) => {
+      for (const [pattern, target] of patterns) {
+        const found = pattern.exec(line);
+        if (found) return target.replace(/\{(\d+)\}/g, (_, index) => translated(found[Number(index) + 1] ?? ""));
+      }
+      return line;
+    })
+    .join("\n");
+}
+
+app.registerExtension({
+  name: "JoyAvatar.Language",
+  async init() {
+    const language = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? app.ui?.settings?.getSettingValue?.("Comfy.Locale");
+    if (!language || language === "en") return;
+    const answer = await fetch(new URL(`../texts/${language}.json`, import.meta.url));
+    if (!answer.ok) return;
+    patterns = Object.entries(await answer.json()).map(([english, target]) => [
+      new RegExp(`^${english.split("{}").map(escaped).join("(.*?)")}$`),
+      target,
+    ]);
+  },
+  // Titles and notes of a template; what a user wrote is not listed, so it stays.
+  afterConfigureGraph() {
+    const { nodes, groups } = app.graph;
+    if (!patterns.length || !nodes.some(isOurs)) return;
+    for (const titled of [...nodes, ...groups]) if (titled.title) titled.title = translated(titled.title);
+    for (const note of nodes.filter((node) => ["MarkdownNote", "Note"].includes(node.type)))
+      for (const widget of note.widgets ?? []) if (typeof widget.value === "string") widget.value = translated(widget.value);
+  },
+});

@@ -1,0 +1,75 @@
+// JoyAvatar Stream to Video shows live pictures while it runs and a player when it is done, never both. The page shows
+// the one or the other, whichever came first, so this clears the player when the node starts and the last live picture
+// when it ends. The page loads a live picture late: one that arrives after the result is not taken.
+import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
+import { nodeOf } from "./nodes.js";
+
+const CLASS = "JoyAvatarStreamToVideo";
+const LIVE_PICTURE = "$$canvas-image-preview";
+const PLAYER = "video-preview";
+
+// Pictures and outputs are kept under the node's id, inside a subgraph after the id of that graph.
+const keyOf = (node) => (node.graph?.isRootGraph === false ? `${node.graph.id}:${node.id}` : String(node.id));
+
+// Live pictures are watched in a store of the page; no page up to 1.58.1 has a public way to forget one.
+const watched = () =>
+  document.querySelector("#vue-app")?.__vue_app__?.config.globalProperties.$pinia?._s?.get("nodeOutput");
+
+function forget(kind, node) {
+  for (const kept of [app[kind], watched()?.[kind]]) if (kept) delete kept[keyOf(node)];
+}
+
+function removeWidget(node, name) {
+  const index = node.widgets?.findIndex((widget) => widget.name === name) ?? -1;
+  if (index < 0) return;
+  node.widgets[index].onRemove?.();
+  node.widgets.splice(index, 1);
+}
+
+const finished = new WeakSet(); // nodes whose result has come
+
+function showLivePictures(node) {
+  finished.delete(node);
+  removeWidget(node, PLAYER);
+  node.videoContainer = node.previewMediaType = node.animatedImages = node.images = undefined;
+  forget("nodeOutputs", node);
+}
+
+function showPlayer(node) {
+  finished.add(node);
+  removeWidget(node, LIVE_PICTURE);
+  node.imgs = undefined;
+  node.previewMediaType = "video";
+  forget("nodePreviewImages", node);
+}
+
+function refuseLatePictures(node) {
+  let images = node.imgs;
+  Object.defineProperty(node, "imgs", {
+    configurable: true,
+    get: () => images,
+    set(value) {
+      if (!finished.has(node) || !value?.[0]?.src?.startsWith("blob:")) images = value;
+    },
+  });
+}
+
+function on(event, act) {
+  api.addEventListener(event, ({ detail }) => {
+    const id = detail?.display_node ?? detail?.node ?? detail;
+    const node = id && nodeOf(id);
+    if (node?.comfyClass === CLASS) act(node);
+  });
+}
+
+app.registerExtension({
+  name: "JoyAvatar.LivePicture",
+  nodeCreated(node) {
+    if (node.comfyClass === CLASS) refuseLatePictures(node);
+  },
+  setup() {
+    on("executing", showLivePictures);
+    on("executed", showPlayer);
+  },
+});
