@@ -16,9 +16,9 @@ from .test_training_viseme_encoder import speaks
 
 PEOPLE = (100, 102)  # seeds of held-out people
 SECONDS = 20.0
-# Floors lie about a quarter below what the embedded weights reach, so that another processor's rounding passes.
-LEAST = {"mouth_r": 0.55, "amplitude": 0.4, "sharpness": 0.38}
-MOST = {"drift": 13.0, "seam": 1.4, "reset_seam": 1.4}
+# Floors lie about a quarter beyond the worse of the two figures, so that another processor's rounding passes.
+LEAST = {"mouth_r": 0.64, "amplitude": 0.48, "sharpness": 0.37}
+MOST = {"drift": 14.5, "seam": 1.45, "reset_seam": 1.5}
 
 
 def figures(avatar: Avatar, person: int, seconds: float = SECONDS) -> dict[str, float]:
