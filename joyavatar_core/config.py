@@ -12,6 +12,7 @@ from .checks import is_number, is_whole
 from .errors import AvatarError
 
 METADATA_KEY = "joyavatar"
+SAMPLERS = ("blocks", "rolling")
 HEAD_DIM = 128  # of every public Wan2.1 model
 
 # The public student's trained noise levels as (label, sigma): its script rounds the labels to bfloat16
@@ -43,6 +44,7 @@ class AvatarConfig:
     fps: int = 16
     block_frames: int = 3  # latent frames a block (K)
     levels: tuple[tuple[float, float], ...] = PUBLIC_LEVELS
+    sampler: str = "blocks"  # or "rolling": a window of blocks at staggered noise levels, behind the portrait's frame
     shift: float = 5.0  # of the flow schedule, for levels that are computed
     trained_positions: int = 21  # latent frames seen in training (P)
     text_tokens: int = 512
@@ -63,6 +65,8 @@ class AvatarConfig:
                 )
         if not (is_number(self.shift) and self.shift > 0):
             raise AvatarError(f"The checkpoint's shift is {self.shift!r}, expected a number above 0.")
+        if self.sampler not in SAMPLERS:
+            raise AvatarError(f"The checkpoint's sampler is '{self.sampler}', expected one of {', '.join(SAMPLERS)}.")
         if not isinstance(self.trained, bool):
             raise AvatarError(f"The checkpoint's 'trained' is {self.trained!r}, expected true or false.")
         for name, low in (("latent_mean", -math.inf), ("latent_std", 0.0)):
@@ -84,6 +88,16 @@ class AvatarConfig:
             raise AvatarError(
                 f"The checkpoint's levels are {self.levels}, expected (label, sigma) pairs, sigma in 0 ... 1."
             )
+
+    @property
+    def lead_frames(self) -> int:
+        """Latent frames of block 0 in front of its K generated ones: the portrait's, where it stands alone."""
+        return 1 if self.sampler == "rolling" else 0
+
+    @property
+    def window_frames(self) -> int:
+        """Latent frames in one pass that denoises: a block, or a rolling window of as many blocks as levels."""
+        return self.block_frames * (len(self.levels) if self.sampler == "rolling" else 1)
 
     @property
     def head_dim(self) -> int:
@@ -166,8 +180,8 @@ WHOLE = {  # behaviour that is a whole number, and its range
     "width": (16, 4096), "height": (16, 4096), "audio_offset": (-240, 240),
 }  # fmt: skip
 BEHAVIOUR = (
-    "num_heads", "fps", "block_frames", "levels", "shift", "trained_positions", "text_tokens", "audio_features",
-    "audio_offset", "width", "height", "latent_mean", "latent_std", "preset", "trained",
+    "num_heads", "fps", "block_frames", "levels", "sampler", "shift", "trained_positions", "text_tokens",
+    "audio_features", "audio_offset", "width", "height", "latent_mean", "latent_std", "preset", "trained",
 )  # fmt: skip
 
 

@@ -151,7 +151,8 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
     def execute(cls, stream: HostStream) -> io.NodeOutput:
         config, kept = stream.avatar.config, stream.recipe.num_frames
         height, width = stream.recipe.latent_size
-        latents = config.block_frames * num_blocks(kept, config.block_frames)
+        blocks_made = num_blocks(kept, config.block_frames, config.lead_frames)
+        latents = config.lead_frames + config.block_frames * blocks_made
         announce(cls, latents * height * width * config.out_channels * 4, f"{latents} latent frames")
         report = stream.new_report()
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)

@@ -44,7 +44,8 @@ class JoyAvatarModelLoader(io.ComfyNode):
                         options=list(WEIGHT_DTYPES),
                         default="default",
                         tooltip="Number format the weights are kept in. 'default': the file's own, or float32 where "
-                        "the host computes on the CPU. fp8 and GGUF files are not supported.",
+                        "the host computes on the CPU. fp8, scaled fp8 and GGUF files are kept as bf16: smaller to "
+                        "download, not in memory.",
                     )
                 ),
                 advanced(

@@ -12,6 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..joyavatar_core.checkpoints import Checkpoint, load_into
+from ..joyavatar_core.checkpoints.inspection import loading_note
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.model.attention import sdpa
@@ -82,6 +83,7 @@ def avatar_patcher(checkpoint: Checkpoint, name: str, weight_dtype: torch.dtype 
     operations = comfy.ops.disable_weight_init if compute_dtype == weight_dtype else comfy.ops.manual_cast
     with torch.device("meta"):
         transformer = AvatarTransformer(checkpoint.config, operations=operations)
+    log.info("%s: %s", name, loading_note(checkpoint, weight_dtype))
     load_into(transformer, checkpoint, weight_dtype)
     transformer.eval().requires_grad_(False)
     # The host's default on a CPU is its sub-quadratic attention, 1.5x slower than torch's at avatar sizes.

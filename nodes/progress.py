@@ -20,29 +20,32 @@ PREVIEW_PIXELS = 512
 class StreamProgress:
     """Counts blocks of a run and tells the host; give `on_step` to the run and call `block_done` after each block.
 
-    `said` stands before the time left: where a run went on, what a monitor warned of.
+    `said` stands before the time left: where a run went on, what a monitor warned of. Steps come from the thread that
+    makes blocks, which is ahead of those that are finished; the bar never goes back.
     """
 
     def __init__(self, stream: AvatarStream, node_id: str | None) -> None:
         config = stream.model.config
         self.node_id = node_id
-        self.blocks = num_blocks(stream.num_frames, config.block_frames)
+        self.blocks = num_blocks(stream.num_frames, config.block_frames, config.lead_frames)
         steps = (stream.psb.steps_for(block, len(config.levels)) for block in range(self.blocks))
         self._steps_before = [0, *accumulate(steps)]  # of each block, and of all of them at the end
         self._bar = comfy.utils.ProgressBar(self.blocks, node_id=node_id)
         self._started = time.perf_counter()
         self._first = 0
+        self._shown = 0.0
         self.said = ""
 
     def begin_at(self, block: int) -> None:
         """The run goes on before this block: what was made earlier took no time now."""
-        self._first, self._started = block, time.perf_counter()
+        self._first, self._started, self._shown = block, time.perf_counter(), float(block)
         self._bar.update_absolute(block, self.blocks)
 
     def on_step(self, block: int, step: int, steps: int) -> None:
         """After one denoising step. Raises the host's interruption when the user has pressed Stop."""
         mm.throw_exception_if_processing_interrupted()
-        self._bar.update_absolute(block + step / (steps + 1), self.blocks)  # the rest is for decoding
+        self._shown = max(self._shown, block + step / (steps + 1))  # the rest is for decoding
+        self._bar.update_absolute(self._shown, self.blocks)
 
     def block_done(self, block: int, frame: Tensor | None = None) -> None:
         """A block is finished; frame: its last picture, uint8 [H, W, 3], None where it is not decoded."""
@@ -51,7 +54,8 @@ class StreamProgress:
         if frame is not None:
             picture = Image.fromarray(frame.cpu().numpy())
             preview = ("JPEG", picture, min(PREVIEW_PIXELS, max(picture.size)))  # the host would enlarge small ones
-        self._bar.update_absolute(block + 1, self.blocks, preview)
+        self._shown = max(self._shown, block + 1)
+        self._bar.update_absolute(self._shown, self.blocks, preview)
         done, total = self._steps_before[min(block + 1, self.blocks)], self._steps_before[-1]
         spent = time.perf_counter() - self._started
         left = spent * (total - done) / max(1, done - self._steps_before[self._first])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import comfy.model_management as mm
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..joyavatar_core.framing.crop import parse_crop
+from ..joyavatar_core.framing.portrait_framing import cut_out, frame_for
 from ..joyavatar_core.refiner import MOST
-from ..joyavatar_core.video.portrait import check_trained_size, load_portrait
 from .model import avatar_of
 from .refine import has_refiner
 from .types import CATEGORY, PORTRAIT
@@ -15,7 +16,7 @@ from .vae import load_together, streaming_vae, to_host
 
 
 class JoyAvatarReference(io.ComfyNode):
-    """Cover-resize, centre-crop and encode a portrait for a checkpoint."""
+    """Crop, resize and encode a portrait for a checkpoint."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -51,6 +52,24 @@ class JoyAvatarReference(io.ComfyNode):
                     tooltip="The VAE the checkpoint was trained with: Wan 2.1's for public models. The embedded avatar "
                     "needs none wired: it has its own.",
                 ),
+                io.String.Input(
+                    "crop",
+                    default="face",
+                    optional=True,
+                    tooltip="What of the portrait is shown: face (framed as the avatar was trained; public checkpoints "
+                    "only keep it in the picture), centre, or X,Y,W,H in the portrait's pixels.",
+                ),
+                io.String.Input(
+                    "background",
+                    default="white",
+                    optional=True,
+                    tooltip="The colour behind a cut-out portrait: a name or #RRGGBB.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where the portrait is transparent, as Load Image gives it; the background is seen there.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -61,17 +80,29 @@ class JoyAvatarReference(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, model: object, width: int, height: int, vae: object | None = None) -> io.NodeOutput:
+    def execute(
+        cls,
+        image: Tensor,
+        model: object,
+        width: int,
+        height: int,
+        vae: object | None = None,
+        crop: str = "face",
+        background: str = "white",
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
         avatar = avatar_of(model)
         config = avatar.config
-        width, height = width or config.width, height or config.height
-        check_trained_size(width, height, config)
-        portrait = load_portrait(image, width, height)  # [3, H, W] in -1 ... 1
+        size = width or config.width, height or config.height
+        source = image if mask is None else cut_out(image, mask)
+        detail = MOST if has_refiner(avatar) else 1
+        framed = frame_for(config, source, size, parse_crop(crop.strip()), background.strip(), detail)
+        portrait = framed.pixels  # [3, H, W] in -1 ... 1
         decoder = streaming_vae(vae, avatar)
-        load_together([decoder.patcher], decoder.working_bytes(width, height))
+        load_together([decoder.patcher], decoder.working_bytes(*size))
         latent = to_host(decoder.encode(portrait), config)
         shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
         reference = {"samples": latent.to(mm.intermediate_device())}
         if has_refiner(avatar):  # the picture travels with the latent
-            reference[PORTRAIT] = load_portrait(image, MOST * width, MOST * height)
-        return io.NodeOutput(reference, shown)
+            reference[PORTRAIT] = framed.at(MOST * size[0], MOST * size[1])
+        return io.NodeOutput(reference, shown, ui=ui.PreviewImage(shown, cls=cls))

@@ -91,9 +91,11 @@ class JoyAvatarPSBSchedule(io.ComfyNode):
         settings = PsbSettings(
             first=first_steps, base=base_steps or None, blocks=blocks, curve=curve, mode=mode, steps=step_list(steps)
         )
-        trained = len(avatar_of(model).config.levels) if model is not None else None
-        if trained is not None:
-            settings.check(trained)
+        trained = None
+        if model is not None:
+            config = avatar_of(model).config
+            settings.check(config)
+            trained = len(config.levels)
         picture, text = curve_of(settings, trained)
         return io.NodeOutput(settings, ui=drawn(picture, cls, text))
 

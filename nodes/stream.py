@@ -78,7 +78,7 @@ class HostStream:
             )  # fmt: skip
         self.pulled_by.append(puller)
         encoder = [self.voice.encoder] if self.voice.encoder is not None else []
-        load_together([self.model, *others, *encoder], memory + self.recipe.cache_bytes + self._pass_bytes())
+        load_together([self.model, *others, *encoder], memory + self.recipe.cache_bytes + self.recipe.pass_bytes)
         return dataclasses.replace(self.recipe, on_step=on_step)
 
     @contextmanager
@@ -86,10 +86,3 @@ class HostStream:
         """A run from the stream's beginning, closed at the end; arguments as in `prepared`."""
         with closing(iter(self.prepared(*args, **kwargs))) as run:
             yield run
-
-    def _pass_bytes(self) -> int:
-        """About what one forward holds at its widest: the hidden layer and some copies of the tokens."""
-        config = self.avatar.config
-        height, width = self.recipe.latent_size
-        tokens = config.block_frames * (height // 2) * (width // 2)
-        return tokens * (2 * config.ffn_dim + 12 * config.dim) * self.recipe.compute_dtype.itemsize

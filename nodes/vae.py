@@ -13,12 +13,10 @@ from torch import Tensor
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, load_vae
+from ..joyavatar_core.sampling.memory import WAN_WIDTH, decoder_bytes
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
 from .model import HostAvatar
 from .patcher import host_patcher
-
-WAN_DIM = 96  # base width of the official Wan2.1 VAE
-WAN_NUMBERS_PER_PIXEL = 2200
 
 Statistics = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
 _known: WeakKeyDictionary[object, dict[Statistics, HostDecoder]] = WeakKeyDictionary()  # per VAE
@@ -58,10 +56,11 @@ class HostDecoder:
         return self.module.encode(picture[None, :, None].to(self.device))
 
     def working_bytes(self, width: int, height: int) -> int:
-        """About what a latent frame of a picture (pixels) takes while it is decoded, as the host reckons for Wan's."""
+        """Bytes alive while a latent frame of a picture (pixels) is decoded."""
         weight = next(self.module.parameters())
-        share = getattr(self.module, "dim", WAN_DIM) / WAN_DIM
-        return int(WAN_NUMBERS_PER_PIXEL * share * width * height * weight.itemsize)
+        kind = "tiny" if isinstance(self.module, TinyDecoder) else "wan"
+        base = getattr(self.module, "dim", WAN_WIDTH)
+        return decoder_bytes(height // 8, width // 8, weight.dtype, 1, kind, base)
 
 
 def streaming_vae(vae: object | None, avatar: HostAvatar) -> HostDecoder:

@@ -63,7 +63,9 @@ class JoyAvatarAudioEncode(io.ComfyNode):
         encoder, patcher = encoder_for(config, audio_encoder)
         features = None
         if encoder is not None:
-            features = AudioFeatures(source, encoder, config.fps, config.block_frames, offset=config.audio_offset)
+            features = AudioFeatures(
+                source, encoder, config.fps, config.block_frames, offset=config.audio_offset, lead=config.lead_frames
+            )
         return io.NodeOutput(HostVoice(source, features, patcher))
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = ROOT / "workflows"
 RUNNABLE = ("schedules", "frames", "talk")  # with the embedded avatar
-NOT_RUNNABLE = ("talk_livetalk",)  # shown as it is loaded
+NOT_RUNNABLE = ("talk_avatarforcing", "talk_livetalk")  # shown as it is loaded
 ALONE = "JoyAvatarStreamToLatent"  # in no workflow
 MARGINS = [20, 20, 20, 20]
 CHROMIUM_FLAGS = [

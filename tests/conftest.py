@@ -33,7 +33,7 @@ class RecordedFeatures:
     block_frames: int = 3
     num_video_frames: int | None = None
 
-    def wait(self, block: int) -> bool:
+    def wait(self, block: int, timeout: float | None = None) -> bool:
         return True
 
     def latent_features(self, first: int, count: int) -> torch.Tensor:

@@ -159,7 +159,7 @@ def test_an_unmerged_peft_dump_is_its_own_base():
 
 def test_adapters_that_are_not_a_plain_product_are_refused():
     base = random(canonical_shapes(AVATAR), 1)
-    with pytest.raises(AvatarError, match="lora_magnitude_vector' is not understood"):
+    with pytest.raises(AvatarError, match="lora_magnitude_vector' is of a DoRA"):
         checkpoint_from_state_dict(
             {**base, "blocks.0.ffn.0.lora_magnitude_vector": torch.ones(3)}, AVATAR.metadata(), lora_alpha=1
         )

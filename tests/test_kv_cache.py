@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joyavatar_core.model.kv_cache import KVCache
-from joyavatar_core.model.rope import apply_rope, rope_table, shift_rotated
+from joyavatar_core.model.rope import apply_rope, rope_table, shift_rotated, shift_table
 
 TOKENS = 4
 
@@ -59,7 +59,7 @@ def test_byte_count_is_exact():
 def test_a_rotated_key_equals_the_key_at_its_new_position(head_dim, by):
     keys = torch.randn(1, 2 * TOKENS, 2, head_dim)
     there = apply_rope(keys, rope_table([6000, 6001], 2, 2, head_dim))
-    moved = shift_rotated(there, by)
+    moved = shift_rotated(there, shift_table(head_dim, by))
     assert torch.allclose(moved, apply_rope(keys, rope_table([6000 + by, 6001 + by], 2, 2, head_dim)), atol=1e-5)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 
@@ -10,7 +11,7 @@ from torch import nn
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.attention import attention_backend, available_backends, sdpa
-from joyavatar_core.model.rope import section_pairs
+from joyavatar_core.model.rope import apply_rope, rope_table, section_pairs
 from joyavatar_core.model.transformer import AvatarTransformer, SelfContext
 
 from .conftest import MINIATURE
@@ -123,3 +124,45 @@ def test_a_missing_back_end_is_one_sentence(name):
         return
     with pytest.raises(AvatarError, match=name):
         attention_backend(name)
+
+
+@pytest.mark.parametrize(("name", "device", "dtype", "said"), [
+    ("cudnn", "cpu", torch.bfloat16, "runs on CUDA, not on 'cpu'"),
+    ("cudnn", "cuda", torch.float32, "bfloat16 or float16, not in float32"),
+])  # fmt: skip
+def test_a_back_end_refuses_what_it_cannot_take(name, device, dtype, said):
+    with pytest.raises(AvatarError, match=said):
+        attention_backend(name, device, dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_empty_prompt_is_a_constant_that_equals_its_keys_written_out(model, dtype):
+    model = copy.deepcopy(model).to(dtype)
+    nothing = torch.zeros(1, 0, MINIATURE.text_dim, dtype=dtype)
+    constant = model.encode_text(nothing, MINIATURE.text_tokens)
+    written = model.encode_text(torch.zeros(1, MINIATURE.text_tokens, MINIATURE.text_dim, dtype=dtype))
+    assert constant.constants and not written.constants
+    x = torch.randn(1, 3, 4, MINIATURE.dim, dtype=dtype)
+    for block in model.blocks:
+        one, other = (block.attend_to_text(x, text, sdpa).expand_as(x) for text in (constant, written))
+        assert torch.allclose(one, other, atol=1e-6 if dtype == torch.float32 else 1e-2)
+
+
+@torch.no_grad()
+def test_packed_projections_are_the_same_until_one_is_moved(model):
+    attention = copy.deepcopy(model.blocks[0].self_attn)
+    x = torch.randn(1, 5, MINIATURE.dim)
+    plain = attention.products(x)
+    attention.pack()
+    for one, other in zip(plain, attention.products(x), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    attention.k.weight.data = attention.k.weight.data * 2
+    assert torch.allclose(attention.products(x)[1] - attention.k.bias, 2 * (plain[1] - attention.k.bias), atol=1e-5)
+
+
+def test_the_rotation_of_compiled_code_is_that_of_eager_code(monkeypatch):
+    x, table = torch.randn(1, 8, 2, 24), rope_table([3, 70], 2, 2, 24)
+    eager = apply_rope(x, table)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.allclose(apply_rope(x, table), eager, atol=1e-6)

@@ -93,7 +93,7 @@ class Voice:
         self.num_video_frames = len(features)
         self.groups = torch.cat([features[:1].expand(3, -1), features]).unflatten(0, (-1, 4))
 
-    def wait(self, block: int) -> bool:
+    def wait(self, block: int, timeout: float | None = None) -> bool:
         return True
 
     def latent_features(self, first: int, count: int) -> Tensor:

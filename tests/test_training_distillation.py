@@ -12,6 +12,7 @@ from torch import nn
 pytest.importorskip("skia")
 
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.training.batches import forcing_batch
 from joyavatar_core.training.configs import TINY
 from joyavatar_core.training.distillation import (
     EXCERPTS,
@@ -29,7 +30,7 @@ from joyavatar_core.training.initial_weights import new_transformer
 from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.parallel import Share
-from joyavatar_core.training.teacher_forcing import ForcedPass, forcing_batch
+from joyavatar_core.training.teacher_forcing import ForcedPass
 
 SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
 EXCERPTS = dataclasses.replace(EXCERPTS, blocks=3, batch=2)

@@ -14,6 +14,7 @@ from joyavatar_core.checkpoints import save_checkpoint
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import SelfContext
+from joyavatar_core.training.batches import forcing_batch
 from joyavatar_core.training.configs import TINY
 from joyavatar_core.training.initial_weights import new_transformer, start_from
 from joyavatar_core.training.latents import LatentClips
@@ -21,7 +22,7 @@ from joyavatar_core.training.layout import COPY, PAST, TARGET, Layout
 from joyavatar_core.training.loop import LoopSettings, Trainer
 from joyavatar_core.training.losses import box_weight, flow_loss, reconstruction_losses
 from joyavatar_core.training.parallel import Share
-from joyavatar_core.training.teacher_forcing import ForcedPass, ForcingRecipe, forcing_batch, guided_target
+from joyavatar_core.training.teacher_forcing import ForcedPass, ForcingRecipe, guided_target
 from joyavatar_core.training.vae_start import start_linear
 from joyavatar_core.training.vae_training import fold_statistics
 from joyavatar_core.vae import StreamingVAE

@@ -12,6 +12,7 @@ from torch import distributed, multiprocessing, nn
 pytest.importorskip("skia")
 
 from joyavatar_core.sampling.noise import INITIAL, RENOISE, NoiseSource
+from joyavatar_core.training.batches import forcing_batch
 from joyavatar_core.training.configs import TINY
 from joyavatar_core.training.initial_weights import new_transformer
 from joyavatar_core.training.latents import LatentClips
@@ -19,7 +20,7 @@ from joyavatar_core.training.layout import COPY, PAST, TARGET
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.parallel import Share
 from joyavatar_core.training.self_rollouts import FollowingNoise, Performance, Performances
-from joyavatar_core.training.teacher_forcing import ForcingRecipe, forcing_batch, train_forcing
+from joyavatar_core.training.teacher_forcing import ForcingRecipe, train_forcing
 
 SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
 RECIPE = ForcingRecipe(blocks=3, batch=2, clean=1.0, still=0.0, joined=0.0, trained_levels=0.0)

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from joyavatar_core.errors import AvatarError
@@ -44,13 +44,11 @@ def test_clips_within_the_trained_length_are_the_same_in_every_mode(make_stream,
     source=st.sampled_from(["first", "portrait"]),
 )
 def test_400_blocks_stay_bounded(make_stream, mode, sinks, recent, inject, source):
+    assume(mode != "rotate" or sinks + 2 * recent <= P)  # else refused: keys would be rotated twice
     urcr = UrcrSettings(mode, sinks, recent, source)
     one_level = dataclasses.replace(MINIATURE, levels=MINIATURE.levels[:1], num_layers=2)
     model = build_model(one_level)
-    try:
-        stream = make_stream(model=model, mci=MciSettings("inject", inject, 0.25), urcr=urcr)
-    except AvatarError:
-        return
+    stream = make_stream(model=model, mci=MciSettings("inject", inject, 0.25), urcr=urcr)
     run = iter(stream)
     allocated = run.cache.nbytes
     assert allocated == stream.cache_bytes

@@ -223,3 +223,19 @@ def test_stand_in_is_seeded_and_stays_in_range() -> None:
     assert not torch.equal(first["conv1.weight"], stand_in_state_dict(8, seed=6)["conv1.weight"])
     decoded: Tensor = stand_in_vae(16).decode(LATENTS, clamp=False)
     assert 0.1 < decoded.std() < 0.6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("at_once", [None, 3])
+def test_the_form_for_cuda_decodes_the_same(monkeypatch, at_once):
+    """conv3d over all frames at once, which only CUDA has by default, against stacked frames one latent at a time."""
+    vae, latents = stand_in_vae(8), torch.randn(1, 16, 5, 4, 4)
+
+    def decode() -> torch.Tensor:
+        cache = vae.new_cache()
+        return torch.cat([vae.decode(part, cache, clamp=False) for part in latents.split([2, 3], dim=2)], dim=2)
+
+    exact = decode()
+    monkeypatch.setitem(conv.FORMS, "cpu", conv.VOLUME)
+    vae.at_once = at_once
+    assert torch.allclose(decode(), exact, atol=1e-4)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.vae import StreamingVAE, TinyDecoder, stand_in_state_dict, stand_in_vae, vae_from_state_dict
-from joyavatar_core.vae.loading import from_diffusers
+from joyavatar_core.vae.state_dicts import from_diffusers
 
 STATE = stand_in_state_dict(8)
 VAE = stand_in_vae(8)

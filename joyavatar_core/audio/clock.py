@@ -19,16 +19,27 @@ def latent_to_frames(latent: int) -> range:
     return range(max(0, last - VIDEO_FRAMES_PER_LATENT + 1), last + 1)
 
 
-def block_to_frames(block: int, block_frames: int) -> range:
-    """Video frames of block `block` of `block_frames` latent frames: 0...4(K-1), then 4K each."""
-    first, last = block * block_frames, (block + 1) * block_frames - 1
-    return range(latent_to_frames(first).start, latent_to_frames(last).stop)
+def block_to_latents(block: int, block_frames: int, lead: int = 0) -> range:
+    """Latent frames of block `block` of K latent frames; block 0 has `lead` more, in front."""
+    start = block * block_frames
+    return range(start + (lead if block else 0), start + lead + block_frames)
 
 
-def num_blocks(frames: int, block_frames: int) -> int:
+def block_of_latent(latent: int, block_frames: int, lead: int = 0) -> int:
+    """The block that a latent frame belongs to."""
+    return max(0, latent - lead) // block_frames
+
+
+def block_to_frames(block: int, block_frames: int, lead: int = 0) -> range:
+    """Video frames of block `block` of K latent frames: without a lead 0...4(K-1), then 4K each."""
+    latents = block_to_latents(block, block_frames, lead)
+    return range(latent_to_frames(latents[0]).start, latent_to_frames(latents[-1]).stop)
+
+
+def num_blocks(frames: int, block_frames: int, lead: int = 0) -> int:
     """Number of blocks of `block_frames` latent frames that cover `frames` video frames."""
     latents = 1 + -(-(frames - 1) // VIDEO_FRAMES_PER_LATENT) if frames > 0 else 0
-    return -(-latents // block_frames)
+    return max(min(latents, 1), -(-(latents - lead) // block_frames))
 
 
 def check_sample_rate(sample_rate: int) -> int:

@@ -10,10 +10,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import AvatarError
-from .clock import VIDEO_FRAMES_PER_LATENT, Clock, block_to_frames, latent_to_frames
+from .clock import VIDEO_FRAMES_PER_LATENT, Clock, block_of_latent, block_to_frames, block_to_latents, latent_to_frames
 from .resample import read_resampled, source_span
 from .source import AudioSource
 from .switched import SwitchedAudio
@@ -55,7 +56,8 @@ class AudioFeatures:
     exactly, at equal settings.
 
     source: the voice; encoder: LogMel or Wav2Vec2; fps, block_frames: of the avatar. Context and look-ahead default to
-    the encoder's (look-ahead 0 for a live source). offset: video frames the features run ahead (+) or behind (-).
+    the encoder's (look-ahead 0 for a live source). offset: video frames the features run ahead (+) or behind (-); the
+    first frames, behind which there is no voice yet, have zeros. lead: latent frames that block 0 has more.
     Raises AvatarError for settings out of range.
     """
 
@@ -68,8 +70,10 @@ class AudioFeatures:
         left_context_seconds: float | None = None,
         lookahead_seconds: float | None = None,
         offset: int = 0,
+        lead: int = 0,
     ) -> None:
         self.source, self.encoder, self.block_frames, self.offset = source, encoder, block_frames, offset
+        self.lead = lead
         self.clock = Clock(source.sample_rate, fps)
         self._encoder_clock = Clock(encoder.sample_rate, fps)
         lookahead_default = 0.0 if source.live else encoder.lookahead
@@ -98,7 +102,7 @@ class AudioFeatures:
         start, stop, _ = self._window(block)
         heard = source_span(start, stop, self.source.sample_rate, self.encoder.sample_rate)[1]
         # Not less than what is shown: before that nobody knows whether the block's frames exist.
-        return max(heard, self.clock.frame_start(block_to_frames(block, self.block_frames).stop))
+        return max(heard, self.clock.frame_start(self._shown(block).stop))
 
     def followed_by(self, source: AudioSource, block: int) -> AudioFeatures:
         """The same features with another voice from block `block` on, which begins at its first video frame.
@@ -106,7 +110,7 @@ class AudioFeatures:
         What was heard before stays the left context. For a stream that runs:
         ``run.update(audio=run.stream.audio.followed_by(source, run.block))``.
         """
-        at = self.clock.frame_start(block_to_frames(block, self.block_frames).start)
+        at = self.clock.frame_start(self._shown(block).start)
         follower = copy.copy(self)
         follower.source = SwitchedAudio(self.source, source, at)
         follower._remembered = OrderedDict()
@@ -117,11 +121,14 @@ class AudioFeatures:
         total = self.num_video_frames
         if total is None:
             return self.source.available >= self.samples_needed(block)
-        return block_to_frames(block, self.block_frames).start < total
+        return self._shown(block).start < total
 
-    def wait(self, block: int) -> bool:
-        """Block until block `block` can be computed; False once the audio has ended before its first video frame."""
-        self.source.wait(self.samples_needed(block))
+    def wait(self, block: int, timeout: float | None = None) -> bool:
+        """Wait until block `block` can be computed; False once the audio has ended before its first video frame.
+
+        timeout: seconds after which it is False too, where the audio is still growing.
+        """
+        self.source.wait(self.samples_needed(block), timeout)
         return self.ready(block)
 
     def latent_features(self, first_latent: int, count: int) -> Tensor:
@@ -129,10 +136,16 @@ class AudioFeatures:
 
         Each from the window of the block it belongs to, whatever range is asked for; waits for live audio.
         """
-        blocks = range(first_latent // self.block_frames, -(-(first_latent + count) // self.block_frames))
-        features = torch.cat([self._block(block) for block in blocks])
-        skip = first_latent - blocks.start * self.block_frames
+        first, last = (
+            block_of_latent(latent, self.block_frames, self.lead) for latent in (first_latent, first_latent + count - 1)
+        )
+        features = torch.cat([self._block(block) for block in range(first, last + 1)])
+        skip = first_latent - block_to_latents(first, self.block_frames, self.lead).start
         return features[skip : skip + count]
+
+    def _shown(self, block: int) -> range:
+        """Video frames of a block."""
+        return block_to_frames(block, self.block_frames, self.lead)
 
     def _frames(self, name: str, seconds: float | None, default: float) -> int:
         seconds = default if seconds is None else seconds
@@ -142,15 +155,15 @@ class AudioFeatures:
 
     def _window(self, block: int) -> tuple[int, int, range]:
         """Encoder-rate samples [start, stop) of a block's window, and the video frames whose audio it holds."""
-        frames = block_to_frames(block, self.block_frames)
+        frames = self._shown(block)
         first, last = frames.start + self.offset, frames.stop + self.offset
-        window = range(max(first - self.left_frames, min(first, 0)), last + self.right_frames)
+        window = range(max(first - self.left_frames, 0), max(last, 1) + self.right_frames)
         start, stop = self._encoder_clock.frame_samples(window)
         start = (start - self.encoder.left_reach) // self.encoder.hop * self.encoder.hop
         return start, stop + self.encoder.right_reach, window
 
     def _block(self, block: int) -> Tensor:
-        """[block_frames, 4, feature_dim]"""
+        """[latent frames, 4, feature_dim]"""
         if block in self._remembered:
             self._remembered.move_to_end(block)
             return self._remembered[block]
@@ -158,9 +171,10 @@ class AudioFeatures:
         waveform = read_resampled(self.source, start, stop, self.encoder.sample_rate)
         edges = [self._encoder_clock.frame_start(frame) - start for frame in range(window.start, window.stop + 1)]
         features = self.encoder.encode(waveform, edges)
-        frames = block_to_frames(block, self.block_frames)
+        frames = self._shown(block)
         skip = frames.start + self.offset - window.start
-        grouped = group_frames(features[skip : skip + len(frames)], block * self.block_frames)
+        features = F.pad(features, (0, 0, max(0, -skip), 0))[max(0, skip) :][: len(frames)]
+        grouped = group_frames(features, block_to_latents(block, self.block_frames, self.lead).start)
         self._remembered[block] = grouped
         if len(self._remembered) > REMEMBERED_BLOCKS:
             self._remembered.popitem(last=False)
@@ -173,10 +187,10 @@ class FixedFeatures:
     features: [L, C], one row per video frame. Rows past the end are zero, as a model without audio sees.
     """
 
-    def __init__(self, features: Tensor, fps: int | Fraction, block_frames: int) -> None:
+    def __init__(self, features: Tensor, fps: int | Fraction, block_frames: int, lead: int = 0) -> None:
         if features.ndim != 2 or not len(features):
             raise AvatarError(f"Audio features have shape {tuple(features.shape)}, expected [video frames, features].")
-        self.features, self.fps, self.block_frames = features, fps, block_frames
+        self.features, self.fps, self.block_frames, self.lead = features, fps, block_frames, lead
 
     @property
     def feature_dim(self) -> int:
@@ -187,7 +201,7 @@ class FixedFeatures:
         return len(self.features)
 
     def ready(self, block: int) -> bool:
-        return block_to_frames(block, self.block_frames).start < len(self.features)
+        return block_to_frames(block, self.block_frames, self.lead).start < len(self.features)
 
     wait = ready
 

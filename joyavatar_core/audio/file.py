@@ -16,9 +16,9 @@ import soxr
 
 from ..errors import AvatarError
 from ..paths import libav_url
+from .channels import UNKNOWN, Layout, default_layout, heard_channels, mapped
 from .joined import PartOfFile, parts_of
-from .layout import UNKNOWN, Layout, default_layout, heard_channels, mapped
-from .rolling import RollingBuffer
+from .sample_buffer import RollingBuffer
 from .source import AudioSource, check_channels, to_float
 from .survey import Survey, survey
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ..errors import AvatarError
-from .layout import Layout, default_layout, heard_channels
-from .rolling import RollingBuffer
+from .channels import Layout, default_layout, heard_channels
+from .sample_buffer import RollingBuffer
 from .source import AudioSource, check_finite, to_float
 
 SLICE_SECONDS = 1.0

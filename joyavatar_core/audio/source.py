@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ..errors import AvatarError
+from .channels import Layout, default_layout, heard, heard_channels, voice
 from .clock import check_sample_rate
-from .layout import Layout, default_layout, heard, heard_channels, voice
 from .survey import Survey, survey
 
 log = logging.getLogger(__name__)

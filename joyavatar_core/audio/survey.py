@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import AvatarError
-from .layout import SILENT, voice
+from .channels import SILENT, voice
 
 if TYPE_CHECKING:
     from .source import AudioSource

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +13,17 @@ import torch
 
 from ..config import METADATA_KEY, AvatarConfig
 from ..errors import AvatarError
+from .adapter_names import is_adapter
+from .families import AVATARFORCING, Family, is_avatarforcing
 from .kinds import kind_of
 from .layouts import FLAT, canonical_names, layout_name
 from .lora import LoraScale, merge_lora, scale_beside, split_lora
+from .quantised import dequantised
 from .reader import LazyTensor, TensorFile, from_state_dict, read_file
 from .shapes import canonical_shapes, key_fingerprint, mismatch
 
 EXPECTED = "expected a Wan2.1-style transformer (Wan2.1 T2V, Self-Forcing, LiveTalk, OmniAvatar or one of this project)"
 LATENT_CHANNELS = 16  # of the Wan2.1 VAE
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".scale_input", ".comfy_quant", ".absmax")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Checkpoint:
     metadata: Mapping[str, str]
     lazy: Mapping[str, LazyTensor] = field(repr=False)
     merges: bool = False  # a LoRA is added to a base while reading
+    family: Family | None = None  # the public release it is, where its layout tells
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -47,7 +50,7 @@ class Checkpoint:
 
     @property
     def dtypes(self) -> Counter[torch.dtype]:
-        """How many parameters there are of each dtype."""
+        """How many parameters there are of each dtype, as they are read; quantised ones are read as bfloat16."""
         counts: Counter[torch.dtype] = Counter()
         for tensor in self.lazy.values():
             counts[tensor.dtype] += prod(tensor.shape)
@@ -91,7 +94,7 @@ def open_checkpoint(
     path = Path(path)
     scale = LoraScale(lora_alpha, lora_rank)
     file = read_file(path)
-    if lora_alpha is None and any(".lora_" in name for name in file.tensors):
+    if lora_alpha is None and any(map(is_adapter, file.tensors)):
         beside = scale_beside(path)
         scale = LoraScale(beside.alpha, lora_rank or beside.rank)
     return recognise(file, path.name, base, scale, metadata)
@@ -124,26 +127,55 @@ def recognise(
         raise AvatarError(f"'{label}' is no model that is known here (first tensor: '{first}'), {EXPECTED}.")
     if kind not in ("transformer", "LoRA", "unknown"):
         raise AvatarError(f"'{label}' is a {kind}, {EXPECTED}.")
-    names = canonical_names(file.tensors)
-    layout = layout_name(file.tensors, file.containers, names)
-    refuse_quantised(file.tensors, label)
-    full, pairs = split_lora({name: file.tensors[own] for name, own in names.items()})
+    tensors = dequantised(file.tensors, label)
+    names = canonical_names(tensors)
+    layout = layout_name(tensors, file.containers, names)
+    adapter = split_lora({name: tensors[own] for name, own in names.items()})
+    full = adapter.full
     metadata = dict(file.metadata if metadata is None else metadata)
+    family = None
     if base is not None:
         base = base if isinstance(base, Checkpoint) else open_checkpoint(base)
-        full = on_base(base, full)
+        full, family = on_base(base, full), base.family
         metadata = {**base.metadata, **metadata}
         layout = f"{layout} on {base.layout}"
-    elif pairs and not all(name in full for name in pairs):
+    elif not all(name in full for name in (*adapter.pairs, *adapter.sums)):
         raise AvatarError(
-            f"'{label}' is a LoRA ({len(pairs)} pairs) and not a whole model, expected the model it was made for "
-            "as well; give it with --base (for OmniAvatar-1.3B: Wan2.1-T2V-1.3B)."
+            f"'{label}' is a LoRA ({len(adapter.pairs)} pairs) and not a whole model, expected the model it was made "
+            "for as well; give it with --base (for OmniAvatar-1.3B: Wan2.1-T2V-1.3B), or this file as --lora."
         )
-    tensors = merge_lora(full, pairs, scale)
+    elif is_avatarforcing(tensors, adapter.pairs, full):
+        family, layout = AVATARFORCING, f"{AVATARFORCING.name}, adapters not merged"
+        if scale.alpha is None and adapter.ranks() == [family.lora.rank]:
+            scale = family.lora
+    merged = merge_lora(full, adapter, scale)
     if METADATA_KEY in file.metadata and layout in FLAT:
         layout = "JoyAvatar"
-    config = read_config(tensors, metadata, label)
-    return Checkpoint(config, layout, metadata, tensors, merges=bool(pairs))
+    config = read_config(merged, metadata, label, family)
+    return Checkpoint(config, layout, metadata, merged, adapter.changes, family)
+
+
+def with_lora(
+    checkpoint: Checkpoint, path: str | Path, strength: float = 1.0, alpha: float | None = None
+) -> Checkpoint:
+    """A checkpoint with a LoRA file added, in any layout that ComfyUI's own loader reads.
+
+    alpha: in place of the file's. Without either, alpha is the rank, as in ComfyUI. Raises AvatarError for files that
+    are no LoRA, that hold more than one, or that were made for another model.
+    """
+    path = Path(path)
+    file = read_file(path)
+    tensors = dequantised(file.tensors, path.name)
+    names = canonical_names(tensors)
+    adapter = split_lora({name: tensors[own] for name, own in names.items()})
+    if not adapter.changes or adapter.full:
+        raise AvatarError(
+            f"'{path.name}' is no LoRA alone ({len(adapter.pairs)} pairs, {len(adapter.full)} other tensors), expected "
+            "pairs of lora_A and lora_B or lora_down and lora_up; a whole model is given as --weights."
+        )
+    scale = LoraScale(alpha) if alpha is not None or adapter.alpha() is not None else scale_beside(path)
+    lazy = merge_lora(checkpoint.lazy, adapter, scale, strength)
+    return dataclasses.replace(checkpoint, lazy=lazy, merges=True, layout=f"{checkpoint.layout} + {path.name}")
 
 
 def on_base(base: Checkpoint, full: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
@@ -170,21 +202,18 @@ def widened(weight: LazyTensor, channels: int) -> LazyTensor:
     return LazyTensor(shape, weight.dtype, lambda: copy(weight.dtype), copy)
 
 
-def refuse_quantised(tensors: Mapping[str, LazyTensor], label: str) -> None:
-    for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS or any(mark in name for mark in QUANTISED):
-            raise AvatarError(
-                f"'{label}' is quantised ('{name}' is {str(tensor.dtype).removeprefix('torch.')}), "
-                "expected float32, float16 or bfloat16 weights; choose the unquantised file."
-            )
+def read_config(
+    tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str], label: str, family: Family | None = None
+) -> AvatarConfig:
+    """Dimensions from the shapes, behaviour from the family and then the metadata.
 
-
-def read_config(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str], label: str) -> AvatarConfig:
-    """Dimensions from the shapes, behaviour from the metadata; the tensors must be all of that model's and no more."""
+    The tensors must be all of that model's and no more.
+    """
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     try:
         heads = AvatarConfig(num_heads=0).with_metadata(metadata).num_heads  # 0: not stated
-        config = AvatarConfig.from_shapes(shapes, heads or None).with_metadata(metadata)
+        config = AvatarConfig.from_shapes(shapes, heads or None)
+        config = dataclasses.replace(config, **(family.behaviour if family else {})).with_metadata(metadata)
     except AvatarError as problem:
         raise AvatarError(f"'{label}': {problem}") from None
     except (TypeError, ValueError, IndexError) as problem:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
 import torch
 
 from ..errors import AvatarError
+from ..sampling.memory import memory_needed
+from .adapter_names import other_kind
 from .checkpoint import Checkpoint, recognise
+from .families import KNOWN
 from .kinds import kind_of
 from .layouts import canonical_names, layout_name, strip_prefixes
-from .lora import LoraScale, scale_beside, split_lora
+from .lora import scale_beside, split_lora
+from .quantised import dequantised
 from .reader import LazyTensor, TensorFile, read_file
 from .shapes import key_fingerprint
-
-# The public releases by the fingerprint of their keys; the transformers' is that of the canonical names.
-KNOWN = {
-    "9269f8db9040a9d860eaca435be61814": "Wan2.1-T2V-1.3B",
-    "2bf9513c7a3e908015f11a800fc9b820": "avatar 1.3B (LiveTalk, OmniAvatar merged)",
-    "883a90b12576b9b8693a08cf690998dd": "avatar 14B (OmniAvatar merged)",
-    "9c8818c2cbea55eca56c7b447df170da": "umt5-xxl encoder (Wan2.1)",
-    "ccc42284ea13e1ad04693284c7a09be6": "Wan2.1 VAE",
-}
 
 
 def describe(path: str | Path) -> dict[str, object]:
@@ -36,39 +32,64 @@ def describe(path: str | Path) -> dict[str, object]:
     file = read_file(path)
     kind = kind_of(file.tensors)
     facts: dict[str, object] = {"file": path.name, "kind": kind, **totals(file)}
-    if kind == "transformer":
+    family = None
+    if kind == "transformer" or (kind == "LoRA" and is_whole(file)):
+        facts["kind"] = "transformer"
         try:
-            facts |= describe_transformer(recognise(file, path.name, None, LoraScale(), None))
+            checkpoint = recognise(file, path.name, None, scale_beside(path), None)
+            facts |= describe_transformer(checkpoint)
+            family = checkpoint.family
         except AvatarError as problem:
             facts["problem"] = str(problem)
     elif kind == "LoRA":
         facts |= describe_lora(path, file)
     else:
         facts |= describe_other(kind, file.tensors)
-    name = KNOWN.get(str(facts["fingerprint"]))
-    return facts | {"name": name} if name else facts
+    family = family or KNOWN.get(str(facts["fingerprint"]))
+    return facts | {"name": family.name, "terms": family.terms} if family else facts
+
+
+def is_whole(file: TensorFile) -> bool:
+    """Whether a file with adapters also holds the model they change."""
+    return any(name.endswith("head.modulation") for name in file.tensors)
 
 
 def totals(file: TensorFile) -> dict[str, object]:
-    dtypes: Counter[torch.dtype] = Counter()
-    for tensor in file.tensors.values():
-        dtypes[tensor.dtype] += prod(tensor.shape)
+    tensors = file.tensors.values()
     return {
         "tensors": len(file.tensors),
-        "parameters": dtypes.total(),
-        "bytes": sum(count * dtype.itemsize for dtype, count in dtypes.items()),
-        "dtype": " + ".join(str(dtype).removeprefix("torch.") for dtype, _ in dtypes.most_common()),
+        "parameters": sum(prod(tensor.shape) for tensor in tensors),
+        "bytes": sum(tensor.nbytes for tensor in tensors),
+        "dtype": formats(file.tensors),
         "fingerprint": key_fingerprint({name: tensor.shape for name, tensor in file.tensors.items()}),
     }
 
 
+def formats(tensors: Mapping[str, LazyTensor]) -> str:
+    """The number formats of some tensors, those of most parameters first."""
+    counts: Counter[str] = Counter()
+    for tensor in tensors.values():
+        counts[tensor.format] += prod(tensor.shape)
+    return " + ".join(name for name, _ in counts.most_common())
+
+
+def loading_note(checkpoint: Checkpoint, dtype: torch.dtype) -> str:
+    """What a checkpoint's file holds and how much memory its weights take in `dtype`, for a log."""
+    stored = sum(tensor.nbytes for tensor in checkpoint.lazy.values()) / 2**30
+    kept = checkpoint.parameters * dtype.itemsize / 2**30
+    name = str(dtype).removeprefix("torch.")
+    return f"{checkpoint.layout}, {formats(checkpoint.lazy)}, {stored:.2f} GiB; kept as {name}, {kept:.2f} GiB"
+
+
 def describe_transformer(checkpoint: Checkpoint) -> dict[str, object]:
-    config = checkpoint.config
+    config, bfloat16 = checkpoint.config, 2  # bytes
     return {
         "layout": checkpoint.layout,
         "fingerprint": checkpoint.fingerprint(),
         "tensors": len(checkpoint.lazy),
         "parameters": checkpoint.parameters,
+        "dtype": formats(checkpoint.lazy),
+        "memory": f"{bfloat16 * checkpoint.parameters / 2**30:.2f} GiB in bfloat16, twice that in float32",
         "dim": config.dim,
         "ffn_dim": config.ffn_dim,
         "heads": f"{config.num_heads} of {config.head_dim}",
@@ -81,27 +102,53 @@ def describe_transformer(checkpoint: Checkpoint) -> dict[str, object]:
         "size": f"{config.width}x{config.height}",
         "fps": config.fps,
         "block_frames": config.block_frames,
+        "sampler": config.sampler,
         "trained_positions": config.trained_positions,
         "levels": [list(level) for level in config.levels],
         "preset": dict(config.preset),
         "trained": config.trained,
+        **device_memory(checkpoint),
     }
 
 
+def device_memory(checkpoint: Checkpoint) -> dict[str, str]:
+    """What a stream takes on a GPU at some sizes, in GiB: as it is, and at its smallest."""
+    own = (checkpoint.config.width, checkpoint.config.height)
+    sizes = [own, (832, 480)] if own == (512, 512) else [own]
+    small = {"kv_dtype": torch.float8_e4m3fn, "decoder": "tiny", "latents": 1}
+    found = {}
+    for size in sizes:
+        usual, least = (
+            memory_needed(checkpoint.config, checkpoint.parameters, size, **more).total / 2**30 for more in ({}, small)
+        )
+        found[f"memory_{size[0]}x{size[1]}"] = (
+            f"{usual:.1f} GiB on a GPU in bfloat16; {least:.1f} with fp8 keys and a tiny decoder"
+        )
+    return found
+
+
 def describe_lora(path: Path, file: TensorFile) -> dict[str, object]:
-    names = canonical_names(file.tensors)
-    facts: dict[str, object] = {"layout": layout_name(file.tensors, file.containers, names)}
+    kinds = sorted(filter(None, {other_kind(name) for name in file.tensors}))
+    if kinds:
+        return {"layout": kinds[0], "problem": f"A {kinds[0]} cannot be used; expected a plain LoRA."}
     try:
-        full, pairs = split_lora({name: file.tensors[own] for name, own in names.items()})
+        tensors = dequantised(file.tensors, path.name)
+        names = canonical_names(tensors)
+        adapter = split_lora({name: tensors[own] for name, own in names.items()})
         scale = scale_beside(path)
     except AvatarError as problem:
-        return facts | {"problem": str(problem)}
-    ranks = sorted({pair["A"].shape[0] for pair in pairs.values()})
-    return facts | {
-        "pairs": len(pairs),
+        return {"problem": str(problem)}
+    ranks, told = adapter.ranks(), adapter.alpha()
+    alpha = told if told is not None else scale.alpha
+    if alpha is None:
+        alpha = "not stated: give --lora-alpha" if adapter.full else "not stated: taken as the rank"
+    return {
+        "layout": layout_name(tensors, file.containers, names),
+        "pairs": len(adapter.pairs),
         "rank": ranks[0] if len(ranks) == 1 else ranks,
-        "alpha": "not stated: give --lora-alpha" if scale.alpha is None else scale.alpha,
-        "full_tensors": len(full),
+        "alpha": alpha,
+        "sums": len(adapter.sums),
+        "full_tensors": len(adapter.full),
     }
 
 

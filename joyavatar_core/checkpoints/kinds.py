@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .adapter_names import is_adapter
+
+ADAPTER = "any adapter's tensor"
+
 # (kind, names of which all must end some tensor's name at a dot); the first that fits is the answer.
 SIGNS = (
-    ("LoRA", ("lora_",)),
+    ("LoRA", (ADAPTER,)),
     ("transformer", ("patch_embedding.weight", "head.modulation")),
     ("transformer", ("patch_embedding.weight", "condition_embedder.time_proj.weight")),
     ("Wan2.1 VAE", ("decoder.middle.0.residual.0.gamma", "decoder.conv1.weight")),
     ("diffusers VAE", ("decoder.conv_in.weight", "post_quant_conv.weight")),
     ("TAEHV tiny VAE", ("decoder.1.weight", "decoder.3.conv.0.weight")),
     ("wav2vec2 audio encoder", ("feature_extractor.conv_layers.0.conv.weight",)),
+    ("MultiTalk / InfiniteTalk audio adapter", ("blocks.0.audio_cross_attn.q_linear.weight",)),
     ("umt5 text encoder", ("token_embedding.weight", "blocks.0.pos_embedding.embedding.weight")),
     ("umt5 text encoder", ("shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight")),
 )
@@ -23,8 +28,8 @@ def kind_of(names: Iterable[str]) -> str:
     names = list(names)
 
     def found(sign: str) -> bool:
-        if sign == "lora_":
-            return any(".lora_" in name for name in names)
+        if sign == ADAPTER:
+            return any(map(is_adapter, names))
         return any(name == sign or name.endswith("." + sign) for name in names)
 
     return next((kind for kind, signs in SIGNS if all(map(found, signs))), "unknown")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ..errors import AvatarError
+from .adapter_names import is_adapter, with_dots
 
 # Left in the names by FSDP, activation checkpointing, torch.compile, (Distributed)DataParallel and PEFT, anywhere.
 LEFTOVERS = re.compile(
@@ -14,7 +15,7 @@ LEFTOVERS = re.compile(
 # Where a flat file holds more than the network to run (a critic, a VAE), only these names count; first match wins.
 SELECTED = ("generator_ema.", "generator.", "model.diffusion_model.")
 PREFIXES = (
-    "base_model.model.", "model.diffusion_model.", "diffusion_model.", "pipe.dit.",
+    "base_model.model.", "model.diffusion_model.", "diffusion_model.", "pipe.dit.", "transformer.", "unet.",
     "generator_ema.", "generator.", "model.",
 )  # fmt: skip
 # The discriminator that Self-Forcing's GAN variant hangs on the generator.
@@ -48,10 +49,10 @@ DIFFUSERS = tuple(
 def canonical_names(names: Iterable[str]) -> dict[str, str]:
     """Canonical name -> the file's own name, for every tensor that belongs to the network.
 
-    LoRA pairs keep their suffix. Names that are not understood pass unchanged, for a strict check to find.
+    LoRA tensors keep their ending. Names that are not understood pass unchanged, for a strict check to find.
     Raises AvatarError where two tensors would get one name.
     """
-    stripped = {own: LEFTOVERS.sub("", own) for own in names}
+    stripped = {own: LEFTOVERS.sub("", with_dots(own)) for own in names}
     for prefix in SELECTED:
         chosen = {own: name for own, name in stripped.items() if name.startswith(prefix)}
         if chosen:
@@ -93,8 +94,8 @@ def layout_name(own_names: Iterable[str], containers: tuple[str, ...], canonical
     own, canonical = list(own_names), set(canonical)
     audio = any(name.startswith("audio_proj.") for name in canonical)
     plain = [strip_prefixes(LEFTOVERS.sub("", name)) for name in own]
-    if any(".lora_" in name for name in canonical):
-        return "OmniAvatar LoRA + audio" if audio else "LoRA"
+    if any(map(is_adapter, canonical)):
+        return "OmniAvatar LoRA + audio" if audio else lora_layout(own)
     if containers:
         family = "Self-Forcing .pt" if containers[0].startswith("generator") else "PyTorch dump"
         return f"{family} ({' / '.join(containers)})"
@@ -109,3 +110,16 @@ def layout_name(own_names: Iterable[str], containers: tuple[str, ...], canonical
     if plain != own:
         return "training wrapper leftovers"
     return FLAT[audio]
+
+
+def lora_layout(own_names: list[str]) -> str:
+    """What to call the layout of a LoRA file."""
+    if any(with_dots(name) != name for name in own_names):
+        return "LoRA (kohya)"
+    if any(".lora_down." in name for name in own_names):
+        return "LoRA (lora_down / lora_up)"
+    if is_diffusers(strip_prefixes(name) for name in own_names):
+        return "LoRA (diffusers)"
+    if any(name.startswith(("diffusion_model.", "model.diffusion_model.")) for name in own_names):
+        return "LoRA (ComfyUI)"
+    return "LoRA (PEFT)"

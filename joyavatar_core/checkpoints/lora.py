@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from ..errors import AvatarError
+from .adapter_names import ALPHA, DIFF_BIAS, A, B, adapter_role
 from .reader import LazyTensor
 
-PAIR = re.compile(r"^(?P<target>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight$")  # PEFT, with or without adapter name
 ROWS = 256
 CONFIG_FILES = ("config.json", "adapter_config.json")
 
@@ -26,31 +26,75 @@ class LoraScale:
     rank: int | None = None
 
 
-def split_lora(tensors: Mapping[str, LazyTensor]) -> tuple[dict[str, LazyTensor], dict[str, dict[str, LazyTensor]]]:
-    """Full tensors, and {"A": [r, in], "B": [out, r]} by the name of the weight they change.
+@dataclass(frozen=True)
+class Pair:
+    """The two factors of one weight's change: a [r, in], b [out, r]; alpha [] where the file says it."""
 
-    Raises AvatarError for half a pair, two adapters, and kinds of adapter that are not a plain product.
+    a: LazyTensor
+    b: LazyTensor
+    alpha: LazyTensor | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a LoRA changes, by the name of the tensor: products, sums, and tensors that replace the base's."""
+
+    pairs: Mapping[str, Pair] = field(default_factory=dict)
+    sums: Mapping[str, LazyTensor] = field(default_factory=dict)
+    full: Mapping[str, LazyTensor] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is to be added to a base."""
+        return bool(self.pairs or self.sums)
+
+    def ranks(self) -> list[int]:
+        """The different ranks of its pairs."""
+        return sorted({pair.rank for pair in self.pairs.values()})
+
+    def alpha(self) -> float | None:
+        """The alpha that the file says, of its first pair."""
+        told = next((pair.alpha for pair in self.pairs.values() if pair.alpha is not None), None)
+        return None if told is None else told.copy(torch.float32).item()
+
+
+def split_lora(tensors: Mapping[str, LazyTensor]) -> Adapter:
+    """Sort tensors under canonical names into an adapter's parts; without an adapter all are `full`.
+
+    Raises AvatarError for half a pair, two adapters, and adapters that are no LoRA.
     """
     full: dict[str, LazyTensor] = {}
-    pairs: dict[str, dict[str, LazyTensor]] = {}
+    layers: dict[str, dict[str, LazyTensor]] = {}
     for name, tensor in tensors.items():
-        match = PAIR.match(name)
-        if match:
-            sides = pairs.setdefault(f"{match['target']}.weight", {})
-            if match["side"] in sides:
-                raise AvatarError(f"'{match['target']}' has more than one LoRA adapter, expected one; split the file.")
-            sides[match["side"]] = tensor
-        elif ".lora_" in name:
-            raise AvatarError(
-                f"The adapter tensor '{name}' is not understood, expected PEFT's lora_A and lora_B; "
-                "merge the adapter where it was made."
-            )
-        else:
+        found = adapter_role(name)
+        if found is None:
             full[name] = tensor
-    for name, sides in pairs.items():
-        if set(sides) != {"A", "B"} or any(len(side.shape) != 2 for side in sides.values()):
-            raise AvatarError(f"The LoRA of '{name}' is not a pair of matrices lora_A and lora_B; download it again.")
-    return full, pairs
+            continue
+        layer, role = found
+        parts = layers.setdefault(layer, {})
+        if role in parts:
+            raise AvatarError(f"'{layer}' has more than one LoRA adapter, expected one; split the file.")
+        parts[role] = tensor
+    pairs: dict[str, Pair] = {}
+    sums: dict[str, LazyTensor] = {}
+    for layer, parts in layers.items():
+        factors = {A, B} & set(parts)
+        if factors and (len(factors) == 1 or any(len(parts[side].shape) < 2 for side in factors)):
+            raise AvatarError(
+                f"The LoRA of '{layer}' is not a pair of matrices lora_A and lora_B (or lora_down and lora_up); "
+                "download it again."
+            )
+        if factors:
+            pairs[f"{layer}.weight"] = Pair(parts[A], parts[B], parts.get(ALPHA))
+        if "diff" in parts:
+            sums[f"{layer}.weight"] = parts["diff"]
+        if DIFF_BIAS in parts:
+            sums[f"{layer}.bias"] = parts[DIFF_BIAS]
+    return Adapter(pairs, sums, full)
 
 
 def scale_beside(path: Path) -> LoraScale:
@@ -82,44 +126,74 @@ def scale_beside(path: Path) -> LoraScale:
 
 
 def merge_lora(
-    base: Mapping[str, LazyTensor], pairs: Mapping[str, Mapping[str, LazyTensor]], scale: LoraScale
+    base: Mapping[str, LazyTensor], adapter: Adapter, scale: LoraScale, strength: float = 1.0
 ) -> dict[str, LazyTensor]:
-    """`base` with alpha / rank · B A added lazily to the weights that have a pair; computed in float32, cast back.
+    """`base` with strength · alpha / rank · B A added lazily to the weights that have a pair, and strength · diff to
+    those that have a sum; computed in float32, cast back.
 
-    Raises AvatarError where the scale is unknown or a pair does not fit its weight.
+    The scale that is given wins over the file's. A file without full tensors that says no alpha is read as ComfyUI
+    reads it, with alpha = rank. Raises AvatarError where the scale is unknown or something does not fit its weight.
     """
     merged = dict(base)
-    for name, pair in pairs.items():
-        a, b = pair["A"], pair["B"]
-        rank = a.shape[0]
-        if scale.alpha is None:
+    for name, pair in adapter.pairs.items():
+        rank = pair.rank
+        alpha = scale.alpha
+        if alpha is None and pair.alpha is not None:
+            alpha = pair.alpha.copy(torch.float32).item()
+        if alpha is None and adapter.full:
             raise AvatarError(
                 f"The LoRA has rank {rank} but nothing says its alpha, expected lora_rank and lora_alpha in a "
                 "config.json beside it; give --lora-alpha and --lora-rank."
             )
         if rank != (scale.rank or rank):
             raise AvatarError(f"The LoRA of '{name}' has rank {rank}, expected {scale.rank}; correct --lora-rank.")
-        if name not in base:
+        weight = changed(base, name)
+        rows, columns = weight.shape[0], torch.Size(weight.shape[1:]).numel()
+        a, b = pair.a.shape, pair.b.shape
+        if (rows, columns) != (b[0], torch.Size(a[1:]).numel()) or torch.Size(b[1:]).numel() != rank:
             raise AvatarError(
-                f"The LoRA changes '{name}', which the base does not have; give the base it was made for."
-            )
-        weight = base[name]
-        if weight.shape != (b.shape[0], a.shape[1]) or b.shape[1] != rank:
-            raise AvatarError(
-                f"The LoRA of '{name}' is {list(b.shape)} x {list(a.shape)} and the weight {list(weight.shape)}, "
+                f"The LoRA of '{name}' is {list(b)} x {list(a)} and the weight {list(weight.shape)}, "
                 "expected the base it was made for."
             )
-        merged[name] = sum_of(weight, a, b, scale.alpha / rank)
+        merged[name] = with_product(weight, pair, strength * (rank if alpha is None else alpha) / rank)
+    for name, difference in adapter.sums.items():
+        weight = changed(merged, name)
+        if weight.shape != difference.shape:
+            raise AvatarError(
+                f"The LoRA adds {list(difference.shape)} to '{name}' {list(weight.shape)}, expected the base it was "
+                "made for."
+            )
+        merged[name] = with_sum(weight, difference, strength)
     return merged
 
 
-def sum_of(weight: LazyTensor, a: LazyTensor, b: LazyTensor, factor: float) -> LazyTensor:
+def changed(base: Mapping[str, LazyTensor], name: str) -> LazyTensor:
+    """The base's tensor that a LoRA changes."""
+    if name not in base:
+        raise AvatarError(f"The LoRA changes '{name}', which the base does not have; give the base it was made for.")
+    return base[name]
+
+
+def with_product(weight: LazyTensor, pair: Pair, factor: float) -> LazyTensor:
     def copy(dtype: torch.dtype) -> torch.Tensor:
         merged = weight.copy(weight.dtype)  # rounded to it, as if the merged file had been written and read again
-        a32, b32 = a.copy(torch.float32), b.copy(torch.float32)
+        a, b = (side.copy(torch.float32).flatten(1) for side in (pair.a, pair.b))
         # A few rows at a time: whole float32 temporaries left a gigabyte of holes in the heap behind.
-        for rows, b_rows in zip(merged.split(ROWS), b32.split(ROWS), strict=True):
-            rows.copy_(torch.addmm(rows.float(), b_rows, a32, alpha=factor))
+        for rows, b_rows in zip(merged.flatten(1).split(ROWS), b.split(ROWS), strict=True):
+            rows.copy_(torch.addmm(rows.float(), b_rows, a, alpha=factor))
         return merged.to(dtype)
 
-    return LazyTensor(weight.shape, weight.dtype, lambda: copy(weight.dtype), copy)
+    return derived(weight, copy)
+
+
+def with_sum(weight: LazyTensor, difference: LazyTensor, factor: float) -> LazyTensor:
+    def copy(dtype: torch.dtype) -> torch.Tensor:
+        merged = weight.copy(torch.float32).add_(difference.copy(torch.float32), alpha=factor)
+        return merged.to(weight.dtype).to(dtype)
+
+    return derived(weight, copy)
+
+
+def derived(weight: LazyTensor, copy) -> LazyTensor:
+    """A tensor computed from another of the same shape and dtype; it is stored nowhere."""
+    return dataclasses.replace(weight, view=lambda: copy(weight.dtype), copy=copy, stored=None, stored_bytes=None)

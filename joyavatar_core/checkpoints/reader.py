@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -22,7 +23,6 @@ SAFETENSORS_DTYPES = {
 # What people put into a model folder by mistake: (offset, bytes, what it is).
 WRONG_FILES = (
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself (run 'git lfs pull' or download it again)"),
-    (0, b"GGUF", "a GGUF file (quantised)"),
     (0, b"\x89PNG", "a PNG picture"),
     (0, b"\xff\xd8\xff", "a JPEG picture"),
     (0, b"RIFF", "a WAV, AVI or WebP file"),
@@ -33,21 +33,35 @@ WRONG_FILES = (
     (257, b"ustar", "a tar archive"),
 )
 MAX_HEADER = 100_000_000  # bytes, of a safetensors file (its specification)
-EXPECTED_FILE = "expected a .safetensors or PyTorch checkpoint"
+EXPECTED_FILE = "expected a .safetensors or PyTorch checkpoint or a GGUF file"
 
 
 @dataclass(frozen=True)
 class LazyTensor:
     """A tensor that is known by shape and dtype and read on demand.
 
-    `view` shares memory with its file's mapping or with the caller's tensor. `copy(dtype)` never does, and leaves no
-    page of a safetensors file mapped behind it.
+    `view` shares memory with its file's mapping or with the caller's tensor, where it is not quantised. `copy(dtype)`
+    never does, and leaves no page of a safetensors file mapped behind it.
+    `stored` names the number format of a quantised tensor ("float8_e4m3fn", "Q4_K") and `stored_bytes` its size in the
+    file; `dtype` is then what it is read as.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     view: Callable[[], torch.Tensor]
     copy: Callable[[torch.dtype], torch.Tensor]
+    stored: str | None = None
+    stored_bytes: int | None = None
+
+    @property
+    def format(self) -> str:
+        """The number format in the file."""
+        return self.stored or str(self.dtype).removeprefix("torch.")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return prod(self.shape) * self.dtype.itemsize if self.stored_bytes is None else self.stored_bytes
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ CONTAINERS = ("generator_ema", "generator", "model", "state_dict", "generator_lo
 
 
 def read_file(path: str | Path) -> TensorFile:
-    """Open a safetensors or PyTorch file by what its first bytes say, whatever it is called.
+    """Open a safetensors, GGUF or PyTorch file by what its first bytes say, whatever it is called.
 
     Raises AvatarError for a file that is missing, empty, cut short, of another kind, or that wants to run code.
     """
@@ -80,6 +94,10 @@ def read_file(path: str | Path) -> TensorFile:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER:
         shards = shards_of(path)
         return read_safetensors(path) if len(shards) == 1 else union([read_safetensors(shard) for shard in shards])
+    if head.startswith(b"GGUF"):
+        from .gguf_file import read_gguf
+
+        return read_gguf(path)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")  # a page may begin with a byte order mark or blank lines
     for offset, magic, what in WRONG_FILES:
         if head.startswith(magic, offset) or (offset == 0 and text.startswith(magic)):
@@ -152,7 +170,8 @@ def load_pickle(path: Path, zipped: bool) -> object:
         found = f"it asks for {name[1]}" if name else "it holds more than tensors"
         raise AvatarError(
             f"'{path.name}' is a pickle that was not opened because {found}, "
-            f"{EXPECTED_FILE} of plain tensors; convert it to safetensors where you trust it."
+            "expected a .safetensors or PyTorch checkpoint of plain tensors; convert it to safetensors where you trust "
+            "it."
         ) from None
     except Exception as problem:  # a damaged pickle may fail in any way at all
         raise AvatarError(

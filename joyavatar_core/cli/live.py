@@ -97,7 +97,7 @@ def warm_up(job: Job) -> None:
     audio = job.stream.audio
     if audio is not None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
-        audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames)
+        audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames, lead=audio.lead)
     stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
     for _ in frames_of(iter(stream), job.avatar.decoder, refine=job.refine):
         pass
@@ -163,10 +163,13 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
     """Pull block after block as the voice allows, and hand each to every sink."""
     from ..pipeline.render import frames_of
 
-    with contextlib.closing(iter(job.stream)) as run:
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(contextlib.closing(iter(job.stream)))
         clock = Clock(job.voice.sample_rate, job.avatar.config.fps)
         progress.observe.heal = run if progress.heal else None
-        for block, frames in frames_of(run, job.avatar.decoder, refine=job.refine):
+        finished = frames_of(run, job.avatar.decoder, refine=job.refine, overlap=not progress.heal)
+        made = stack.enter_context(contextlib.closing(finished))
+        for block, frames in made:
             voice = run.stream.audio.source if run.stream.audio is not None else job.voice
             start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
             end = voice.num_samples

@@ -1,11 +1,13 @@
 """The command line: ``speak`` makes a video of a portrait and a voice, ``live`` lets it be watched meanwhile,
-``join`` saves what an interrupted recording made, ``inspect`` tells what a file is."""
+``join`` saves what an interrupted recording made, ``inspect`` tells what a file is, ``encode-prompt`` encodes a
+prompt."""
 
 from __future__ import annotations
 
 import _thread
 import argparse
 import logging
+import math
 import os
 import re
 import signal
@@ -19,7 +21,7 @@ from ..model.attention import BACKENDS
 from ..paths import printable
 from ..sampling.presets import PRESETS
 from .live import add_live_flags, live
-from .speak import DTYPES, speak
+from .speak import DTYPES, KV_DTYPES, speak
 
 MAX_SEED = 2**64 - 1
 
@@ -55,12 +57,24 @@ def parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="tell what a file of weights is")
     inspect.set_defaults(run=run_inspect)
     inspect.add_argument("file")
+
+    prompt = commands.add_parser("encode-prompt", help="make the file that --prompt-embeds takes")
+    prompt.set_defaults(run=run_encode_prompt)
+    prompt.add_argument("prompt", help="one or two plain sentences: who speaks, the mood, the place, the light")
+    prompt.add_argument("--text-encoder", required=True, help="umt5-xxl, of ComfyUI or Wan2.1, also fp8 or GGUF")
+    prompt.add_argument("--tokenizer", help="umt5's spiece.model, where it is not inside the encoder's file")
+    prompt.add_argument("--out", default="prompt.safetensors", help="the file to write; default prompt.safetensors")
     return top
 
 
 def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     """What every command that makes a video takes: portrait, voice, mechanisms, models, machine, report."""
     command.add_argument("--portrait", required=True, help="a picture of any size")
+    command.add_argument(
+        "--crop", type=crop_flag, default="face",
+        help="what of the portrait is shown: face (as the avatar was trained), centre, or X,Y,W,H in pixels",
+    )  # fmt: skip
+    command.add_argument("--background", default="white", help="colour behind a cut-out portrait; default white")
     command.add_argument("--audio", required=True, help="the voice: any audio or video file, or - for raw PCM on stdin")
     command.add_argument("--audio-rate", type=int, default=16000, help="of the raw PCM, in Hz; default 16000")
     command.add_argument("--audio-channels", type=int, default=1, help="of the raw PCM; default 1")
@@ -97,10 +111,21 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     models.add_argument("--prompt-embeds", help="file with the prompt's embeddings")
     models.add_argument("--base", help="base model, where --weights is a LoRA release")
     models.add_argument("--lora-alpha", type=float, help="its alpha, where no config.json beside it tells")
+    models.add_argument(
+        "--lora", action="append", default=[], metavar="FILE[=STRENGTH]", type=parse_lora,
+        help="a LoRA on top of the model, in any layout ComfyUI reads; strength 1 if not given; may be repeated",
+    )  # fmt: skip
     models.add_argument("--lora-rank", type=int, help="its rank, likewise")
     machine = command.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
-    machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: the file's, float32 on a CPU")
+    machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: bfloat16 on CUDA, float32 on a CPU")
+    machine.add_argument(
+        "--kv-dtype", choices=KV_DTYPES, default="auto", help="of remembered keys and values; fp8: half the memory"
+    )
+    machine.add_argument(
+        "--compile", action="store_true", help="fuse small steps with torch.compile: slower start, faster blocks"
+    )
+    machine.add_argument("--cuda-graphs", action="store_true", help="launch each pass as one CUDA graph")
     machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
 
 
@@ -127,6 +152,30 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def crop_flag(text: str) -> str | tuple[float, float, float, float]:
+    """What `parse_crop` reads."""
+    from ..framing.crop import parse_crop
+
+    try:
+        return parse_crop(text)
+    except AvatarError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
+
+
+def parse_lora(text: str) -> tuple[str, float]:
+    """'style.safetensors=0.8' -> ('style.safetensors', 0.8); without a number the strength is 1."""
+    path, equals, strength = text.rpartition("=")
+    if not equals:
+        return text, 1.0
+    try:
+        number = float(strength)
+    except ValueError:
+        return text, 1.0  # an equals sign of the name's own
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"'{strength}' is not a strength; give a number such as 0.8")
+    return path, number
+
+
 def parse_seed(text: str) -> int:
     """A whole number from 0 to 2^64 - 1."""
     if not text.isdigit() or int(text) > MAX_SEED:
@@ -139,6 +188,15 @@ def run_inspect(args: argparse.Namespace) -> None:
     from ..checkpoints.inspection import describe, format_description
 
     print(format_description(describe(args.file)))
+
+
+def run_encode_prompt(args: argparse.Namespace) -> None:
+    """``encode-prompt``: a prompt's embeddings into a file."""
+    from ..pipeline.prompt_encoder import encode_prompt, save_prompt
+
+    embeddings = encode_prompt(args.prompt, args.text_encoder, args.tokenizer)
+    save_prompt(args.out, embeddings, args.prompt)
+    print(f"{args.out}: {embeddings.shape[1]} tokens of {embeddings.shape[2]} numbers")
 
 
 def run_join(args: argparse.Namespace) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
+
 
 def choose_device(name: str) -> torch.device:
     """'auto' is the first GPU there is. Raises AvatarError for a device this machine does not have."""
@@ -55,12 +57,12 @@ def frame_limit(seconds: float | None, fps: int) -> int | None:
 
 def chosen_settings(args: argparse.Namespace, config: AvatarConfig) -> Preset:
     """The preset, with what --psb, --mci and --urcr change of it."""
-    chosen, everything = preset(args.preset, config), all_on(config)
+    chosen, everything, plain = preset(args.preset, config), all_on(config), preset("plain", config)
     for name in ("psb", "mci", "urcr"):
         text, settings = getattr(args, name), getattr(chosen, name)
         if text is not None:
             default = getattr(everything, name) if settings == OFF[type(settings)] else settings
-            chosen = replace(chosen, **{name: parse_settings(text, default)})
+            chosen = replace(chosen, **{name: parse_settings(text, default, getattr(plain, name))})
     return chosen
 
 
@@ -87,12 +89,14 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     from ..pipeline.render import picture_size
 
     device = choose_device(args.device)
-    dtype = DTYPES[args.dtype] or (torch.float32 if device.type == "cpu" else None)
+    usual = {"cpu": torch.float32, "cuda": torch.bfloat16}
+    dtype = DTYPES[args.dtype] or usual.get(device.type)
     voice = open_voice(args.audio, args.audio_rate, args.audio_channels, args.audio_format)
     check_voice(voice, f"The voice '{args.audio}'", args.seconds)
     avatar = load_avatar(
         args.weights, args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
-        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, device=device, dtype=dtype, attention=args.attention,
+        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, loras=args.lora, device=device,
+        dtype=dtype, attention=args.attention, compiled=args.compile,
     )  # fmt: skip
     config = avatar.config
     settings = chosen_settings(args, config)
@@ -101,9 +105,14 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     width, height = args.size or avatar.size()
     text = load_prompt(args.prompt_embeds, config) if args.prompt_embeds else None
     frames = frame_limit(args.seconds, config.fps)
+    framed = None
+    if config.has_reference:
+        framed = avatar.frame(existing_file(args.portrait), (width, height), args.crop, args.background)
     stream = avatar.stream(
-        existing_file(args.portrait), voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames
-    )
+        framed, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames,
+        kv_dtype=KV_DTYPES[args.kv_dtype], graphs=args.cuda_graphs,
+    )  # fmt: skip
+    avatar.check_memory(stream)
     refine = avatar.refine(stream, args.refine)
     width, height = picture_size(stream, refine)
     facts = {
@@ -111,6 +120,8 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
         **asdict(settings),
     }  # fmt: skip
     report = RunReport(config.fps, avatar.name, config.trained, facts)
+    if framed is not None:
+        report.more["portrait"] = framed.crop.summary()
     metadata = {"title": title, "joyavatar": {"weights": avatar.name, **facts}}
     return Job(avatar, voice, stream, (width, height), refine, report, metadata)
 
@@ -181,7 +192,7 @@ def speak(args: argparse.Namespace) -> None:
                 metadata=metadata,
             ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
                 observe.heal = run if args.heal else None
-                talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine)
+                talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine, overlap=not args.heal)
     seconds = time.perf_counter() - started
     save_report(args, job)
     stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..synthetic.dataset import load_clip
-from ..training.vae_training import psnr, round_trip
 from ..vae import StreamingVAE
 from .drift import sharpness
 from .lip_sync import mouth_report
@@ -37,3 +38,16 @@ def evaluate_vae(vae: StreamingVAE, paths: Sequence[Path], sheet: Path | None = 
         "mouth_r_ratio": means["mouth_r"] / means["mouth_r_truth"],
         "amplitude_ratio": means["amplitude"] / means["amplitude_truth"],
     }
+
+
+@torch.no_grad()
+def round_trip(vae: StreamingVAE, frames: Tensor) -> Tensor:
+    """[T, H, W, 3] uint8 -> the same through the VAE, block by block as in streaming."""
+    video = frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    decoded = vae.decode(vae.encode(video))[0].permute(1, 2, 3, 0)
+    return ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def psnr(video: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio of uint8 pictures, in dB."""
+    return 20 * math.log10(255) - 10 * math.log10((video.float() - target.float()).square().mean().item() + 1e-9)

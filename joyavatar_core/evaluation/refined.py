@@ -13,12 +13,12 @@ from ..refiner import PortraitRefiner, RefinerNet
 from ..refiner.model import resized
 from ..synthetic.clips import Clip
 from ..synthetic.dataset import load_clip
-from ..training.refiner_pairs import as_pictures, decoded, stream_size
-from ..training.vae_training import psnr, round_trip
 from ..video.portrait import to_uint8
+from .autoencoder import psnr, round_trip
 from .drift import sharpness
 from .lip_sync import correlation
 from .sheet import contact_sheet
+from .stream_pictures import as_pictures, decoded, stream_size
 
 
 def evaluate_refiner(

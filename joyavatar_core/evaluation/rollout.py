@@ -13,8 +13,8 @@ from ..audio import ArrayAudio
 from ..pipeline.avatar import Avatar
 from ..sampling.presets import Preset
 from ..synthetic.clips import SAMPLE_RATE, make_script, play
-from ..training.teacher_forcing import eyes_above
-from ..training.vae_training import round_trip
+from ..synthetic.regions import eyes_above
+from .autoencoder import round_trip
 from .drift import colour_shift, drift, identity_distance, seam_ratio, sharpness
 from .lip_sync import mouth_report
 

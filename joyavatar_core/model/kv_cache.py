@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .rope import shift_rotated
+from .rope import shift_rotated, shift_table
 
 
 class KVCache:
@@ -20,6 +20,9 @@ class KVCache:
     Slots 0 ... length-1 hold remembered frames. A pass writes at a slot >= length and sees everything up to its own
     end: a block at `length`, or noisy copies at `length` and then the block behind them. `commit` makes the block at
     `length` part of the past; whatever else was written there is forgotten.
+
+    With a dtype of 8 bits (float8_e4m3fn) the past takes half the memory, is rounded to 3 bits behind the leading one,
+    and is brought back to the pass's dtype layer by layer.
 
     Attributes: `frames` the stream's frame number in each slot, `positions` its temporal position.
     """
@@ -48,9 +51,16 @@ class KVCache:
         """Store k, v [B, frames * tokens, heads, head_dim] from `slot` on; return all that this pass may see."""
         start = slot * self.tokens
         stop = start + k.shape[1]
-        self.keys[layer, :, start:stop] = k
-        self.values[layer, :, start:stop] = v
-        return self.keys[layer, :, :stop], self.values[layer, :, :stop]
+        self.keys[layer, :, start:stop] = self._storable(k)
+        self.values[layer, :, start:stop] = self._storable(v)
+        return self.keys[layer, :, :stop].to(k.dtype), self.values[layer, :, :stop].to(v.dtype)
+
+    def _storable(self, x: Tensor) -> Tensor:
+        """Numbers that the cache's dtype can hold: float8 knows none above 448, and no infinity."""
+        if self.keys.dtype.itemsize > 1:
+            return x
+        most = torch.finfo(self.keys.dtype).max
+        return x.clamp(-most, most)
 
     def commit(self, frames: Sequence[int], positions: Sequence[int]) -> None:
         """The last pass at slot `length` was these frames' clean one: remember them."""
@@ -70,11 +80,23 @@ class KVCache:
         del self.frames[len(kept) :], self.positions[len(kept) :]
 
     def shift(self, slots: Sequence[int], by: int) -> None:
-        """Move frames in time by rotating their keys."""
+        """Move frames in time by rotating their keys, one layer at a time: little memory beside the cache."""
+        table = shift_table(self.keys.shape[-1], by, self.keys.device)
         for slot in slots:
-            keys = self._tokens(self.keys, slot)
-            keys[:] = shift_rotated(keys, by)
+            for keys in self._tokens(self.keys, slot):
+                keys[:] = self._storable(shift_rotated(keys if keys.dtype.itemsize > 1 else keys.float(), table))
             self.positions[slot] += by
+
+    def keys_of(self, slot: int) -> Tensor:
+        """A view of a frame's keys, [layers, B, tokens, heads, head_dim]."""
+        return self._tokens(self.keys, slot)
+
+    def put_keys(self, slot: int, keys: Tensor, position: int) -> None:
+        """Put a frame at `position`; `keys` are those it has at position 0."""
+        self.keys_of(slot)[:] = keys
+        self.positions[slot] = 0
+        if position:
+            self.shift([slot], position)
 
     def _tokens(self, tensor: Tensor, slot: int) -> Tensor:
         return tensor[:, :, slot * self.tokens : (slot + 1) * self.tokens]

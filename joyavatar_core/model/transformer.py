@@ -16,45 +16,48 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import AvatarConfig
+from ..device import to_device
 from .attention import Attention, sdpa
 from .audio_adapter import AudioProjection
 from .kv_cache import KVCache
-from .rope import apply_rope, rope_table
-
-NORM_EPS = 1e-6
+from .pointwise import EAGER, NORM_EPS, Pointwise, rms_norm
+from .rope import rope_table
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm over all heads at once; statistics in float32, the weight applied after casting back."""
+    """Root mean square norm over all heads at once; see `rms_norm`."""
 
     def __init__(self, dim: int, device=None, dtype=None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], eps=NORM_EPS) * self.weight.to(x)
+        return rms_norm(x, self.weight.to(x))
 
 
 @dataclass(frozen=True)
 class SelfContext:
     """What self-attention needs besides the tokens: their rotation, where their keys go, and who may be seen."""
 
-    rope: Tensor  # complex [T, 1, head_dim / 2]
+    rope: Tensor  # float32 [T, 1, head_dim / 2, 2]
     cache: KVCache | None = None
     slot: int = 0  # frame slot in the cache where this call's keys and values are written
     mask: Tensor | None = None  # [T, T] bool, training only
     attention: Attention = sdpa
+    pointwise: Pointwise = EAGER
 
 
 @dataclass(frozen=True)
 class TextContext:
     """The prompt as cross-attention sees it: keys and values [B, n, heads, head_dim] of every block.
 
-    `bias` [1, n] is added to the scores, where one key stands for many.
+    `bias` [1, n] is added to the scores, where one key stands for many. `constants` [B, 1, 1, dim] of every block are
+    the whole of cross-attention where all keys are the same, which is what an empty prompt is.
     """
 
     layers: list[tuple[Tensor, Tensor]]
     bias: Tensor | None = None
+    constants: list[Tensor] | None = None
 
 
 class AttentionLayer(nn.Module):
@@ -62,6 +65,7 @@ class AttentionLayer(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, operations=nn, **factory) -> None:
         super().__init__()
+        self.packed: tuple[Tensor, Tensor] | None = None  # weight and bias of q, k and v together
         self.num_heads = num_heads
         self.q = operations.Linear(dim, dim, **factory)
         self.k = operations.Linear(dim, dim, **factory)
@@ -69,6 +73,26 @@ class AttentionLayer(nn.Module):
         self.o = operations.Linear(dim, dim, **factory)
         self.norm_q = RMSNorm(dim, **factory)
         self.norm_k = RMSNorm(dim, **factory)
+
+    def pack(self) -> None:
+        """Lay q, k and v behind one another in memory, so that one product makes all three; they stay what they are.
+
+        For weights that are where they are used. Moving or replacing one of them undoes it.
+        """
+        layers = (self.q, self.k, self.v)
+        whole = [torch.cat([getattr(layer, name).data for layer in layers]) for name in ("weight", "bias")]
+        for layer, weight, bias in zip(layers, *(one.chunk(3) for one in whole), strict=True):
+            layer.weight.data, layer.bias.data = weight, bias
+        self.packed = tuple(whole)
+
+    def products(self, x: Tensor) -> tuple[Tensor, ...]:
+        """q, k and v of x [B, T, dim], each [B, T, dim], not yet normed."""
+        packed, layers = self.packed, (self.q, self.k, self.v)
+        if packed is not None and all(
+            layer.weight.data_ptr() == part.data_ptr() for layer, part in zip(layers, packed[0].chunk(3), strict=True)
+        ):
+            return F.linear(x, *packed).chunk(3, dim=-1)
+        return tuple(layer(x) for layer in layers)
 
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # [B, T, heads, head_dim]
@@ -105,23 +129,28 @@ class TransformerBlock(nn.Module):
         With `keys_only` the block stops once its keys and values are in the cache.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.to(x) + modulation).unsqueeze(3).unbind(2)
+        step, own = context.pointwise, self.self_attn
 
-        h = modulate(x, shift1, scale1).flatten(1, 2)
-        k, v = self.self_attn.keys_values(h)
-        k = apply_rope(k, context.rope)
+        h = step.modulate(x, shift1, scale1).flatten(1, 2)
+        q, k, v = (None, own.k(h), own.v(h)) if keys_only else own.products(h)
+        k, v = step.norm_rotate(k, own.norm_k.weight.to(h), context.rope), own.heads(v)
         if context.cache is not None:
             k, v = context.cache.write(self.index, k, v, context.slot)
         if keys_only:
             return x
-        q = apply_rope(self.self_attn.queries(h), context.rope)
+        q = step.norm_rotate(q, own.norm_q.weight.to(h), context.rope)
         h = sdpa(q, k, v, context.mask) if context.mask is not None else context.attention(q, k, v)
-        x = x + self.self_attn.o(h.flatten(2)).view_as(x) * gate1
+        x = step.add_gated(x, own.o(h.flatten(2)).view_as(x), gate1)
+        x = x + self.attend_to_text(x, text, context.attention)
+        return step.add_gated(x, self.ffn(step.modulate(x, shift2, scale2)), gate2)
 
+    def attend_to_text(self, x: Tensor, text: TextContext, attention: Attention) -> Tensor:
+        """Cross-attention to the prompt: what is added to x [B, frames, tokens, dim]."""
+        if text.constants is not None:
+            return text.constants[self.index]
         q, (k, v) = self.cross_attn.queries(self.norm3(x).flatten(1, 2)), text.layers[self.index]
-        h = context.attention(q, k, v) if text.bias is None else sdpa(q, k, v, text.bias)
-        x = x + self.cross_attn.o(h.flatten(2)).view_as(x)
-
-        return x + self.ffn(modulate(x, shift2, scale2)) * gate2
+        h = attention(q, k, v) if text.bias is None else sdpa(q, k, v, text.bias)
+        return self.cross_attn.o(h.flatten(2)).view_as(x)
 
 
 class Head(nn.Module):
@@ -132,10 +161,10 @@ class Head(nn.Module):
         self.head = operations.Linear(config.dim, 4 * config.out_channels, **factory)
         self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim, **factory))
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, pointwise: Pointwise = EAGER) -> Tensor:
         """x [B, frames, tokens, dim], embedding [B, frames, dim] -> [B, frames, tokens, 4 * channels]."""
         shift, scale = (self.modulation.to(x) + embedding.unsqueeze(2)).unsqueeze(3).unbind(2)
-        return self.head(modulate(x, shift, scale))
+        return self.head(pointwise.modulate(x, shift, scale))
 
 
 class AvatarTransformer(nn.Module):
@@ -150,6 +179,7 @@ class AvatarTransformer(nn.Module):
         dim = config.dim
         self.config = config
         self.attention: Attention = sdpa
+        self.pointwise: Pointwise = EAGER
         self.patch_embedding = operations.Conv3d(
             config.in_channels, dim, kernel_size=(1, 2, 2), stride=(1, 2, 2), **factory
         )
@@ -177,14 +207,23 @@ class AvatarTransformer(nn.Module):
 
         All rows of zeros have the same key. In float32 one of them stands for all, weighted by their number, which is
         exact; half precision would round the weight, so there they are all written out, as in the public loops.
+        Without tokens there is nothing else to see, and no query changes that: cross-attention is a constant, made
+        once (where no gradient has to pass through it).
         """
         bias = None
+        if not tokens.shape[1] and padding and not torch.is_grad_enabled():
+            return TextContext([], constants=self._empty_prompt(tokens))
         if padding > 1 and tokens.dtype == torch.float32:
             bias = torch.zeros(1, tokens.shape[1] + 1, device=tokens.device)
             bias[:, -1] = math.log(padding)
             padding = 1
         context = self.text_embedding(F.pad(tokens, (0, 0, 0, padding)))
         return TextContext([block.cross_attn.keys_values(context) for block in self.blocks], bias)
+
+    def _empty_prompt(self, tokens: Tensor) -> list[Tensor]:
+        """What every block's cross-attention adds for a prompt of zeros: its output for their one value."""
+        context = self.text_embedding(F.pad(tokens, (0, 0, 0, 1)))
+        return [attn.o(attn.v(context)).unsqueeze(2) for attn in (block.cross_attn for block in self.blocks)]
 
     def encode_audio(self, features: Tensor) -> Tensor:
         """Features [B, frames, 4, audio_dim] -> [B, frames, audio_hidden]: all that is kept of a frame's voice."""
@@ -199,11 +238,16 @@ class AvatarTransformer(nn.Module):
         return rope_table(positions, height // 2, width // 2, self.config.head_dim, device)
 
     def embed_time(self, labels: Tensor, like: Tensor) -> Tensor:
-        """Timestep labels [B, frames] -> [B, frames, dim]; sinusoid (cosines first) in float64, on the CPU."""
+        """Timestep labels [B, frames] -> [B, frames, dim]; sinusoid (cosines first) in float64, where the labels are.
+
+        Labels on the device of `like` cost no copy.
+        """
         half = self.config.freq_dim // 2
-        rates = 10000 ** -(torch.arange(half, dtype=torch.float64) / half)
-        angles = labels.to("cpu", torch.float64).unsqueeze(-1) * rates  # not every GPU has float64
-        return self.time_embedding(torch.cat([angles.cos(), angles.sin()], dim=-1).to(like))
+        labels = labels.cpu() if labels.device.type == "mps" else labels  # Apple's GPUs have no float64
+        rates = 10000 ** -(torch.arange(half, dtype=torch.float64, device=labels.device) / half)
+        angles = labels.double().unsqueeze(-1) * rates
+        sinusoid = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        return self.time_embedding(to_device(sinusoid.to(like.dtype), like.device))
 
     def forward(
         self,
@@ -221,7 +265,8 @@ class AvatarTransformer(nn.Module):
         last block's keys and values are stored, and None is returned.
         """
         height = latents.shape[-2] // 2
-        x = rearrange(self.patch_embedding(latents), "b d f h w -> b f (h w) d")
+        # Contiguous from here on: the convolution's strides would slow down every layer.
+        x = rearrange(self.patch_embedding(latents), "b d f h w -> b f (h w) d").contiguous()
         embedding = self.embed_time(labels, x)
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1))
 
@@ -233,9 +278,6 @@ class AvatarTransformer(nn.Module):
             x = block(x, modulation, text, context, keys_only=cache_only and last)
         if cache_only:
             return None
-        return rearrange(self.head(x, embedding), "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2)
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without parameters, then (1 + scale) and shift."""
-    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale) + shift
+        return rearrange(
+            self.head(x, embedding, context.pointwise), "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2
+        )

@@ -87,11 +87,11 @@ class Observer:
 
     def _see_beginning(self, recording: Recording) -> None:
         """Show the monitor the first seconds of a recording, from its segments."""
-        block_frames = recording.stream.model.config.block_frames
+        config = recording.stream.model.config
         wanted = min(recording.frames, round(WINDOW_SECONDS * float(self.report.fps)))
         with closing(pictures(recording.segment_paths)) as shown:
             for block in range(recording.blocks):
-                span = block_to_frames(block, block_frames)
+                span = block_to_frames(block, config.block_frames, config.lead_frames)
                 frames = list(itertools.islice(shown, min(len(span), recording.frames - span.start)))
                 if not frames or self.monitor.frames >= wanted:
                     break

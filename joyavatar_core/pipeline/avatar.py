@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +11,22 @@ import torch
 from torch import Tensor
 
 from ..audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, VisemeEncoder, Wav2Vec2
-from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint
+from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint, with_lora
 from ..checkpoints.random_weights import STAND_IN, stand_in_state_dict
 from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..framing.crop import Box
+from ..framing.portrait_framing import FramedPortrait, frame_for
+from ..model import pointwise
 from ..model.attention import attention_backend
 from ..model.transformer import AvatarTransformer
 from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from ..sampling.memory import WAN_WIDTH, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
-from ..video.portrait import check_size, check_trained_size, load_portrait
+from ..video.portrait import check_size, check_trained_size
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +62,39 @@ class Avatar:
         """Picture size in pixels (width, height): what is given, else the checkpoint's."""
         return width or self.config.width, height or self.config.height
 
+    def check_memory(self, stream: AvatarStream) -> None:
+        """Raise AvatarError where the GPU that the avatar is on has too little memory left for a stream of it.
+
+        Where decoding a block at once is what is too much, the decoder goes one latent frame at a time from now on.
+        """
+        device = stream.compute_device
+        if device.type != "cuda":
+            return
+        height, width = (8 * side for side in stream.latent_size)
+        free = torch.cuda.mem_get_info(device)[0]
+        for latents in (self.config.block_frames, 1):
+            need = memory_needed(
+                self.config, 0, (width, height), urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
+                kv_dtype=stream.kv_dtype, decoder="tiny" if isinstance(self.decoder, TinyDecoder) else "wan",
+                base=getattr(self.decoder, "dim", WAN_WIDTH), latents=latents,
+            )  # fmt: skip
+            if need.total <= free:
+                self.decoder.at_once = None if latents > 1 else 1
+                return
+        check_memory(need, free)
+
     @torch.no_grad()
     def encode_portrait(self, picture: Tensor) -> Tensor:
         """A portrait [3, H, W] in [-1, 1] as its normalised latent [1, 16, 1, H/8, W/8]."""
         like = next(self.vae.parameters())
         return self.vae.encode(picture[None, :, None].to(like.device, like.dtype))
+
+    def frame(
+        self, portrait: object, size: tuple[int, int] | None = None, crop: str | Box = "face", background: str = "white"
+    ) -> FramedPortrait:
+        """A portrait as the avatar starts with it; arguments as `frame_for`."""
+        detail = 1 if self.refiner is None else MOST
+        return frame_for(self.config, portrait, size or self.size(), crop, background, detail)
 
     def stream(
         self,
@@ -72,8 +105,9 @@ class Avatar:
         size: tuple[int, int] | None = None,
         **fields: object,
     ) -> AvatarStream:
-        """The recipe of a talking stream: any picture `load_portrait` takes, a voice, and the mechanisms' settings.
+        """The recipe of a talking stream: a portrait, a voice, and the mechanisms' settings.
 
+        portrait: what `frame` gives, or any picture, which is then framed by the face.
         size: (width, height) in pixels, default the checkpoint's. `fields` are AvatarStream's: text, seed, frames,
         on_step. Raises AvatarError for whatever cannot work.
         """
@@ -83,10 +117,18 @@ class Avatar:
         check_trained_size(width, height, config)
         reference = None
         if config.has_reference:
-            reference = self.encode_portrait(load_portrait(portrait, width, height))
+            framed = portrait if isinstance(portrait, FramedPortrait) else self.frame(portrait, (width, height))
+            reference = self.encode_portrait(framed.pixels)
         audio = None
         if voice is not None and config.audio_dim:
-            audio = AudioFeatures(voice, self.encoder, config.fps, config.block_frames, offset=config.audio_offset)
+            audio = AudioFeatures(
+                voice,
+                self.encoder,
+                config.fps,
+                config.block_frames,
+                offset=config.audio_offset,
+                lead=config.lead_frames,
+            )
         elif voice is not None:  # a checkpoint that is deaf: the voice only says how long the video is
             if voice.num_samples is None:
                 raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
@@ -94,7 +136,7 @@ class Avatar:
             fields["frames"] = min(length, fields.get("frames") or length)
         picture = None
         if reference is not None and self.refiner is not None:
-            picture = load_portrait(portrait, MOST * width, MOST * height)
+            picture = framed.at(MOST * width, MOST * height)
         return AvatarStream(
             self.transformer, reference, audio, psb=preset.psb, mci=preset.mci, urcr=preset.urcr,
             size=(height // 8, width // 8), portrait=picture, **fields,
@@ -129,21 +171,27 @@ def load_avatar(
     base: str | Path | None = None,
     lora_alpha: float | None = None,
     lora_rank: int | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     attention: str = "sdpa",
+    compiled: bool = False,
 ) -> Avatar:
     """Load an avatar from files, or the one that comes with the project (`embedded`).
 
-    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model. dtype None keeps the file's;
-    the embedded avatar, stored in half precision to be small, then runs in float32, as it was trained.
+    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model; `loras` are (file, strength)
+    on top of the model. dtype None is that of most of the file's parameters, bfloat16 for quantised files; the embedded
+    avatar, stored in half precision to be small, then runs in float32, as it was trained.
+    compiled: run the small steps between products as one kernel each.
     Raises AvatarError for files that are not what they should be or do not belong together.
     """
     checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
         weights, base=base, lora_alpha=lora_alpha, lora_rank=lora_rank
     )  # fmt: skip
-    if weights == EMBEDDED:
-        dtype = dtype or torch.float32
+    for path, strength in loras:
+        checkpoint = with_lora(checkpoint, path, strength)
+    if dtype is None:
+        dtype = torch.float32 if weights == EMBEDDED else checkpoint.dtype
     config = checkpoint.config
     if not config.trained:
         log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
@@ -156,15 +204,23 @@ def load_avatar(
         transformer = AvatarTransformer(config)
     load_into(transformer, checkpoint, dtype)
     transformer.to(device).eval().requires_grad_(False)
-    transformer.attention = attention_backend(attention)
-    wan = load_vae(vae, config).to(device)
+    transformer.attention = attention_backend(attention, device, next(transformer.parameters()).dtype)
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        for block in transformer.blocks:
+            block.self_attn.pack()
+    if compiled:
+        transformer.pointwise = pointwise.compiled()
+    # The decoder is exact on a CPU and as exact as the stream on a GPU, where float32 is four times slower.
+    decoding = next(transformer.parameters()).dtype if on_gpu else torch.float32
+    wan = load_vae(vae, config).to(device, decoding)
     refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
     return Avatar(
         transformer=transformer,
         vae=wan,
-        decoder=wan if decoder is None else load_decoder(decoder, config).to(device),
+        decoder=wan if decoder is None else load_decoder(decoder, config).to(device, decoding),
         encoder=load_audio_encoder(config, audio_encoder, device),
-        name=str(weights) if weights == EMBEDDED else Path(weights).name,
+        name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in loras))),
         refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
     )
 

@@ -1,8 +1,14 @@
-"""The main job: pull a stream's blocks, decode them, write picture and sound; one block is in memory at a time."""
+"""The main job: pull a stream's blocks, decode them, write picture and sound; memory holds three blocks at most.
+
+While the caller writes block n - 1, one thread decodes block n and another makes block n + 1. On CUDA the decoder has a
+stream of its own, and finished frames come to the CPU once, through pinned memory.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,13 +19,43 @@ from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
 from ..vae import StreamingVAE, TinyDecoder
 from ..vae.cache import VAECache
-from ..video import VideoWriter
 from ..video.portrait import to_uint8
+from .overlap import ahead
 
 if TYPE_CHECKING:
     from ..refiner import PortraitRefiner
+    from ..video import VideoWriter
 
-OnBlock = Callable[[LatentBlock, Tensor], None]  # (block, its frames uint8 [N, H, W, 3])
+OnBlock = Callable[[LatentBlock, Tensor], None]  # (block, its frames uint8 [N, H, W, 3] on the CPU)
+
+
+def frames_of(
+    blocks: Iterable[LatentBlock],
+    decoder: StreamingVAE | TinyDecoder,
+    cache: VAECache | None = None,
+    refine: PortraitRefiner | None = None,
+    *,
+    overlap: bool = True,
+    interrupt: threading.Event | None = None,
+) -> Iterator[tuple[LatentBlock, Tensor]]:
+    """Every block of a run with its frames, uint8 [N, H, W, 3] on the CPU; the decoder's cache makes them seamless.
+
+    cache: the decoder's, where the blocks go on with a stream that has begun. refine: what is done to decoded frames.
+    overlap: make and decode later blocks meanwhile; without it each block is made when it is asked for. interrupt: the
+    run's, by default that of a StreamRun given as `blocks`. To be closed, unless it is read to its end: its threads end
+    with it.
+    """
+    if not overlap:
+        yield from decoded(blocks, decoder, cache, refine)
+        return
+    interrupt = interrupt or getattr(blocks, "interrupt", None)
+
+    def made() -> Iterator[tuple[LatentBlock, Tensor]]:
+        with closing(ahead(lambda: (block for block in blocks), "sampling", interrupt)) as sampled:
+            yield from decoded(sampled, decoder, cache, refine)
+
+    with closing(ahead(made, "decoding", interrupt)) as finished:
+        yield from finished
 
 
 def picture_size(stream: AvatarStream, refine: PortraitRefiner | None) -> tuple[int, int]:
@@ -29,21 +65,31 @@ def picture_size(stream: AvatarStream, refine: PortraitRefiner | None) -> tuple[
 
 
 @torch.no_grad()
-def frames_of(
+def decoded(
     blocks: Iterable[LatentBlock],
     decoder: StreamingVAE | TinyDecoder,
     cache: VAECache | None = None,
     refine: PortraitRefiner | None = None,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
-    """Every block of a run with its video frames, uint8 [N, H, W, 3]; the decoder's cache makes them seamless.
-
-    cache: the decoder's, where the blocks go on with a stream that has begun. refine: what is done to decoded frames.
-    """
+    """The blocks with their frames on the CPU, one after the other."""
     cache = decoder.new_cache() if cache is None else cache
     like = next(decoder.parameters())
+    stream = torch.cuda.Stream(like.device) if like.is_cuda else None
     for block in blocks:
-        video = decoder.decode(block.latents.to(like.device, like.dtype), cache)[0][:, : block.num_frames]
-        yield block, to_uint8(video if refine is None else refine(video))
+        with torch.cuda.stream(stream) if stream else nullcontext():
+            latents = block.latents.to(like.device, like.dtype)
+            video = decoder.decode(latents, cache)[0][:, : block.num_frames]
+            frames = to_uint8(video if refine is None else refine(video))
+            if stream:
+                block.latents.record_stream(stream)
+                frames = downloaded(frames)
+                stream.synchronize()
+        yield block, frames
+
+
+def downloaded(frames: Tensor) -> Tensor:
+    """A copy in pinned memory, on its way: it is there when the current stream has come so far."""
+    return torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames, non_blocking=True)
 
 
 def talk(
@@ -56,17 +102,20 @@ def talk(
     blocks: Iterable[LatentBlock] | None = None,
     cache: VAECache | None = None,
     refine: PortraitRefiner | None = None,
+    overlap: bool = True,
 ) -> None:
     """Write a run's frames, and the voice that belongs to them, into an open writer.
 
-    blocks: which of the run's, default all that are left. cache, refine: as in `frames_of`.
+    blocks: which of the run's, default all that are left. cache, refine, overlap: as in `frames_of`.
     """
     clock = Clock(voice.sample_rate, run.stream.model.config.fps) if voice is not None else None
-    for block, frames in frames_of(run if blocks is None else blocks, decoder, cache, refine):
-        writer.write(frames)
-        if clock is not None:
-            start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
-            end = voice.num_samples
-            writer.write_audio(voice.read_native(start, stop if end is None else max(start, min(stop, end))))
-        if on_block is not None:
-            on_block(block, frames)
+    source = run if blocks is None else blocks
+    with closing(frames_of(source, decoder, cache, refine, overlap=overlap, interrupt=run.interrupt)) as made:
+        for block, frames in made:
+            writer.write(frames)
+            if clock is not None:
+                start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
+                end = voice.num_samples
+                writer.write_audio(voice.read_native(start, stop if end is None else max(start, min(stop, end))))
+            if on_block is not None:
+                on_block(block, frames)

@@ -1,7 +1,22 @@
 """Videos that survive their process: segments and states in a folder, joined into one file at the end."""
 
-from .interval import DEFAULT_INTERVAL, Interval
-from .recording import Recording
-from .salvage import join_recording
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .interval import DEFAULT_INTERVAL, Interval
+    from .recording import Recording
+    from .salvage import join_recording
 
 __all__ = ["DEFAULT_INTERVAL", "Interval", "Recording", "join_recording"]
+PLACES = {
+    "DEFAULT_INTERVAL": "interval", "Interval": "interval", "Recording": "recording", "join_recording": "salvage",
+}  # fmt: skip
+
+
+def __getattr__(name: str):
+    """PyAV is loaded only where a recording is made; fingerprints do without it."""
+    from importlib import import_module
+
+    if name not in PLACES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f".{PLACES[name]}", __name__), name)

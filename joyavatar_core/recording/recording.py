@@ -109,7 +109,10 @@ class Recording:
         """Video frames in finished segments."""
         if not self.blocks:
             return 0
-        return min(block_to_frames(self.blocks - 1, self._block_frames).stop, self.stream.num_frames)
+        config = self.stream.model.config
+        return min(
+            block_to_frames(self.blocks - 1, config.block_frames, config.lead_frames).stop, self.stream.num_frames
+        )
 
     @property
     def segment_paths(self) -> list[Path]:
@@ -276,12 +279,9 @@ class Recording:
     # --- arithmetic ------------------------------------------------------------------------------------------------
 
     @property
-    def _block_frames(self) -> int:
-        return self.stream.model.config.block_frames
-
-    @property
     def _total_blocks(self) -> int:
-        return num_blocks(self.stream.num_frames, self._block_frames)
+        config = self.stream.model.config
+        return num_blocks(self.stream.num_frames, config.block_frames, config.lead_frames)
 
     def _saying(self) -> AbstractContextManager[None]:
         return saying(f"The recording in {self.folder.path} cannot be written", "free some space and resume it")

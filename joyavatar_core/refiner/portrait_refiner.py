@@ -22,7 +22,7 @@ AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
 class PortraitRefiner:
     """Refines the frames of one stream.
 
-    net: on its device, in float32. portrait: [3, H, W] in [-1, 1], MOST times as large as the frames.
+    net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. size: (width, height) of what
     comes out, in pixels.
     """

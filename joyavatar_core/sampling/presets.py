@@ -13,7 +13,10 @@ from .mci import MCI_OFF, MciSettings
 from .psb import PSB_OFF, PsbSettings
 from .urcr import URCR_OFF, UrcrSettings
 
-PRESETS = ("checkpoint", "joyavatar", "plain")
+PRESETS = ("checkpoint", "joyavatar", "plain", "rolling")
+
+
+ROLLING = UrcrSettings(sinks=1, recent=2)  # the portrait's frame and the two newest, as AvatarForcing remembers
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,23 @@ def preset(name: str, config: AvatarConfig) -> Preset:
 
     `plain` switches everything off, `joyavatar` everything on, `checkpoint` is what its metadata recommends; without
     metadata that is URCR with the first frames as sinks and nothing else, the least that lets a public model go on.
+    `rolling` is the same for a checkpoint that was trained with a rolling window, and refused for others.
     Raises AvatarError for an unknown preset and for metadata that is none.
     """
-    if name == "plain":
-        return Preset(PSB_OFF, MCI_OFF, URCR_OFF)
-    everything = all_on(config)
+    if name not in PRESETS:
+        raise AvatarError(f"Preset '{name}' is not known; choose one of {', '.join(PRESETS)}.")
+    everything, rolling = all_on(config), config.sampler == "rolling"
     if name == "joyavatar":
         return everything
-    if name != "checkpoint":
-        raise AvatarError(f"Preset '{name}' is not known; choose one of {', '.join(PRESETS)}.")
+    if name == "plain":
+        return Preset(PSB_OFF, MCI_OFF, replace(everything.urcr, mode="off") if rolling else URCR_OFF)
+    if name == "rolling" and not rolling:
+        raise AvatarError(
+            "The preset 'rolling' is for checkpoints that were trained with a rolling window (AvatarForcing), and this "
+            "one was not; use checkpoint."
+        )
     given = config.preset  # a mechanism it names, even with no setting of its own, is on
-    first = replace(everything.urcr, sink_source="first")
+    first = everything.urcr if rolling else replace(everything.urcr, sink_source="first")
     return Preset(
         psb=changed(everything.psb, given["psb"]) if "psb" in given else PSB_OFF,
         mci=changed(everything.mci, given["mci"]) if "mci" in given else MCI_OFF,
@@ -51,6 +60,8 @@ def preset(name: str, config: AvatarConfig) -> Preset:
 def all_on(config: AvatarConfig) -> Preset:
     """The defaults of all three mechanisms, fitted to a checkpoint's block, trained length and levels."""
     block, trained = config.block_frames, config.trained_positions
+    if config.sampler == "rolling":
+        return Preset(PsbSettings(), MciSettings(), ROLLING)
     room = min((trained - block) // 2, trained - 2 * block)  # behind one block of sinks, keeping every rotation single
     recent = min(2 * block, room // block * block)
     urcr = URCR_OFF
@@ -64,11 +75,12 @@ Settings = TypeVar("Settings", PsbSettings, MciSettings, UrcrSettings)
 OFF = {PsbSettings: PSB_OFF, MciSettings: MCI_OFF, UrcrSettings: URCR_OFF}
 
 
-def parse_settings(text: str, default: Settings) -> Settings:
+def parse_settings(text: str, default: Settings, off: Settings | None = None) -> Settings:
     """Settings from text such as ``first=8,blocks=4``, ``inject,noise=0.1``, ``8,6,4`` (PSB's list) or ``off``.
 
     A bare word is the mode, bare numbers are PSB's list; what is not named keeps the `default`'s value, or, where the
-    mode is `off`, the value it has when everything is off. Raises AvatarError naming what is unknown.
+    mode is `off`, the value it has in `off`, the settings with everything off. Raises AvatarError naming what is
+    unknown.
     """
     label = type(default).__name__.removesuffix("Settings").upper()
     values: dict[str, object] = {}
@@ -84,7 +96,7 @@ def parse_settings(text: str, default: Settings) -> Settings:
             raise AvatarError(f"{label} {name} is given twice, as '{values[name]}' and '{value}'; give it once.")
         values[name] = value
     if values.get("mode") == "off":
-        default = OFF[type(default)]
+        default = OFF[type(default)] if off is None else off
         if isinstance(default, PsbSettings):
             del values["mode"]  # PSB has no such mode: it is off when its first block is like the others
     return changed(default, values | ({"steps": tuple(steps)} if steps else {}))

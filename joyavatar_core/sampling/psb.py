@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from ..checks import is_number, is_whole
+from ..config import AvatarConfig
 from ..errors import AvatarError
 from .flow import Level, dense_levels
 
@@ -44,9 +45,15 @@ class PsbSettings:
         if self.mode not in MODES:
             raise AvatarError(f"PSB mode is '{self.mode}'; choose one of {', '.join(MODES)}.")
 
-    def check(self, trained: int) -> None:
-        """Raise AvatarError where the settings do not suit a checkpoint with this many trained levels."""
+    def check(self, config: AvatarConfig) -> None:
+        """Raise AvatarError where the settings do not suit a checkpoint's trained levels and sampler."""
+        trained = len(config.levels)
         base = self.base or trained
+        if config.sampler == "rolling" and {self.steps_for(0, trained), base, *self.steps} != {trained}:
+            raise AvatarError(
+                f"In a rolling window every block takes one step in each of {trained} passes, so PSB cannot give the "
+                "first blocks more; switch it off (--psb off)."
+            )
         if self.first is not None and not self.steps and self.first < base:
             raise AvatarError(
                 f"PSB starts with {self.first} steps and goes to {base}; "

@@ -7,22 +7,29 @@ refresh is stored, so a run stopped inside a block makes the same block again wh
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..audio.clock import block_to_frames
+from ..device import to_device
 from ..errors import AvatarError
+from ..model.graphs import GraphedPasses
 from ..model.kv_cache import KVCache
 from ..model.transformer import SelfContext
 from .flow import Level, add_noise, predict_x0
 from .noise import CONTEXT, INITIAL, INJECT, RENOISE, NoiseSource
+from .noise_ahead import NoiseAhead
 from .psb import levels_for
 from .run_state import check_state, environment_of, recipe_of
 from .stream import AvatarStream, LatentBlock
+
+WAIT_SECONDS = 0.5  # after which a run that waits for its voice looks whether it is to stop
+TABLES = 64
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ class StreamRun:
     """Iterator over the blocks of an `AvatarStream`; memory and time a block do not depend on how many came before.
 
     Life cycle: made by ``iter(stream)``; each ``next`` is one block; `state_dict` / `load_state_dict` between blocks;
-    `update` changes the recipe from the next block on; `close` frees the cache.
+    `update` changes the recipe from the next block on; `close` frees the cache. While `interrupt` is set, a block that
+    is being made, or waits for its voice, ends with InterruptedError.
     """
 
     def __init__(self, stream: AvatarStream) -> None:
@@ -48,11 +56,14 @@ class StreamRun:
         self.block = 0  # index of the next block
         self.cursor = 0  # position of its first frame
         self.past: list[PastBlock] = []
+        self.highest_position = 0  # of any pass since the last block
         self._was_reset = False  # by `reset`, since the last block
+        self.interrupt = threading.Event()
+        self._tables: dict[tuple, Tensor] = {}  # what passes need and blocks share, on the device
         height, width = stream.latent_size
         self.device = stream.compute_device
         self.dtype = stream.compute_dtype
-        self.noise = stream.noise or NoiseSource(stream.seed, stream.mci.carried)
+        self.noise = stream.noise or self._new_noise(stream)
         self.cache: KVCache | None = self._new_cache()
         self.reference = None
         if stream.reference is not None:
@@ -67,13 +78,14 @@ class StreamRun:
     def __next__(self) -> LatentBlock:
         self._expect_open()
         config = self.stream.model.config
-        shown = block_to_frames(self.block, config.block_frames)
-        if self._over(shown.start) or (self.stream.audio is not None and not self.stream.audio.wait(self.block)):
+        shown = block_to_frames(self.block, config.block_frames, config.lead_frames)
+        if self._over(shown.start) or not self._wait_for_voice(self.block):
             raise StopIteration
         if self._over(shown.start):  # a voice that was still being spoken may have ended meanwhile
             raise StopIteration
         total = self.stream.num_frames
 
+        self.highest_position = 0
         started = time.perf_counter()  # waiting for a voice that is still being spoken does not count
         reset = self._make_room() or self._was_reset
         hidden = self._hear()
@@ -85,12 +97,29 @@ class StreamRun:
         latents = self._denoise(levels, hidden, behind=overlay)
         self._remember(latents, hidden)
         self._was_reset = False
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()  # the one time a block waits for the device
 
         stop = shown.stop if total is None else min(shown.stop, total)
         return LatentBlock(
             index=self.block - 1, latents=latents, first_frame=shown.start, last_frame=stop - 1, steps=len(levels),
-            reset=reset, max_position=self.cursor - 1, seconds=time.perf_counter() - started,
+            reset=reset, max_position=self.highest_position, seconds=time.perf_counter() - started,
         )  # fmt: skip
+
+    def _wait_for_voice(self, block: int) -> bool:
+        """Whether there is a voice for a block; waits while it is still being spoken."""
+        audio = self.stream.audio
+        if audio is None:
+            return True
+        while audio.num_video_frames is None:
+            self._heed_interrupt()
+            if audio.wait(block, WAIT_SECONDS):
+                return True
+        return audio.wait(block)
+
+    def _heed_interrupt(self) -> None:
+        if self.interrupt.is_set():
+            raise InterruptedError("the block was left")
 
     def _expect_open(self) -> None:
         if self.cache is None:
@@ -118,7 +147,7 @@ class StreamRun:
             )
         self.stream = updated
         if "mci" in changes and updated.noise is None:
-            self.noise = NoiseSource(updated.seed, updated.mci.carried)
+            self.noise = self._new_noise(updated)
         if "text" in changes:
             self._encode_text()
 
@@ -144,8 +173,14 @@ class StreamRun:
 
     def close(self) -> None:
         """Free the cache; the run is over."""
-        self.cache = None
+        self.cache = self._graphs = None
         self.past = []
+        if isinstance(self.noise, NoiseAhead):
+            self.noise.close()
+
+    def _new_noise(self, stream: AvatarStream) -> NoiseSource | NoiseAhead:
+        source = NoiseSource(stream.seed, stream.mci.carried)
+        return NoiseAhead(source) if self.device.type == "cuda" else source
 
     @property
     def blocks_kept(self) -> int:
@@ -186,15 +221,18 @@ class StreamRun:
 
     def _hear(self) -> Tensor | None:
         """The voice of the next block, [1, K, audio_hidden]; None for checkpoints without audio."""
+        return self._voice_of(self._block_frames())
+
+    def _voice_of(self, frames: range) -> Tensor | None:
+        """The voice of some latent frames, [1, frames, audio_hidden]."""
         config, audio = self.stream.model.config, self.stream.audio
         if not config.audio_dim:
             return None
-        frames = config.block_frames
         if audio is None:
-            features = torch.zeros(frames, 4, config.audio_dim)
+            features = torch.zeros(len(frames), 4, config.audio_dim)
         else:
-            features = audio.latent_features(self.block * frames, frames)
-        return self.stream.model.encode_audio(features.unsqueeze(0).to(self.device, self.dtype))
+            features = audio.latent_features(frames.start, len(frames))
+        return self.stream.model.encode_audio(to_device(features.unsqueeze(0), self.device, self.dtype))
 
     def _overlay_motion(self) -> int:
         """MCI: write noisy copies of the newest generated frames behind the past; returns how many."""
@@ -219,8 +257,9 @@ class StreamRun:
         """Noise -> clean latents [1, 16, K, h, w], seeing the past and the overlay of `behind` frames."""
         frames, positions = self._block_frames(), self._block_positions()
         run = self._prepare(hidden, frames, positions, slot=self.cache.length + behind)
-        x = self._draw(INITIAL, self.shape).to(self.device, self.dtype)
+        x = self._draw(INITIAL, self.shape)
         for step, (label, sigma) in enumerate(levels):
+            self._heed_interrupt()
             x = self._pin_given(x)
             x0 = predict_x0(x, run(x, [label] * len(frames)), sigma)
             if self.stream.on_step is not None:
@@ -252,8 +291,8 @@ class StreamRun:
         latents = past.latents
         if past.context_noise:
             noisy = add_noise(latents, self._draw(CONTEXT, latents.shape, block=past.index), past.context_noise)
-            given = torch.tensor([self._is_given(frame) for frame in frames], device=self.device)
-            latents = torch.where(given.view(1, 1, -1, 1, 1), latents, noisy)
+            clean = 1 if self._is_given(frames[0]) else 0
+            latents = torch.cat([latents[:, :, :clean], noisy[:, :, clean:]], dim=2)
         self._forward(latents, [1000 * level for level in levels], past.hidden, frames, positions, cache_only=True)
         self.cache.commit(frames, positions)
 
@@ -265,16 +304,22 @@ class StreamRun:
     def _prepare(self, hidden: Tensor | None, frames: Sequence[int], positions: Sequence[int], slot: int):
         """What stays the same over a block's passes, made once; returns run(latents, labels, cache_only=False)."""
         model = self.stream.model
+        self.highest_position = max(self.highest_position, positions[-1])
         height, width = self.stream.latent_size
-        rope = model.rope(positions, height, width, self.device)
-        context = SelfContext(rope, self.cache, slot, attention=model.attention)
-        audio = model.project_audio(hidden) if hidden is not None else None
+        rope = self._table(("rope", *positions), lambda: model.rope(positions, height, width, self.device))
+        context = SelfContext(rope, self.cache, slot, attention=model.attention, pointwise=model.pointwise)
+        audio = model.project_audio(hidden) if hidden is not None and self._graphs is None else None
         conditions = self._conditions(frames)
 
         def run(latents: Tensor, labels: Sequence[float], cache_only: bool = False) -> Tensor | None:
             if conditions is not None:
                 latents = torch.cat([latents, conditions], dim=1)
-            timesteps = torch.tensor([labels], dtype=torch.float32)  # float32 labels, as in the public loops
+            # float32 labels, as in the public loops
+            timesteps = self._table(
+                ("labels", *labels), lambda: to_device(torch.tensor([labels], dtype=torch.float32), self.device)
+            )
+            if self._graphs is not None:
+                return self._graphs(latents, timesteps, hidden, rope, slot, cache_only)
             return model(latents, timesteps, self.text, audio, context, cache_only)
 
         return run
@@ -283,9 +328,21 @@ class StreamRun:
         """Reference and mask channels [1, 17, F, h, w]; mask 0 says that a frame is given."""
         if self.reference is None:
             return None
-        mask = torch.ones(1, 1, len(frames), *self.stream.latent_size, dtype=self.dtype, device=self.device)
-        mask[:, :, [self._is_given(frame) for frame in frames]] = 0
-        return torch.cat([self._references(len(frames)), mask], dim=1)
+        given = [self._is_given(frame) for frame in frames]
+        return self._table(("conditions", *given), lambda: self._make_conditions(given))
+
+    def _make_conditions(self, given: Sequence[bool]) -> Tensor:
+        mask = torch.ones(1, 1, len(given), *self.stream.latent_size, dtype=self.dtype)
+        mask[:, :, given] = 0
+        return torch.cat([self._references(len(given)), to_device(mask, self.device)], dim=1)
+
+    def _table(self, key: tuple, make: Callable[[], Tensor]) -> Tensor:
+        """A tensor that many blocks need, made once; the oldest ones go where a stream needs more and more."""
+        if key not in self._tables:
+            if len(self._tables) >= TABLES:
+                del self._tables[next(iter(self._tables))]
+            self._tables[key] = make()
+        return self._tables[key]
 
     def _references(self, count: int) -> Tensor:
         return self.reference.expand(-1, -1, count, -1, -1)
@@ -308,15 +365,19 @@ class StreamRun:
 
     def _draw(self, role: str, shape: Sequence[int], step: int = 0, block: int | None = None) -> Tensor:
         noise = self.noise.draw(role, self.block if block is None else block, step, shape)
-        return noise.to(self.device, self.dtype)
+        return to_device(noise, self.device, self.dtype)
 
     def _encode_text(self) -> None:
         config = self.stream.model.config
-        text = self.stream.text if self.stream.text is not None else torch.zeros(1, 0, config.text_dim)
-        used = text.any(dim=2).any(dim=0).nonzero()
-        text = text[:, : int(used[-1]) + 1 if len(used) else 0].to(self.device, self.dtype)
+        text = torch.zeros(1, 0, config.text_dim)
+        if self.stream.text is not None:
+            used = self.stream.text.any(dim=2).any(dim=0).nonzero()
+            text = self.stream.text[:, : int(used[-1]) + 1 if len(used) else 0]
+        text = to_device(text, self.device, self.dtype)
         with torch.no_grad():
             self.text = self.stream.model.encode_text(text, padding=config.text_tokens - text.shape[1])
+        graphs = self.stream.graphs and self.device.type == "cuda"
+        self._graphs = GraphedPasses(self.stream.model, self.cache, self.text) if graphs else None
 
     def _new_cache(self) -> KVCache:
         stream, config = self.stream, self.stream.model.config
@@ -324,7 +385,7 @@ class StreamRun:
         return KVCache(
             layers=config.num_layers, batch=1, slots=stream.urcr.capacity(config) + stream.mci.injected,
             tokens=(height // 2) * (width // 2), heads=config.num_heads, head_dim=config.head_dim,
-            dtype=self.dtype, device=self.device,
+            dtype=stream.kv_dtype or self.dtype, device=self.device,
         )  # fmt: skip
 
     # --- resuming --------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from ..checks import is_whole
 from ..errors import AvatarError
 from ..model.transformer import AvatarTransformer
 from .mci import MCI_OFF, MciSettings
+from .memory import cache_bytes, pass_bytes
 from .noise import NoiseSource
 from .psb import PSB_OFF, PsbSettings
 from .urcr import URCR_OFF, UrcrSettings
@@ -61,6 +62,8 @@ class AvatarStream:
     size: (h, w) of the latents where there is no reference.
     noise: where noise comes from; None for a NoiseSource of `seed`.
     dtype, device: of latents and cache; None for the weights' own (a host may keep weights elsewhere and otherwise).
+    kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory. graphs: on CUDA, launch each pass as
+    one graph, where weights stay where they are while a run lasts.
     Raises AvatarError at once for whatever cannot work.
     """
 
@@ -79,6 +82,8 @@ class AvatarStream:
     device: torch.device | None = None
     on_step: OnStep | None = field(default=None, repr=False)
     portrait: Tensor | None = field(default=None, repr=False)
+    kv_dtype: torch.dtype | None = None
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         config = self.model.config
@@ -115,7 +120,7 @@ class AvatarStream:
             raise AvatarError("The prompt's embeddings hold NaN or infinite numbers; encode the prompt again.")
         if self.frames is not None and not is_whole(self.frames, 1, 2**62):
             raise AvatarError(f"The stream is to show {self.frames} video frames; give a whole number, at least 1.")
-        self.psb.check(len(config.levels))
+        self.psb.check(config)
         self.urcr.check(config, self.mci)
 
     def _check_audio(self) -> None:
@@ -136,6 +141,8 @@ class AvatarStream:
                 f"The audio was cut for blocks of {self.audio.block_frames} latent frames, but this checkpoint makes "
                 f"blocks of {config.block_frames}; encode it for this checkpoint."
             )
+        if getattr(self.audio, "lead", 0) != config.lead_frames:
+            raise AvatarError("The audio was cut for another sampler than this checkpoint's; encode it anew.")
 
     @property
     def latent_size(self) -> tuple[int, int]:
@@ -160,13 +167,16 @@ class AvatarStream:
     @property
     def cache_bytes(self) -> int:
         """Bytes of keys and values that a run allocates."""
-        config = self.model.config
-        height, width = self.latent_size
-        slots = self.urcr.capacity(config) + self.mci.injected
-        numbers = 2 * config.num_layers * slots * (height // 2) * (width // 2) * config.dim
-        return numbers * self.compute_dtype.itemsize
+        kept = self.kv_dtype or self.compute_dtype
+        return cache_bytes(self.model.config, *self.latent_size, self.urcr, self.mci, kept)
+
+    @property
+    def pass_bytes(self) -> int:
+        """Bytes that one forward holds at its widest."""
+        return pass_bytes(self.model.config, *self.latent_size, self.compute_dtype)
 
     def __iter__(self) -> StreamRun:
+        from .rolling import RollingRun
         from .run import StreamRun
 
-        return StreamRun(self)
+        return (RollingRun if self.model.config.sampler == "rolling" else StreamRun)(self)

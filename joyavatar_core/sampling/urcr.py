@@ -47,6 +47,9 @@ class UrcrSettings:
     def check(self, config: AvatarConfig, mci: MciSettings) -> None:
         """Raise AvatarError where the settings do not suit a checkpoint's block and trained length."""
         block, trained = config.block_frames, config.trained_positions
+        if config.sampler == "rolling":
+            self._check_rolling(config, mci)
+            return
         if self.sink_source == "portrait" and self.sinks:
             if not config.has_reference:
                 raise AvatarError("URCR sinks come from the portrait, but this checkpoint takes none; use 'first'.")
@@ -85,15 +88,39 @@ class UrcrSettings:
                 "raise recent or lower MCI's frames."
             )
 
+    def _check_rolling(self, config: AvatarConfig, mci: MciSettings) -> None:
+        if mci.injected or mci.context_noise:
+            raise AvatarError(
+                "In a rolling window every block already sees noisy neighbours, which is what MCI would add; switch it "
+                "off (--mci off)."
+            )
+        if self.mode == "prefill" or self.window is not None:
+            raise AvatarError("URCR of a rolling window is 'rotate' or 'off', without a window of its own; change it.")
+        if self.sinks != 1 or self.sink_source != "portrait":
+            raise AvatarError("A rolling window's sink is the portrait's frame; give sinks=1,sink_source=portrait.")
+        if self.recent > config.block_frames:
+            raise AvatarError(
+                f"URCR keeps {self.recent} recent frames, and a rolling window remembers one block of "
+                f"{config.block_frames}; keep at most {config.block_frames}."
+            )
+        if self.mode == "rotate" and self.capacity(config) > config.trained_positions:
+            raise AvatarError(
+                f"A rolling window with its history has {self.capacity(config)} frames, more than the "
+                f"{config.trained_positions} trained positions."
+            )
+
     def reset_due(self, cursor: int, config: AvatarConfig) -> bool:
         """Whether a block whose first frame would sit at position `cursor` needs a reset before it."""
-        return self.mode != "off" and cursor + config.block_frames > config.trained_positions
+        return self.mode != "off" and cursor + config.window_frames > config.trained_positions
 
     def capacity(self, config: AvatarConfig) -> int:
         """Most latent frames remembered or being denoised at once."""
-        if self.mode == "off" and self.window is not None:
-            return self.window
-        return config.trained_positions
+        if config.sampler == "rolling":
+            return self.sinks + self.recent + config.window_frames
+        if self.mode == "off":
+            return config.trained_positions if self.window is None else self.window
+        # Blocks, sinks and recent frames are whole blocks: what does not fill one is never reached.
+        return config.trained_positions // config.block_frames * config.block_frames
 
     def oldest_to_drop(self, frames: Sequence[int], config: AvatarConfig) -> list[int]:
         """`off`: slots of the frames that leave the window so that the next block fits; the sinks stay."""

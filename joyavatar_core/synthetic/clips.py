@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .drawn.characters import Character, generator, sample_character
-from .drawn.figure import Moment, Portrait
 from .labels import FaceLabels
+from .moment import Moment
 from .motion import CALM, moments
 from .speech import mix, talk
 from .viseme_tracks import RATE, loudness, mouth_tracks
@@ -70,7 +70,7 @@ def make_script(seed: int, split: str = "train", seconds: float = 7.0, people: s
     frames = frame_count(seconds)
     first = STREAMS * list(PEOPLE).index(people)
     sound, motion, other = (generator(seed, split, first + k) for k in (1, 2, 3))
-    who = _person(seed, split, people, first)
+    who = person(seed, split, people)
     voice = sample_voice(sound, who, split)
     dry, phones = talk(sound, voice, split, frames / FPS)
     instants = np.arange(frames * RATE // FPS) / RATE
@@ -91,7 +91,9 @@ def _sitting(rng: np.random.Generator, who: Character | Person) -> Moment:
     return Moment(roll=who.lean, smile=float(smile), teeth=float(teeth), open=0.25 * float(teeth))
 
 
-def _person(seed: int, split: str, people: str, stream: int) -> Character | Person:
+def person(seed: int, split: str, people: str) -> Character | Person:
+    """Who is seen in the clip of a seed."""
+    stream = STREAMS * list(PEOPLE).index(people)
     if people == "drawn":
         return sample_character(seed, split)
     from .rendered.bundle import load_bundle
@@ -109,7 +111,9 @@ def play(script: Script, size: int = 128) -> Iterator[tuple[np.ndarray, FaceLabe
 
 def figure_of(character: Character | Person, size: int):
     """What draws a person: its `draw` takes any moments in any order."""
-    if isinstance(character, Character):
+    if isinstance(character, Character):  # each kind needs its own packages
+        from .drawn.figure import Portrait
+
         return Portrait(character, size)
     from .rendered.figure import RenderedFigure
 
@@ -123,7 +127,11 @@ def make_clip(
 
     Rendered pixels are the same on one machine only: rasterisers differ.
     """
-    script = make_script(seed, split, seconds, people)
+    return film(make_script(seed, split, seconds, people), size)
+
+
+def film(script: Script, size: int) -> Clip:
+    """A script's pictures and labels."""
     figure = figure_of(script.character, size)
     frames = np.empty((len(script.tracks), size, size, 3), np.uint8)
     labels = []

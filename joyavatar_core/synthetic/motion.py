@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 
-from .drawn.figure import Moment
+from .moment import Moment
 from .speaker import Speaker
 from .viseme_tracks import RATE, Phone
 

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from .drawn.characters import sample_character
-from .drawn.figure import Moment, Portrait
+from .drawn.figure import Portrait
+from .moment import Moment
 from .voices import SAMPLE_RATE, Voice, speak
 
 SIZE = 512  # pixels

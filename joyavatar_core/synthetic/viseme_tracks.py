@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from .drawn.mouth import MouthShape
+from .moment import MouthShape
 
 
 class Phone(NamedTuple):

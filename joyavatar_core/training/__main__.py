@@ -81,6 +81,24 @@ def train_hearing(options: argparse.Namespace) -> None:
         print(json.dumps(viseme_encoder.correlations(model, held_out), indent=1))
 
 
+def train_face_locator(options: argparse.Namespace) -> None:
+    """What finds the face in a portrait, from drawn and rendered people; writes runs/face_locator.safetensors."""
+    from safetensors.torch import save_file
+
+    from . import locator_training as training
+
+    drawn, rendered = (
+        training.write_cutouts(options.runs / "cutouts", people, options.people, workers=options.threads)
+        for people in ("drawn", "rendered")
+    )
+    settings = _settings(options, "locator", 3e-3, ema=0.995)
+    recipe = training.LocatorRecipe(batch=options.batch or training.LocatorRecipe.batch)
+    locator = training.train_locator(drawn, rendered, settings, recipe)
+    if Share.mine().leads:
+        state = {name: tensor.half() for name, tensor in locator.state_dict().items()}
+        save_file(state, options.runs / "face_locator.safetensors")
+
+
 def train_vae(options: argparse.Namespace) -> None:
     """The VAE; its raw latents get Wan2.1's mean, and its deviation scaled by what channels show, at the end."""
     from . import vae_training as training
@@ -199,6 +217,9 @@ def ship(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """The figures of the VAE's round trip, of the refiner where the held-out clips are of twice the avatar's size, and
     of a talk by held-out people: JSON, sheets and a plot over time."""
+    if options.photos:
+        evaluate_photos(options)
+        return
     from ..evaluation.autoencoder import evaluate_vae
     from ..evaluation.curves import plot_windows
     from ..evaluation.refined import evaluate_refiner
@@ -230,6 +251,23 @@ def evaluate(options: argparse.Namespace) -> None:
     print(text)
 
 
+def evaluate_photos(options: argparse.Namespace) -> None:
+    """The portraits of a folder say a voice; the judge's figures as a table and JSON, and a sheet."""
+    from ..evaluation.photo_judge import judge_photos, photo_table
+    from ..framing.crop import parse_crop
+    from ..sampling.presets import preset
+
+    if not options.voice:
+        raise AvatarError("--photos needs something to say; give --voice with an audio file.")
+    avatar, folder = _judged(options), options.runs / "evaluation"
+    figures = judge_photos(
+        avatar, options.photos, options.voice, preset(options.preset, avatar.config), options.seconds,
+        parse_crop(options.crop), folder / "photos.png",
+    )  # fmt: skip
+    (folder / "photos.json").write_text(json.dumps(figures, indent=1))
+    print(photo_table(figures))
+
+
 def ablate(options: argparse.Namespace) -> None:
     """The mechanisms one by one and together, on held-out people: a table, and a sheet for each person."""
     from ..evaluation.ablation import compare, named_variants, table
@@ -250,8 +288,9 @@ def ablate(options: argparse.Namespace) -> None:
 
 
 COMMANDS = {
-    "data": make_data, "hearing": train_hearing, "vae": train_vae, "latents": make_latents,
-    "forcing": train_transformer, "ship": ship, "distill": distil, "refiner": train_refiner, "evaluate": evaluate,
+    "data": make_data, "locator": train_face_locator, "hearing": train_hearing, "vae": train_vae,
+    "latents": make_latents, "forcing": train_transformer, "ship": ship, "distill": distil,
+    "refiner": train_refiner, "evaluate": evaluate,
     "ablate": ablate,
 }  # fmt: skip
 
@@ -280,15 +319,19 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             help="wav2vec2-base, or instead of the run's own",
         )
-        if name in ("hearing", "vae", "forcing", "distill", "refiner"):
+        if name in ("hearing", "locator", "vae", "forcing", "distill", "refiner"):
             sub.add_argument("--steps", type=int, default=FOREVER)
             sub.add_argument("--minutes", type=float, default=math.inf)
             sub.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
             sub.add_argument("--learning-rate", type=float)
             sub.add_argument("--batch", type=int)
             sub.add_argument("--seed", type=int, default=0)
+        if name in ("vae", "latents", "forcing", "distill"):
+            sub.add_argument("--device", default="cpu", help="cuda: work on a GPU")
         if name in ("vae", "forcing", "distill", "refiner"):
             sub.add_argument("--fine-tune", type=Path, help="start from these weights")
+        if name == "locator":
+            sub.add_argument("--people", type=int, default=200, help="of each kind, drawn and rendered")
         if name == "hearing":
             sub.add_argument("--voices", type=int, default=1600, help="of 7 s")
         if name in ("vae", "forcing"):
@@ -318,6 +361,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "evaluate":
             sub.add_argument("--preset", default="checkpoint")
             sub.add_argument("--rollout-only", action="store_true")
+            sub.add_argument("--photos", type=Path, help="a folder of portraits to judge instead of held-out people")
+            sub.add_argument("--voice", type=Path, help="what the portraits of --photos say")
+            sub.add_argument("--crop", default="face", help="of --photos: face, centre or X,Y,W,H")
         if name == "ablate":
             sub.add_argument("--seeds", type=int, default=1, help="of the noise")
             sub.add_argument(
@@ -337,7 +383,8 @@ def _settings(options: argparse.Namespace, run: str, learning_rate: float, **oth
     origin = ", ".join(f"{part} {value}" for part in parts if (value := getattr(options, part, None)))
     return LoopSettings(
         options.runs / run, options.steps, options.minutes, options.learning_rate or learning_rate,
-        seed=options.seed, resume=options.resume, origin=origin, **others,
+        seed=options.seed, resume=options.resume, origin=origin,
+        device=getattr(options, "device", "cpu"), **others,
     )  # fmt: skip
 
 
@@ -349,7 +396,7 @@ def _clips(options: argparse.Namespace) -> list[Path]:
 
 
 def _vae_weights(path: Path) -> dict[str, torch.Tensor]:
-    from ..vae.loading import wan_state_dict
+    from ..vae.state_dicts import wan_state_dict
 
     return wan_state_dict({name: tensor.copy(torch.float32) for name, tensor in read_file(path).tensors.items()})
 
@@ -378,7 +425,7 @@ def _latents(options: argparse.Namespace):
     from .latents import latent_clips
 
     encoder = _hearing(options)
-    return latent_clips(_clips(options), _vae(options), options.runs, encoder)
+    return latent_clips(_clips(options), _vae(options).to(options.device), options.runs, encoder)
 
 
 def _hearing(options: argparse.Namespace) -> FeatureEncoder | None:

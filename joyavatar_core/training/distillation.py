@@ -16,17 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from ..audio import FixedFeatures
+from ..device import to_device
 from ..model.transformer import AvatarTransformer
 from ..sampling.flow import shifted_sigma
 from ..sampling.presets import Preset, preset
 from ..sampling.stream import AvatarStream
+from .batches import ForcedBatch, forcing_batch
 from .initial_weights import SHARDED_METHODS
 from .latents import LatentClips
 from .layout import Layout
 from .loop import Draw, LoopSettings, Trainer
 from .losses import flow_loss
 from .parallel import shard
-from .teacher_forcing import ForcedBatch, ForcedPass, ForcingRecipe, forcing_batch
+from .teacher_forcing import ForcedPass, ForcingRecipe
 
 # The checkpoint's own settings: a clean past behind the portrait, and copies at one level before every block.
 EXCERPTS = ForcingRecipe(
@@ -148,6 +150,9 @@ def distil(
     excerpts = recipe.excerpts
     pair = nn.ModuleDict({"student": student, "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     teacher.eval().requires_grad_(False)
+    for model in (pair, teacher):
+        model.to(settings.device)
+    clips = clips.to(settings.device)
     for model in (*pair.values(), teacher) if sharded else ():
         shard(model, SHARDED_METHODS)
     trainer = Trainer(pair, settings)
@@ -161,8 +166,9 @@ def distil(
         batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layouts[copies], generators, cells)
         noise = torch.stack([torch.randn(batch.target.shape[1:], generator=generator) for generator in generators])
         u = torch.stack([torch.rand((), generator=generator) for generator in generators])
+        noise, u = (to_device(x, batch.target.device) for x in (noise, u))
         moves = step % recipe.critic_steps == 0  # at the first step too: the optimizer's state is then complete
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=bfloat16):
             return matching_losses(pair, teacher, recipe, batch, copies, noise, u, moves)
 
     trainer.run(step_loss)

@@ -7,13 +7,16 @@ being denoised sees the past, its own noisy copies and itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..model.attention import Attention
+
 PAST, COPY, TARGET = range(3)
+DENSE = 8192  # tokens of a pass up to which a dense mask is used on a GPU
 
 
 @dataclass(frozen=True)
@@ -83,23 +86,30 @@ class Layout:
                 mask[segment.start : segment.stop, seen.start : seen.stop] = True
         return mask.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
-    def attention(self, tokens: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def attention(self, tokens: int, device: torch.device | str = "cpu") -> Attention:
         """Attention that reads only what is visible: a third of the dense mask's work, and the same numbers.
 
-        Keys of another length (the text's) are seen by all.
+        On a CPU scores are written out; elsewhere torch's fused attention runs, with the dense mask where the pass is
+        short: launching few kernels then counts for more than their work. Keys of another length (the text's) are seen
+        by all.
         """
         total = len(self.frames) * tokens
+        cpu = torch.device(device).type == "cpu"
+        mask = self.mask(tokens).to(device) if not cpu and total <= DENSE else None
+        fused = plain_attention if cpu else F.scaled_dot_product_attention
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [B, heads, T, head_dim]
             if k.shape[2] != total:
-                return plain_attention(q, k, v).transpose(1, 2)
+                return fused(q, k, v).transpose(1, 2)
+            if mask is not None:
+                return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
             parts = []
             for segment in self.segments:
                 seen = [self.segments[other] for other in segment.visible]
                 keys, values = (_gather(x, seen, tokens) for x in (k, v))
                 own = q[:, :, segment.start * tokens : segment.stop * tokens]
-                parts.append(plain_attention(own, keys, values))
+                parts.append(fused(own, keys, values))
             return torch.cat(parts, dim=2).transpose(1, 2)
 
         return attend

@@ -37,6 +37,8 @@ class LoopSettings:
     origin: what the run began from, in words; a checkpoint of another origin is refused.
     by_inputs: see `parameter_groups`.
     ema: decay of the averaged weights; save_seconds: at most this much is lost by a kill; beta2: Adam's.
+    device: where the model trains. read_every: steps whose losses wait on the device until they are read together, so
+    that the host need not wait for every step (on a CPU it waits anyway).
     """
 
     folder: Path
@@ -54,6 +56,8 @@ class LoopSettings:
     save_seconds: float = 60.0
     origin: str = ""
     log_every: int = 20
+    device: str = "cpu"
+    read_every: int = 20
 
     @property
     def checkpoint(self) -> Path:
@@ -80,34 +84,33 @@ class Trainer:
         """Train until the limit; stopped earlier (Ctrl+C), it saves first."""
         settings = self.settings
         settings.folder.mkdir(parents=True, exist_ok=True)
-        leads, smooth = self.share.leads, None
-        log = _open_log(settings.folder) if leads else None
+        leads = self.share.leads
+        losses = Losses(self.share, _open_log(settings.folder) if leads else None, settings)
         last, saved = time.monotonic(), self.seconds
         total = settings.steps if settings.steps < FOREVER else None
         bar = tqdm(total=total, initial=self.step, desc=settings.folder.name, mininterval=5, disable=not leads)
         try:
             while self.progress < 1:
-                losses = self._update(step_loss)
+                rate = self.rate
+                values = self._update(step_loss)
                 now = time.monotonic()
                 # One clock for all processes: they must agree on the rate and on when to stop.
-                passed, *means = self.share.average([now - last, *losses.values()])
-                self.seconds, last, losses = self.seconds + passed, now, dict(zip(losses, means, strict=True))
-                smooth = losses["loss"] if smooth is None else 0.98 * smooth + 0.02 * losses["loss"]
-                bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
+                self.seconds, last = self.seconds + self.share.average([now - last])[0], now
+                losses.add(self.step, values, {"rate": rate, "minutes": self.seconds / 60})
+                bar.set_postfix(loss=losses.text, refresh=False)
                 bar.update()
-                if log and self.step % settings.log_every == 0:
-                    log(self.step, {"smooth": smooth, "rate": self.rate, "minutes": self.seconds / 60} | losses)
                 if self.seconds - saved > settings.save_seconds:
                     self.save()
                     saved = self.seconds
+            losses.read()
         finally:
             bar.close()
             if self.share.world == 1 or self.progress >= 1:  # saving waits for the others, who may wait elsewhere
                 self.save()
 
     def averaged(self) -> dict[str, Tensor]:
-        """The averaged weights, whole. All processes call it."""
-        return {name: gathered(tensor) for name, tensor in self.ema.items()}
+        """The averaged weights, whole, on the CPU. All processes call it."""
+        return {name: gathered(tensor).cpu() for name, tensor in self.ema.items()}
 
     @property
     def progress(self) -> float:
@@ -168,10 +171,42 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(settings.ema, self.step / (EMA_WARMUP + self.step))
-        with torch.no_grad():
-            for name, tensor in self.model.state_dict().items():
-                self.ema[name].lerp_(tensor, 1 - decay)
+        state = self.model.state_dict()
+        torch._foreach_lerp_(list(self.ema.values()), [state[name].detach() for name in self.ema], 1 - decay)
         return {name: value.detach() for name, value in losses.items()}
+
+
+class Losses:
+    """The losses of the steps since they were last read: smoothed for the bar, and for the log every so many steps."""
+
+    def __init__(self, share: Share, log: Callable | None, settings: LoopSettings) -> None:
+        self.share, self.log, self.every = share, log, settings.log_every
+        self.most = 1 if settings.device == "cpu" else settings.read_every
+        self.smooth: float | None = None
+        self._waiting: list[tuple[int, Mapping[str, Tensor], dict[str, float]]] = []
+
+    @property
+    def text(self) -> str:
+        return "" if self.smooth is None else f"{self.smooth:.4f}"
+
+    def add(self, step: int, values: Mapping[str, Tensor], facts: dict[str, float]) -> None:
+        """The losses of a step, on their device, and what else the log says of it."""
+        self._waiting.append((step, values, facts))
+        if len(self._waiting) >= self.most:
+            self.read()
+
+    def read(self) -> None:
+        """Wait for the device, and take up what has come. All processes call it."""
+        if not self._waiting:
+            return
+        flat = torch.stack([value.float() for _, values, _ in self._waiting for value in values.values()]).tolist()
+        means = iter(self.share.average(flat))
+        for step, values, facts in self._waiting:
+            losses = {name: next(means) for name in values}
+            self.smooth = losses["loss"] if self.smooth is None else 0.98 * self.smooth + 0.02 * losses["loss"]
+            if self.log and step % self.every == 0:
+                self.log(step, {"smooth": self.smooth, **facts} | losses)
+        self._waiting = []
 
 
 def averaged_weights(folder: Path) -> dict[str, Tensor]:

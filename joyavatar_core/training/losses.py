@@ -21,7 +21,7 @@ def box_weight(box: Tensor, height: int, width: int, inside: float) -> Tensor:
     box [..., 4]: left, top, right, bottom in units of the map's cells -> [..., height, width].
     """
     left, top, right, bottom = (edge[..., None] for edge in box.unbind(-1))
-    rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    rows, columns = (torch.arange(side, device=box.device) + 0.5 for side in (height, width))
     covered = ((rows > top) & (rows < bottom))[..., :, None] & ((columns > left) & (columns < right))[..., None, :]
     return 1 + (inside - 1) * covered.float()
 

@@ -77,12 +77,13 @@ class Share:
 
 
 def shard(model: nn.Module, methods: Iterable[str] = ()) -> nn.Module:
-    """Spread weights, gradients and optimizer state over all processes (FSDP2), on the CPU.
+    """Spread weights, gradients and optimizer state over all processes (FSDP2), where the weights are.
 
     `methods` are called beside forward. The weights are gathered whole for each step.
     """
     if distributed.is_initialized():
-        fully_shard(model, mesh=init_device_mesh("cpu", (distributed.get_world_size(),)))
+        device = next(model.parameters()).device.type
+        fully_shard(model, mesh=init_device_mesh(device, (distributed.get_world_size(),)))
         for method in methods:
             register_fsdp_forward_method(model, method)
     return model
@@ -106,7 +107,10 @@ def process_group() -> Iterator[None]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
-    distributed.init_process_group("gloo")
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
     try:
         yield
     finally:

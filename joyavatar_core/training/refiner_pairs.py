@@ -16,21 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import AvatarError
+from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, stream_size
 from ..pipeline.avatar import Avatar
 from ..recording.fingerprint import module_fingerprint
 from ..synthetic.clips import LATENT_FRAMES, Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
-from ..video.portrait import to_uint8
 from .latents import encode_pictures, encode_voice
 from .losses import box_weight
 from .refiner_alignment import align, moved
 from .self_rollouts import following
 
-SCALE = 2  # the refined side, in sides of the stream's picture
 LEVELS = (1, 1, 1, 2, 3)  # of the avatar's noise levels; one of them is where a rollout's blocks begin
 MOST_ROUNDS = 3  # of a rollout through its clip; only the last is kept
 EXTRA_PORTRAITS = 4  # frames of the clip that are portraits, too
@@ -141,30 +139,3 @@ def follow(
     shows = np.arange(1 + LATENT_FRAMES * (whole - 1))
     count = LATENT_FRAMES * kept if rounds > 1 else len(shows)
     return frames[-count:], shows[-count:]
-
-
-def decoded(avatar: Avatar, latents: Tensor) -> np.ndarray:
-    """Latents [1, 16, L, h, w] as uint8 frames [T, H, W, 3]."""
-    return to_uint8(avatar.decoder.decode(latents.float())[0]).numpy()
-
-
-def as_pictures(frames: np.ndarray) -> Tensor:
-    """uint8 [N, H, W, 3] -> [N, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def stream_size(clip: Clip, avatar: Avatar) -> Clip:
-    """The clip's pictures at the avatar's own size. Raises AvatarError unless they are SCALE times as large."""
-    side = avatar.config.width
-    if clip.frames.shape[1:3] != (SCALE * side, SCALE * side):
-        height, width = clip.frames.shape[1:3]
-        raise AvatarError(
-            f"The clips are {width}x{height}, expected {SCALE * side}x{SCALE * side} for a refiner of {side}x{side}; "
-            f"make them with the command 'data --size {SCALE * side}'."
-        )
-
-    def halved(frames: np.ndarray) -> np.ndarray:
-        pictures = F.avg_pool2d(torch.from_numpy(frames).permute(0, 3, 1, 2).float(), SCALE)
-        return pictures.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-
-    return dataclasses.replace(clip, frames=halved(clip.frames), portraits=halved(clip.portraits))

@@ -92,17 +92,8 @@ class Pairs:
         drawn, others = self.kinds
         kind = drawn if not others or (drawn and random.chance(self.recipe.drawn)) else others
         path, clip, pair = self.clips[random.choose(kind)]
-        followed = random.chance(self.recipe.followed)
-        flow = None
-        near = np.flatnonzero(pair.get_tensor("apart") < APART) if followed else ()
-        followed = len(near) > 0
-        if followed:
-            which = int(near[random.below(len(near))])
-            t = int(pair.get_slice("shows")[which])
-            frame, flow = pair.get_slice("followed")[which], torch.from_numpy(pair.get_slice("flow")[which])
-        else:
-            t = random.below(pair.get_slice("round_trip").get_shape()[0])
-            frame = pair.get_slice("round_trip")[t]
+        frame, t, flow = self._frame(pair, random)
+        followed = flow is not None
         round_trip, portrait = self._portrait(path, pair, random)
         frame, round_trip, portrait, truth = (
             as_picture(picture) for picture in (frame, round_trip, portrait, load_pictures(path, "frames", t, t + 1)[0])
@@ -110,7 +101,7 @@ class Pairs:
         side = truth.shape[-1]
         mouth = box_weight(torch.from_numpy(clip.get_slice("box")[t]), side, side, 2.0)[None] - 1
         eyes = box_weight(torch.from_numpy(clip.get_slice("eyes")[t]), side, side, 2.0).amax(0, keepdim=True) - 1
-        if flow is not None:
+        if followed:
             truth, mouth, eyes = (moved(x[None], flow[None])[0] for x in (truth, mouth, eyes))
         box = clip.get_slice("box")[t] / side * 2 - 1
         middle = (float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2 - 0.2)
@@ -125,7 +116,19 @@ class Pairs:
         spoiled = smear(frame, F.avg_pool2d(mouth, SCALE), F.avg_pool2d(eyes, SCALE), random, mild=followed)
         return frame, spoiled, round_trip, portrait, truth, mouth, eyes, torch.tensor(float(not followed))
 
-    def _portrait(self, path: Path, pair: object, random: Random):
+    def _frame(self, pair: object, random: Random) -> tuple[np.ndarray, int, Tensor | None]:
+        """(frame [S, S, 3], the clip's frame that it shows, the flow to its pose; None for a round trip)."""
+        near = ()
+        if random.chance(self.recipe.followed):
+            near = np.flatnonzero(pair.get_tensor("apart") < APART)
+        if not len(near):
+            t = random.below(pair.get_slice("round_trip").get_shape()[0])
+            return pair.get_slice("round_trip")[t], t, None
+        which = int(near[random.below(len(near))])
+        flow = torch.from_numpy(pair.get_slice("flow")[which])
+        return pair.get_slice("followed")[which], int(pair.get_slice("shows")[which]), flow
+
+    def _portrait(self, path: Path, pair: object, random: Random) -> tuple[np.ndarray, np.ndarray]:
         """Of any moment: (through the autoencoder [S, S, 3], itself [2S, 2S, 3])."""
         chosen = pair.get_tensor("chosen")
         still = random.below(pair.get_slice("portraits").get_shape()[0])

@@ -45,7 +45,7 @@ class FollowingNoise(NoiseSource):
         if role != INITIAL:
             return noise
         shown = self.frames[:, block * shape[2] : (block + 1) * shape[2]].float()
-        return (1 - self.sigma) * shown + self.sigma * noise
+        return (1 - self.sigma) * shown + self.sigma * noise.to(shown)
 
 
 class Performer:

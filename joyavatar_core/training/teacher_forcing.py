@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..config import AvatarConfig
+from ..model.attention import Attention
 from ..model.transformer import AvatarTransformer, SelfContext
-from ..sampling.flow import shifted_sigma
+from .batches import forcing_batch
 from .initial_weights import SHARDED_METHODS, new_transformer
 from .latents import LatentClips
-from .layout import COPY, PAST, TARGET, Layout
+from .layout import TARGET, Layout
 from .loop import Draw, LoopSettings, Trainer
-from .losses import box_weight, flow_loss
+from .losses import flow_loss
 from .parallel import shard
-from .self_rollouts import Performance, Performances
-
-PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
-EYES_RISE, EYES_SIZE = 1.8, (1.3, 0.8)  # above the mouth's middle and against its region, in units of half that
+from .self_rollouts import Performances
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,8 @@ class ForcingRecipe:
     mouth_weight, eyes_weight: of an error there, where 1 is that of any other place.
     close: of every 4 steps, those that show only `close_cells` x `close_cells` latent cells, from brows to chin, and as
     many more samples as that makes room for: most of a picture is neither lips nor eyes.
-    own: of every 3 steps, those whose past is the model's own work, by one of `performers` streams in each process.
+    own: of every 3 steps, those whose past is the model's own work, by one of `performers` streams in each process;
+    one of them makes a block in every `advance_every`-th step.
     guidance: how many times as much the voice is to do as it does in the data; 1 learns the data.
     """
 
@@ -59,6 +57,7 @@ class ForcingRecipe:
     close_cells: int = 8
     own: int = 2
     performers: int = 16
+    advance_every: int = 1
     guidance: float = 1.0
 
     def layout(self, copies: int) -> Layout:
@@ -88,6 +87,8 @@ def train_forcing(
     model = new_transformer(config)
     if start is not None:
         model.load_state_dict(start)
+    model.to(settings.device)
+    clips = clips.to(settings.device)
     if sharded:
         shard(model, SHARDED_METHODS)
     trainer = Trainer(model, settings)
@@ -100,11 +101,12 @@ def train_forcing(
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
         cells, room = recipe.shown(step, *clips.latents.shape[-2:])
-        if recipe.own:
-            performances.advance(step, draw, trainer.share.world)
+        if recipe.own and step % recipe.advance_every == 0:
+            performances.advance(step // recipe.advance_every, draw, trainer.share.world)
         own = performances if (step + 1) % 3 < recipe.own else None
         batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells, own)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        passes[copies].prepare(*batch.latents.shape[-2:])
+        with torch.autocast(clips.latents.device.type, torch.bfloat16, enabled=bfloat16):
             flow = runs[copies](batch.latents, batch.labels, batch.features)
             target = batch.target
             if recipe.guidance != 1:
@@ -125,163 +127,28 @@ def guided_target(target: Tensor, heard: Tensor, silent: Tensor, guidance: float
     return target + (1 - 1 / guidance) * (heard - silent)
 
 
-@dataclass(frozen=True)
-class ForcedBatch:
-    """One pass: `latents` [B, 33, F, h, w] and their `labels` [B, F] and `features` [B, F, 4, audio_dim], over all
-    segments; `target` flow and its `weight` [B, 1 or 16, blocks * size, h, w] over the blocks to be denoised."""
-
-    latents: Tensor
-    labels: Tensor
-    features: Tensor
-    target: Tensor
-    weight: Tensor
-
-    @property
-    def count(self) -> int:
-        """Frames to be denoised; they are the last of the pass."""
-        return self.target.shape[2]
-
-    @property
-    def blocks(self) -> Tensor:
-        """The noisy frames to be denoised, [B, 16, count, h, w]."""
-        return self.latents[:, :16, -self.count :]
-
-    @property
-    def given(self) -> Tensor:
-        """Which of them are given instead, bool [B, 1, count, h, w]."""
-        return self.latents[:, 32:33, -self.count :] == 0
-
-
 class ForcedPass:
     """The transformer over one layout: (latents, labels, features) -> flow of the blocks to be denoised."""
 
     def __init__(self, model: AvatarTransformer, layout: Layout) -> None:
         self.model, self.layout = model, layout
         self.first_target = self.layout.of_kind(TARGET)[0].start
-        self.text = torch.zeros(1, model.config.text_tokens, model.config.text_dim)
+        device = next(model.parameters()).device
+        self.text = torch.zeros(1, model.config.text_tokens, model.config.text_dim, device=device)
+        self._prepared: dict[tuple[int, int], tuple[Tensor, Attention]] = {}  # by the picture's height and width
+
+    def prepare(self, height: int, width: int) -> None:
+        """Make what pictures of so many latent cells need, once; before a compiled call, which cannot."""
+        if (height, width) not in self._prepared:
+            rope = self.model.rope(self.layout.frames, height, width, self.text.device)
+            self._prepared[height, width] = rope, self.layout.attention(height * width // 4, self.text.device)
 
     def __call__(self, latents: Tensor, labels: Tensor, features: Tensor) -> Tensor:
-        model, (height, width) = self.model, latents.shape[-2:]
-        rope = model.rope(self.layout.frames, height, width).to(torch.complex64)  # rotating in float64 is slow
-        attention = self.layout.attention(height * width // 4)
+        model, size = self.model, tuple(latents.shape[-2:])
+        if not torch.compiler.is_compiling():
+            self.prepare(*size)
+        rope, attention = self._prepared[size]
         text = model.encode_text(self.text.expand(len(latents), -1, -1))
         audio = model.project_audio(model.encode_audio(features))
         flow = model(latents, labels, text, audio, SelfContext(rope, attention=attention))
         return flow[:, :, self.first_target :]
-
-
-def forcing_batch(
-    clips: LatentClips,
-    recipe: ForcingRecipe,
-    layout: Layout,
-    generators: Sequence[torch.Generator],
-    cells: int | None = None,
-    performances: Sequence[Performance] = (),
-) -> ForcedBatch:
-    """A random batch for a layout, of whole pictures or `cells` x `cells` latent cells of the face.
-
-    With `performances` the past is theirs, mistakes and all. Everything random comes from the samples' generators.
-    """
-    samples = [_sample(clips, recipe, layout, generator, cells, performances) for generator in generators]
-    fields = [field.name for field in dataclasses.fields(ForcedBatch)]
-    return ForcedBatch(**{name: torch.stack([sample[name] for sample in samples]) for name in fields})
-
-
-def _sample(
-    clips: LatentClips,
-    recipe: ForcingRecipe,
-    layout: Layout,
-    generator: torch.Generator,
-    cells: int | None,
-    performances: Sequence[Performance],
-) -> dict[str, Tensor]:
-    """A stream's first block and some later blocks of the same clip, as one sample of `ForcedBatch`."""
-
-    def chance(share: float) -> bool:
-        return uniform() < share
-
-    def uniform(low: float = 0.0, high: float = 1.0) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
-    def draw(low: int, high: int) -> int:
-        return int(torch.randint(low, high + 1, (), generator=generator))
-
-    performance = performances[draw(0, len(performances) - 1)] if performances else None
-    clip = draw(0, len(clips) - 1) if performance is None else performance.clip
-    size, total = recipe.size, recipe.blocks * recipe.size
-    latents, boxes = clips.latents[clip].float(), clips.boxes[clip]
-    error = torch.zeros_like(latents) if performance is None else performance.error.float()
-    if cells is not None:
-        left, top = (PATCH * round((c - cells / 2 + uniform(-1.5, 1.5)) / PATCH) for c in _centre(boxes))
-        left, top = max(0, min(left, latents.shape[-1] - cells)), max(0, min(top, latents.shape[-2] - cells))
-        latents, error = (x[..., top : top + cells, left : left + cells] for x in (latents, error))
-        boxes = boxes - torch.tensor([left, top, left, top])
-    jump = 0 if chance(recipe.joined) else draw(0, latents.shape[1] - total)
-    number = torch.tensor(layout.frames)
-
-    kinds = torch.tensor([s.kind for s in layout.segments for _ in s.frames])
-    # The first block is the clip's own; all later ones are further on, and so are the copies that precede block 1.
-    place = torch.where((number < size) & (kinds != COPY), number, number + jump)
-    # A past is wrong by its error; what goes on from it takes that back frame by frame, or there would be a seam.
-    before = torch.where(kinds == TARGET, number // size * size - 1, number)
-    share = torch.where(kinds == TARGET, 1 - (number % size + 1) / (size + 1), 1.0) * (before >= size)
-    wrong = error[:, (before + jump).clamp(0, latents.shape[1] - 1)]
-    x0 = latents[:, place] + share[:, None, None] * wrong  # [16, F, h, w]
-    reference = latents[:, :1]
-    given = (number == 0) & (kinds != COPY)
-    if chance(recipe.still):
-        stills = (kinds == PAST) & (number < size)
-        x0 = torch.where(stills[None, :, None, None], reference, x0)
-
-    clean = chance(recipe.clean)
-    copy_sigma = uniform(*recipe.copy_noise)
-    sigmas = []
-    for segment in layout.segments:
-        if segment.kind == PAST:
-            sigma = 0.0 if clean else uniform(0.0, recipe.most_noise)
-        elif segment.kind == COPY:
-            sigma = copy_sigma
-        elif chance(recipe.trained_levels):
-            sigma = recipe.levels[draw(0, len(recipe.levels) - 1)]
-        else:
-            sigma = shifted_sigma(uniform(), 2.0)
-        sigmas += [sigma] * len(segment.frames)
-    sigma = torch.tensor(sigmas)
-    labels = torch.where(given & (kinds == PAST), 0.0, 1000 * sigma)
-    strength = torch.where(given, 0.0, sigma)[None, :, None, None]
-    noise = torch.randn(x0.shape, generator=generator)
-    noisy = (1 - strength) * x0 + strength * noise
-
-    mask = (~given).float()[None, :, None, None].expand(1, -1, *x0.shape[-2:])
-    features = clips.features[clip][place]
-    if chance(recipe.silent):
-        features = torch.zeros_like(features)
-    first = layout.of_kind(TARGET)[0].start
-    shown, cut = boxes[place[first:]], x0.shape[-2:]
-    weight = torch.maximum(
-        box_weight(shown, *cut, recipe.mouth_weight), box_weight(eyes_above(shown), *cut, recipe.eyes_weight)
-    )
-    return {
-        "latents": torch.cat([noisy, reference.expand_as(x0), mask]),
-        "labels": labels,
-        "features": features,
-        "target": (noise - x0)[:, first:],
-        "weight": (weight * (~given[first:]).float()[:, None, None])[None],
-    }
-
-
-def eyes_above(mouth: Tensor) -> Tensor:
-    """The region of eyes, brows and glasses, from the mouth's: drawn faces (`portrait.py`) have both at one place.
-
-    Both are [..., 4]: left, top, right, bottom, in the unit of what is given (pixels or latent cells).
-    """
-    (x, y), half = (mouth[..., :2] + mouth[..., 2:]).div(2).unbind(-1), (mouth[..., 2:] - mouth[..., :2]) / 2
-    middle = torch.stack([x, y - EYES_RISE * half[..., 1]], dim=-1)
-    half = half * half.new_tensor(EYES_SIZE)
-    return torch.cat([middle - half, middle + half], dim=-1)
-
-
-def _centre(boxes: Tensor) -> tuple[float, float]:
-    """The middle of eyes and mouth over a clip, in cells from the left and from the top."""
-    eyes, mouth = eyes_above(boxes).mean(0), boxes.mean(0)
-    return float(mouth[0] + mouth[2]) / 2, float(eyes[1] + mouth[3]) / 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..device import to_device
 from ..synthetic.clips import LATENT_FRAMES, Clip
 from ..synthetic.dataset import clip_frames, load_clip
 from ..vae import StreamingVAE
@@ -72,11 +72,12 @@ def train_vae(
         vae = new_vae(recipe.dim, paths)
     for frozen in (vae.encoder, vae.conv1) if decoder_only else ():
         frozen.requires_grad_(False)
-    trainer = Trainer(vae.train(), settings)
-    mean, std = (torch.tensor(values).view(-1, 1, 1, 1) for values in (vae.mean, vae.std))
+    device = torch.device(settings.device)
+    trainer = Trainer(vae.to(device).train(), settings)
+    mean, std = (torch.tensor(values, device=device).view(-1, 1, 1, 1) for values in (vae.mean, vae.std))
 
     def losses(video: Tensor, weight: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             mu, logvar = vae.encode_moments(video)
             mu, logvar = (mu - mean) / std, (logvar - 2 * std.log()).clamp(-12, 4)
             decoded = vae.decode(mu + (0.5 * logvar).exp() * noise, clamp=False)
@@ -85,9 +86,9 @@ def train_vae(
         return parts | {"kl": kl, "loss": parts["reconstruction"] + KL_WEIGHT * kl}
 
     run = torch.compile(losses, dynamic=False) if compiled else losses
-    trainer.run(lambda step, draw: run(*vae_batch(paths, recipe, step, draw)))
+    trainer.run(lambda step, draw: run(*(to_device(x, device) for x in vae_batch(paths, recipe, step, draw))))
     vae.load_state_dict(trainer.averaged())
-    return vae.eval()
+    return vae.cpu().eval()
 
 
 def vae_batch(paths: Sequence[Path], recipe: VaeRecipe, step: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,16 +196,3 @@ def save_vae(vae: StreamingVAE, path: Path, dtype: torch.dtype = torch.float16) 
     partial = path.with_suffix(f".{os.getpid()}.partial")
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in vae.state_dict().items()}, partial)
     partial.replace(path)
-
-
-@torch.no_grad()
-def round_trip(vae: StreamingVAE, frames: Tensor) -> Tensor:
-    """[T, H, W, 3] uint8 -> the same through the VAE, block by block as in streaming."""
-    video = frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    decoded = vae.decode(vae.encode(video))[0].permute(1, 2, 3, 0)
-    return ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def psnr(video: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio of uint8 pictures, in dB."""
-    return 20 * math.log10(255) - 10 * math.log10((video.float() - target.float()).square().mean().item() + 1e-9)

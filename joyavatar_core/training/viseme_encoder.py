@@ -21,7 +21,7 @@ from ..audio.mel import WINDOW, log_mel
 from ..audio.resample import read_resampled
 from ..audio.visemes import SLOTS, VISEMES, VisemeNet
 from ..synthetic.clips import FPS, make_script
-from ..synthetic.drawn.mouth import MouthShape
+from ..synthetic.moment import MouthShape
 from ..synthetic.motion import COLUMN
 from ..synthetic.speech import SAMPLE_RATE
 from ..synthetic.viseme_tracks import loudness

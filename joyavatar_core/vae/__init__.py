@@ -8,8 +8,8 @@ from types import ModuleType
 from torch import Tensor
 
 from .cache import VAECache
-from .loading import TINY_MARK
 from .random_vae import stand_in_state_dict, stand_in_vae
+from .state_dicts import TINY_MARK
 from .tiny import TinyDecoder
 from .wan import WAN_MEAN, WAN_STD, StreamingVAE
 

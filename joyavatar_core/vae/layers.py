@@ -15,12 +15,13 @@ from .conv import causal_conv, picture_conv, pointwise_conv, streamed_conv
 # Largest activation of several frames, in elements; beyond it a streaming call goes on frame by frame, so that the
 # allocator need not ask the system for fresh pages at every layer.
 FRAMES_LIMIT = 4 << 20
+LEAST_SQUARE = 1e-24  # mean square below which a norm counts as zero
 
 
 def run_blocks(blocks: Sequence[nn.Module], x: Tensor, cache: VAECache | None) -> Tensor:
-    """The blocks one after the other; from the point where the frames get large, each frame by itself."""
+    """The blocks one after the other; on a CPU, from where the frames get large, each frame by itself."""
     for i, block in enumerate(blocks):
-        if cache is not None and x.shape[1] > 1 and x.numel() > FRAMES_LIMIT:
+        if cache is not None and x.shape[1] > 1 and x.numel() > FRAMES_LIMIT and x.device.type == "cpu":
             return torch.cat([run_blocks(blocks[i:], frame, cache) for frame in x.split(1, dim=1)], dim=1)
         x = block(x, cache)
     return x
@@ -34,6 +35,8 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * axes))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:  # one kernel
+            return F.rms_norm(x, x.shape[-1:], self.gamma.flatten().to(x), eps=LEAST_SQUARE)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         scale = x.shape[-1] ** 0.5 / length.clamp_min(1e-12)
         return x * scale.to(x.dtype) * self.gamma.flatten().to(x)

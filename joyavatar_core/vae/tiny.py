@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..errors import AvatarError
 from .cache import VAECache
 from .conv import arrange_memory, picture_conv, pointwise_conv
-from .loading import LATENT_CHANNELS, TINY_MARK, load_strict, make_contiguous, strip_prefix
-from .wan import check_latents
+from .state_dicts import LATENT_CHANNELS, TINY_MARK, load_strict, make_contiguous, strip_prefix
+from .wan import check_latents, latents_at_once
 
 GROWTH = (1, 2, 2)  # frames out per frame in, at each doubling of the picture
 LEAD = 3  # of the first latent's four frames, those that are dropped
@@ -59,8 +59,11 @@ class Grow(nn.Module):
 class TinyDecoder(nn.Module):
     """taew2_1's decoder, the same calls as StreamingVAE's but decode only; parameter names are those of its file.
 
-    It reads normalised latents directly. Always one latent frame at a time, so that any split gives the same bits.
+    It reads normalised latents directly. One latent frame at a time, so that any split gives the same bits, or all of a
+    call on CUDA, as StreamingVAE.
     """
+
+    at_once: int | None = None
 
     def __init__(self, widths: Sequence[int] = WIDTHS, operations: ModuleType | None = None) -> None:
         super().__init__()
@@ -109,14 +112,15 @@ class TinyDecoder(nn.Module):
         check_latents(latents)
         cache = cache if cache is not None else self.new_cache()
         parts = []
-        for latent in latents.permute(0, 2, 3, 4, 1).to(self.decoder["1"].weight.dtype).split(1, dim=1):
+        frames = latents.permute(0, 2, 3, 4, 1).to(self.decoder["1"].weight.dtype)
+        for latent in frames.split(latents_at_once(frames, self.at_once), dim=1):
             lead = 0 if self.decoder["3"].slot in cache else LEAD
             parts.append(self.decode_latent(latent.contiguous(), cache)[:, lead:].float())
         video = torch.cat(parts, dim=1).permute(0, 4, 1, 2, 3) * 2 - 1
         return video.clamp(-1, 1) if clamp else video
 
     def decode_latent(self, x: Tensor, cache: VAECache) -> Tensor:
-        """[B, 1, h, w, 16] -> [B, 4, 8h, 8w, 3] in [0, 1]."""
+        """[B, t, h, w, 16] -> [B, 4t, 8h, 8w, 3] in [0, 1]."""
         x = torch.tanh(x / 3) * 3
         for name, layer in self.decoder.items():
             if isinstance(layer, nn.Conv2d):

@@ -9,11 +9,12 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from ..device import to_device
 from ..errors import AvatarError
 from .cache import VAECache
 from .conv import arrange_memory, causal_conv, name_slots, streamed_conv
 from .layers import AttentionBlock, Downsample, Head, ResidualBlock, Upsample, run_blocks
-from .loading import LATENT_CHANNELS, load_strict, make_contiguous, wan_state_dict
+from .state_dicts import LATENT_CHANNELS, load_strict, make_contiguous, wan_state_dict
 
 MULTIPLIERS = (1, 2, 4, 4)  # channels of each resolution, in units of the base width
 TEMPORAL = (False, True, True)  # which of the three halvings of the picture also halve the frames
@@ -82,10 +83,13 @@ class StreamingVAE(nn.Module):
     """The Wan2.1 autoencoder with explicit, storable caches; parameter names are those of Wan2.1_VAE.pth.
 
     In evaluation mode, or with a cache, every call runs one latent frame at a time: any split of a video into calls
-    gives the same bits. In training mode without a cache a clip runs in one pass over all its frames (equal within
-    rounding), which is faster and compiles to one graph. `dim` is 96 in the official file; `mean` and `std` normalise
+    gives the same bits. On CUDA a call decodes all its latent frames at once, which is faster and equal within
+    rounding; `at_once` sets another number, for little memory. In training mode without a cache a clip runs in one
+    pass over all its frames, and compiles to one graph. `dim` is 96 in the official file; `mean` and `std` normalise
     the latents and default to Wan's. `operations` supplies Conv2d and Conv3d (default torch.nn).
     """
+
+    at_once: int | None = None
 
     def __init__(
         self, dim: int = 96, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
@@ -101,6 +105,7 @@ class StreamingVAE(nn.Module):
                 f"The latent mean and std hold {len(self.mean)} and {len(self.std)} numbers, expected "
                 f"{LATENT_CHANNELS} each; leave them out for Wan2.1's."
             )
+        self._statistics: dict[tuple[str, torch.device], Tensor] = {}
         self.encoder = Encoder(dim, ops)
         self.decoder = Decoder(dim, ops)
         self.conv1 = ops.Conv3d(2 * LATENT_CHANNELS, 2 * LATENT_CHANNELS, 1)
@@ -136,12 +141,12 @@ class StreamingVAE(nn.Module):
         the range, for a loss. Raises AvatarError for other shapes.
         """
         check_latents(latents)
-        frames = latents.permute(0, 2, 3, 4, 1).float() * self.statistic(self.std, latents)
-        frames = (frames + self.statistic(self.mean, latents)).to(self.conv2.weight.dtype).contiguous()
+        frames = latents.permute(0, 2, 3, 4, 1).float() * self.statistic("std", latents)
+        frames = (frames + self.statistic("mean", latents)).to(self.conv2.weight.dtype).contiguous()
         whole = self.training and cache is None
         cache = None if whole else cache if cache is not None else self.new_cache()
-        sizes = [frames.shape[1]] if whole else [1] * frames.shape[1]
-        video = [self.decoder(causal_conv(self.conv2, part), cache).float() for part in frames.split(sizes, 1)]
+        size = frames.shape[1] if whole else latents_at_once(frames, self.at_once)
+        video = [self.decoder(causal_conv(self.conv2, part), cache).float() for part in frames.split(size, 1)]
         result = torch.cat(video, dim=1).permute(0, 4, 1, 2, 3)
         return result.clamp(-1, 1) if clamp else result
 
@@ -151,7 +156,7 @@ class StreamingVAE(nn.Module):
         T = 1 + 4n at the start of a stream (t = 1 + n), 4n when `cache` carries one on. Raises AvatarError otherwise.
         """
         mu, _ = self.encode_moments(video, cache)
-        mean, std = (self.statistic(values, mu).view(-1, 1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (self.statistic(name, mu).view(-1, 1, 1, 1) for name in ("mean", "std"))
         return (mu - mean) / std
 
     def encode_moments(self, video: Tensor, cache: VAECache | None = None) -> tuple[Tensor, Tensor]:
@@ -167,9 +172,18 @@ class StreamingVAE(nn.Module):
         mu, logvar = torch.cat(moments, dim=1).float().permute(0, 4, 1, 2, 3).chunk(2, dim=1)
         return mu, logvar
 
-    def statistic(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        """Kept as plain numbers, so that casting the module to bfloat16 does not round them."""
-        return torch.tensor(values, dtype=torch.float32, device=like.device)
+    def statistic(self, name: str, like: Tensor) -> Tensor:
+        """`mean` or `std` where a tensor is, float32 [16], made once; they are no buffers, so that a module cast to
+        bfloat16 does not round them."""
+        key = (name, like.device)
+        if key not in self._statistics:
+            self._statistics[key] = to_device(torch.tensor(getattr(self, name)), like.device)
+        return self._statistics[key]
+
+
+def latents_at_once(frames: Tensor, chosen: int | None) -> int:
+    """How many latent frames [B, t, h, w, C] one pass of a decoder takes: `chosen`, else all on CUDA, else 1."""
+    return chosen or (frames.shape[1] if frames.is_cuda else 1)
 
 
 def check_latents(latents: Tensor) -> None:

@@ -22,7 +22,7 @@ from ..errors import AvatarError
 MAX_PIXELS = 2**29
 SIDES = (16, 4096)
 # What pages and viewers show a cut-out on, so a portrait looks as its owner saw it.
-BACKGROUND = (255, 255, 255)
+WHITE = (255, 255, 255)
 ORIENTATION = 0x0112  # EXIF tag
 STRIP_PIXELS = 2**21  # converted at a time while a huge picture is reduced
 SPARE = 3  # reduce with a box filter to this many times the target; Lanczos does the rest (Pillow's reducing_gap)
@@ -32,23 +32,11 @@ _limit_lock = threading.Lock()
 def load_portrait(source: Any, width: int, height: int) -> torch.Tensor:
     """A portrait as float32 [3, height, width] in [-1, 1]: cover-resized (Lanczos) and centre-cropped.
 
-    Args:
-        source: a path, an open binary file, a PIL image, or an array or tensor [H, W], [H, W, C] or [B, H, W, C] (the
-            first is taken) with C of 1, 3 or 4, uint8 or float in 0..1. Alpha is laid on white, EXIF rotation is
-            applied, an animation gives its first frame.
-        width, height: pixels, multiples of 16 from 16 to 4096.
+    source: see `read_picture`. width, height: pixels, multiples of 16 from 16 to 4096.
     Raises AvatarError for sizes out of bounds and for what is not a readable picture.
     """
     check_size(width, height)
-    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
-        name = f"The portrait {getattr(source, 'name', source)}"
-        with _readable(name), _open(source, name) as image:
-            _draft(image, width, height)
-            rgb = _reduced_rgb(image, width, height)
-    else:
-        image = source if isinstance(source, Image.Image) else _from_array(source)
-        with _readable("The portrait"):
-            rgb = _reduced_rgb(image, width, height)
+    rgb, _ = read_picture(source, width, height)
     # One resize does both: the box is the largest centred part of the picture with the target's shape.
     scale = min(rgb.width / width, rgb.height / height)
     left, top = max(0.0, (rgb.width - width * scale) / 2), max(0.0, (rgb.height - height * scale) / 2)
@@ -56,6 +44,34 @@ def load_portrait(source: Any, width: int, height: int) -> torch.Tensor:
     rgb = rgb.resize((width, height), Image.Resampling.LANCZOS, box=box)
     pixels = torch.from_numpy(np.array(rgb))  # [H, W, 3]
     return pixels.permute(2, 0, 1).float().div(127.5).sub(1.0).contiguous()
+
+
+def read_picture(
+    source: Any, width: int, height: int, background: tuple[int, int, int] = WHITE
+) -> tuple[Image.Image, tuple[int, int]]:
+    """A picture upright and in RGB, reduced to not much more than a cover of width x height needs, and its full size.
+
+    Args:
+        source: a path, an open binary file, a PIL image, or an array or tensor [H, W], [H, W, C] or [B, H, W, C] (the
+            first is taken) with C of 1, 3 or 4, uint8 or float in 0..1. EXIF rotation is applied, an animation gives
+            its first frame.
+        background: RGB, 0 ... 255, that alpha is laid on.
+    Raises AvatarError for what is not a readable picture.
+    """
+    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+        name = f"The portrait {getattr(source, 'name', source)}"
+        with _readable(name), _open(source, name) as image:
+            full = image.size  # before a JPEG is decoded at a reduced size
+            _draft(image, width, height)
+            rgb = _reduced_rgb(image, width, height, background)
+            sideways = _orientation(image) >= 5
+    else:
+        image = source if isinstance(source, Image.Image) else _from_array(source)
+        full = image.size
+        with _readable("The portrait"):
+            rgb = _reduced_rgb(image, width, height, background)
+            sideways = _orientation(image) >= 5
+    return rgb, full[::-1] if sideways else full
 
 
 def check_size(width: int, height: int) -> None:
@@ -134,7 +150,7 @@ def _draft(image: Image.Image, width: int, height: int) -> None:
     image.draft(None, (int(image.width / shrinking), int(image.height / shrinking)))
 
 
-def _reduced_rgb(image: Image.Image, width: int, height: int) -> Image.Image:
+def _reduced_rgb(image: Image.Image, width: int, height: int, background: tuple[int, int, int]) -> Image.Image:
     """The picture upright, 8-bit RGB, not much larger than the target; never a second copy at full size."""
     image.load()
     factor = max(1, int(_shrinking(image, width, height) / SPARE))
@@ -142,7 +158,7 @@ def _reduced_rgb(image: Image.Image, width: int, height: int) -> Image.Image:
     rows = max(1, STRIP_PIXELS // image.width // factor) * factor
     rgb = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     for top in range(0, image.height, rows):
-        strip = _to_rgb(image.crop((0, top, image.width, min(top + rows, image.height))), white)
+        strip = _to_rgb(image.crop((0, top, image.width, min(top + rows, image.height))), white, background)
         rgb.paste(strip.reduce(factor) if factor > 1 else strip, (0, top // factor))
     rgb.getexif()[ORIENTATION] = _orientation(image)
     ImageOps.exif_transpose(rgb, in_place=True)
@@ -161,12 +177,12 @@ def _white(image: Image.Image) -> float | None:
     return 255.0 if brightest <= 255 else max(65535.0, brightest)
 
 
-def _to_rgb(image: Image.Image, white: float | None) -> Image.Image:
+def _to_rgb(image: Image.Image, white: float | None, background: tuple[int, int, int]) -> Image.Image:
     if white is not None:
         grey = np.nan_to_num(np.asarray(image, np.float64)) * (255.0 / white)
         image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        canvas = Image.new("RGBA", image.size, BACKGROUND)
+        canvas = Image.new("RGBA", image.size, background)
         return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 import skia
 
 from ..labels import Box, FaceLabels
+from ..moment import Moment
 from .backdrop import SIDE, draw_backdrop, draw_body, draw_neck
 from .characters import Character
 from .drawing import NECK, Turn, curve, fill, radial, stroke
 from .eyes import draw_brows, draw_eyes
 from .face import MOUTH_Y, draw_beard, draw_earrings, draw_ears, draw_glasses, draw_nose, draw_skin, face_outline
 from .hair import hair_shape
-from .mouth import MAX_GAP, MouthShape, draw_mouth
+from .mouth import MAX_GAP, draw_mouth
 from .palette import Colour, darker, deeper, lighter
 
 HEAD_X, HEAD_Y = 64.0, 62.0  # the head's centre at rest, in 1/128 of the side
@@ -24,35 +24,6 @@ JAW = 0.4  # how far the chin follows the lower lip
 BOX = (19.0, 14.0)  # half size of the mouth region
 EYE = (6.5, 8.6, 4.8)  # of an open eye: half its width, above and below its middle
 BACK_DEPTH, TUFT_DEPTH = -9.0, -4.0
-
-
-class Moment(NamedTuple):
-    """Everything that moves, at one instant."""
-
-    yaw: float = 0.0  # radians, to the picture's right
-    pitch: float = 0.0  # radians, up
-    roll: float = 0.0  # radians, clockwise
-    x: float = 0.0  # 1/128 of the side
-    y: float = 0.0
-    breath: float = 0.0  # 0..1
-    gaze_x: float = 0.0  # -1..1
-    gaze_y: float = 0.0
-    lid: float = 1.0  # 0 closed .. 1.2 wide
-    squint: float = 0.0
-    lift: float = 0.0  # of the brows
-    worry: float = 0.0  # of the brows' inner ends; below 0: a frown
-    smile: float = 0.0  # -1..1
-    open: float = 0.0  # from here on: MouthShape
-    spread: float = 0.0
-    round: float = 0.0
-    teeth: float = 0.0
-    tongue: float = 0.0
-    tuck: float = 0.0
-    press: float = 0.0
-
-    @property
-    def mouth(self) -> MouthShape:
-        return MouthShape(*self[-len(MouthShape._fields) :])
 
 
 class Portrait:
@@ -70,6 +41,10 @@ class Portrait:
         draw_body(recorder.beginRecording(skia.Rect.MakeLTRB(-90, -40, 90, 90)), character)
         self._body = recorder.finishRecordingAsPicture()
         self._hair = hair_shape(character)
+
+    def set_backdrop(self, colour: tuple[int, int, int]) -> None:
+        """Draw before a plain colour, 0 ... 255, from now on."""
+        self._backdrop = np.array([*colour, 255], np.uint8)
 
     def draw(self, moment: Moment) -> tuple[np.ndarray, FaceLabels]:
         """The picture, uint8 [size, size, 3], and its labels."""

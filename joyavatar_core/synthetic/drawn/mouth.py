@@ -6,24 +6,13 @@ from typing import NamedTuple
 
 import skia
 
+from ..moment import MouthShape
 from .characters import Character
 from .drawing import argb, fill, glow, linear, stroke
 from .palette import WHITE, colour, darker, deeper, lighter, mix
 
 MAX_GAP = 15.0  # between the lips at full opening, in 1/128 of the picture's side
 DARK, THROAT, TONGUE, TEETH = map(colour, ("1C0209", "4E0C1B", "CB565E", "FAFAF7"))
-
-
-class MouthShape(NamedTuple):
-    """What a viseme sets: all 0..1 but `spread`, which is -1..1."""
-
-    open: float = 0.0  # jaw
-    spread: float = 0.0  # corners pulled apart
-    round: float = 0.0  # pucker
-    teeth: float = 0.0  # rows held together, as in s, z, ee
-    tongue: float = 0.0  # tip raised, as in l, th, n
-    tuck: float = 0.0  # lower lip under the upper teeth, as in f, v
-    press: float = 0.0  # lips pressed together, as in m, b, p
 
 
 class MouthGeometry(NamedTuple):

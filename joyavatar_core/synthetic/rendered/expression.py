@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..drawn.figure import Moment
+from ..moment import Moment
 from .transforms import direction
 
 UNIT = 1 / 128  # of the picture's side: what a Moment's x and y count in

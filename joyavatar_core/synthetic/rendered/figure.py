@@ -8,13 +8,13 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from ..drawn.figure import Moment
 from ..labels import FaceLabels
+from ..moment import Moment
 from .bundle import load_bundle
 from .expression import face_units, head_pose
 from .person import Person
 from .scene import Scene
-from .shot import Film, sample_shot
+from .shot import Film, Shot, sample_shot
 from .studio import Studio
 
 SUPERSAMPLING = 1.5
@@ -24,10 +24,14 @@ SHOT = 1  # of a person's streams of random numbers; 0 is for its details
 class RenderedFigure:
     """Build once a person; `draw` may then be called for any moments in any order."""
 
-    def __init__(self, person: Person, size: int = 256) -> None:
+    def __init__(self, person: Person, size: int = 256, shot: Shot | None = None) -> None:
         self.person = person
-        self._shot = sample_shot(np.random.default_rng([*person.seed, SHOT]))
+        self._shot = shot or sample_shot(np.random.default_rng([*person.seed, SHOT]))
         self._scene = Scene(_studio(size), person, self._shot)
+
+    def set_backdrop(self, colour: tuple[int, int, int]) -> None:
+        """Stand before a plain colour, 0 ... 255, from now on; the film changes it as everything."""
+        self._scene.set_backdrop(colour)
 
     def draw(self, moment: Moment) -> tuple[np.ndarray, FaceLabels]:
         """The picture, uint8 [size, size, 3], and its labels."""

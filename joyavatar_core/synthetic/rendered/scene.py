@@ -38,6 +38,10 @@ class Scene:
             mesh.extra[:, 0] **= OCCLUSION_POWER
             drawn.extra.write(mesh.extra.astype("f4").tobytes())
 
+    def set_backdrop(self, colour: tuple[int, int, int]) -> None:
+        """Stand before a plain colour, 0 ... 255, from now on; the film changes it as everything."""
+        self._scenery = self.studio.upload(np.full((4, 4, 3), colour, np.uint8))
+
     def frame(self, units: np.ndarray, pose: Pose, seed: float = 0.0) -> tuple[np.ndarray, FaceLabels]:
         """A picture [S, S, 3] uint8 and its labels, for unit weights [52]; `seed` 0..1 is the grain's."""
         studio, context = self.studio, self.studio.context

@@ -11,6 +11,8 @@ from .transforms import direction, parallel, perspective
 
 TARGET_Z = -0.2  # what the camera looks at, in units of Head
 REACH = 2.6  # half the side of what the shadow map covers
+USUAL, USUAL_TARGET = (1.3, 1.85), (-0.5, -0.25)  # of sample_camera
+WIDE, WIDE_TARGET = (1.7, 2.4), (-0.6, -0.3)
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,24 @@ def _warm(amount: float) -> np.ndarray:
     return np.array([1 + 0.35 * amount, 1.0, 1 - 0.35 * amount])
 
 
-def sample_camera(rng: np.random.Generator) -> Camera:
-    """A long or a shorter lens, a closer or a wider view, from about the front."""
+def sample_wide_shot(rng: np.random.Generator) -> Shot:
+    """A clean picture in which all of the hair is seen, before black."""
+    film = Film((1.0, 1.0, 1.0), 1.15, 0.0, 0.0, 1.0, 2.2, 0.7, 1.0, 100)
+    camera = sample_camera(rng, WIDE, WIDE_TARGET)
+    return Shot(sample_light(rng), camera, film, np.zeros((4, 4, 3), np.uint8), (1.0, 1.0, 1.0))
+
+
+def sample_camera(
+    rng: np.random.Generator, halves: tuple[float, float] = USUAL, target_y: tuple[float, float] = USUAL_TARGET
+) -> Camera:
+    """A long or a shorter lens, a closer or a wider view, from about the front.
+
+    halves: half the picture's side at the face; target_y: what is in the picture's middle; bounds, in units of Head.
+    """
     field = np.radians(rng.choice([rng.uniform(10, 20), rng.uniform(20, 38)]))
-    half = rng.uniform(1.3, 1.85)
+    half = rng.uniform(*halves)
     distance = half / np.tan(field / 2)
-    target = np.array([rng.normal(0, 0.08), rng.uniform(-0.5, -0.25), TARGET_Z])
+    target = np.array([rng.normal(0, 0.08), rng.uniform(*target_y), TARGET_Z])
     eye = target + distance * direction(rng.normal(0, 0.13), rng.normal(0, 0.08))
     matrix = perspective(eye, target, field, max(distance - 6, 0.5), distance + 12)
     return Camera(eye.astype(np.float32), matrix, float(half))

@@ -43,7 +43,8 @@ def Custom(io_type: str) -> type:
 
 
 Boolean, Int, Float, String, Combo = map(Custom, ("BOOLEAN", "INT", "FLOAT", "STRING", "COMBO"))
-Image, Latent, Audio, Video, Model, Vae = map(Custom, ("IMAGE", "LATENT", "AUDIO", "VIDEO", "MODEL", "VAE"))
+Image, Mask, Latent, Audio, Video = map(Custom, ("IMAGE", "MASK", "LATENT", "AUDIO", "VIDEO"))
+Model, Vae = map(Custom, ("MODEL", "VAE"))
 Conditioning, AudioEncoder = map(Custom, ("CONDITIONING", "AUDIO_ENCODER"))
 
 

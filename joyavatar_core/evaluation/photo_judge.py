@@ -1,0 +1,72 @@
+"""Real portraits talk: every picture of a folder through the stream that users run, judged by what the voice says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..audio import open_voice
+from ..errors import AvatarError
+from ..framing.crop import Box
+from ..pipeline.avatar import Avatar
+from ..pipeline.render import frames_of
+from ..sampling.presets import Preset
+from .face_mesh import FaceMesh
+from .sheet import contact_sheet
+from .talking_judge import TalkingJudge, heard_jaw
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+COLUMNS = (
+    "lip_gap_r", "inner_mouth_r", "darkness_r", "jaw_drop_r", "lag", "amplitude", "eye_sharpness", "identity_shape",
+    "identity_colour", "found",
+)  # fmt: skip
+
+
+def judge_photos(
+    avatar: Avatar,
+    folder: Path,
+    voice: Path,
+    preset: Preset,
+    seconds: float,
+    crop: str | Box = "face",
+    sheet: Path | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, object]]:
+    """Figures of every picture in a folder by its name, each with its crop; the sheet has a row for each.
+
+    Raises AvatarError where the folder has no pictures, and where mediapipe is not installed.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURES)
+    if not paths:
+        raise AvatarError(f"'{folder}' has no pictures ({', '.join(PICTURES)}); give the folder of some portraits.")
+    mesh, figures, rows = FaceMesh(), {}, []
+    for path in paths:
+        framed = avatar.frame(path, crop=crop)
+        stream = avatar.stream(framed, open_voice(voice), preset, seed=seed, frames=round(seconds * avatar.config.fps))
+        frames = _frames(avatar, stream)
+        width, height = frames.shape[2], frames.shape[1]
+        portrait = framed.at(width, height).permute(1, 2, 0).add(1).mul(127.5).round().to(torch.uint8).numpy()
+        jaw = heard_jaw(voice, len(frames), avatar.config.fps)
+        figures[path.name] = TalkingJudge(portrait, mesh).judge(frames, avatar.config.fps, jaw) | framed.crop.summary()
+        rows.append(np.concatenate([portrait[None], frames]))
+    if sheet is not None:
+        contact_sheet(rows, sheet)
+    return figures
+
+
+def _frames(avatar: Avatar, stream: object) -> np.ndarray:
+    """All frames of a stream as a user sees them, refined where the avatar is, [T, H, W, 3] uint8."""
+    refine = avatar.refine(stream)
+    return np.concatenate([frames.numpy() for _, frames in frames_of(iter(stream), avatar.decoder, refine=refine)])
+
+
+def photo_table(figures: Mapping[str, Mapping[str, object]], columns: Sequence[str] = COLUMNS) -> str:
+    """A Markdown table, a row for each picture and one of means."""
+    lines = ["| picture | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = {name: [float(one[column]) for column in columns] for name, one in figures.items()}
+    rows["**mean**"] = np.mean(list(rows.values()), axis=0).tolist()
+    lines += [f"| {name} | " + " | ".join(f"{value:.2f}" for value in row) + " |" for name, row in rows.items()]
+    return "\n".join(lines)

@@ -1,0 +1,146 @@
+"""Finds faces in a picture with a small convolutional network that has learned from synthetic people alone.
+
+The network looks at the picture at several sizes and finds, in each, faces of about 16 to 64 pixels, in the way of
+CenterNet (arXiv 1904.07850): a map says where a face's centre is, other maps say how large it is and how it is tilted.
+`joyavatar_core/training/locator_training.py` trains it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parents[1] / "assets" / "face_locator.safetensors"
+STRIDE = 8  # pixels of the picture a cell of the maps
+USUAL_SIZE = 32.0  # pixels: a face whose logarithmic size is 0
+SIZES = (16.0, 64.0)  # pixels: faces that the network answers for
+LONG_SIDES = (32, 48, 72, 108, 162, 243, 364)  # pixels: the sizes that a picture is looked at in
+THRESHOLD = 0.35  # least score of a face
+SUSPECTED = 0.2  # and at one size
+SURE = 0.6  # least score of a face beside another, as a share of the surest's
+OVERLAP = 0.5  # of two finds whose centres are nearer than this share of the larger one's size, the better counts
+MAPS = 5  # score, centre x and y, size, roll
+WIDTHS = 12, 24, 48  # channels at a half, a quarter and an eighth of the picture's size
+DILATIONS = 1, 2, 1, 2, 1
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a picture's pixels: centre (just below the eyes), size (hairline to chin, 1.8 times eyes to chin),
+    roll in radians (clockwise), score 0 ... 1."""
+
+    x: float
+    y: float
+    size: float
+    roll: float
+    score: float
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the upright square around it."""
+        half = self.size / 2
+        return self.x - half, self.y - half, self.x + half, self.y + half
+
+
+class FaceLocator(nn.Module):
+    """Pictures [B, 3, H, W] in -1 ... 1 -> maps [B, 5, ceil(H/8), ceil(W/8)]: score (a logit), centre's offset in
+    cells, logarithm of the size over USUAL_SIZE, roll in radians."""
+
+    def __init__(self, norm: Callable[[int], nn.Module] = nn.Identity) -> None:
+        """norm: what stands behind every convolution, given its channels; in training, batch normalisation."""
+        super().__init__()
+
+        def conv(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+            layer = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation)
+            return nn.Sequential(layer, norm(outputs), nn.ReLU())
+
+        thin, half, width = WIDTHS
+        self.stem = nn.Sequential(conv(3, thin, 2), conv(thin, half, 2), conv(half, half), conv(half, width, 2))
+        self.layers = nn.ModuleList(conv(width, width, dilation=dilation) for dilation in DILATIONS)
+        self.head = nn.Conv2d(width, MAPS, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self.stem(pictures)
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.head(x)
+
+    @torch.no_grad()
+    def find(self, picture: Image.Image) -> list[Face]:
+        """All faces of an RGB picture, the largest first.
+
+        A face shows at two or three of the sizes that the picture is looked at in; what shows at one alone is doubtful.
+        """
+        faces = agreed([self._at(picture, side) for side in LONG_SIDES])
+        surest = max((face.score for face in faces), default=0.0)
+        return sorted((face for face in faces if face.score >= SURE * surest), key=lambda face: -face.size)
+
+    def _at(self, picture: Image.Image, long_side: int) -> list[Face]:
+        scale = long_side / max(picture.size)
+        size = tuple(max(1, round(side * scale)) for side in picture.size)
+        small = picture.resize(size, Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        margin = STRIDE * 2  # a face may be cut off by the picture's edge
+        right, bottom = (-side % STRIDE for side in size)
+        padded = F.pad(pixels, (margin, margin + right, margin, margin + bottom), mode="replicate")
+        maps = self(padded)[0]
+        return [
+            Face((x - margin) / scale, (y - margin) / scale, pixels_high / scale, roll, score)
+            for x, y, pixels_high, roll, score in peaks(maps)
+            if SIZES[0] <= pixels_high <= SIZES[1]
+        ]
+
+
+def peaks(maps: Tensor, threshold: float = SUSPECTED) -> list[tuple[float, float, float, float, float]]:
+    """x, y and size in pixels, roll and score of each local maximum of maps [5, h, w]."""
+    score = maps[0].sigmoid()
+    best = F.max_pool2d(score[None], 3, 1, 1)[0]
+    rows, columns = torch.nonzero((score == best) & (score >= threshold), as_tuple=True)
+    found = []
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        _, dx, dy, size, roll = maps[:, row, column].tolist()
+        x, y = (column + 0.5 + dx) * STRIDE, (row + 0.5 + dy) * STRIDE
+        found.append((x, y, USUAL_SIZE * math.exp(min(size, 3.0)), roll, float(score[row, column])))
+    return found
+
+
+def agreed(finds: Sequence[Sequence[Face]]) -> list[Face]:
+    """One face for all finds that are of the same one; finds: of each size that a picture was looked at in.
+
+    Its score is the mean of the best two sizes', 0 for one that did not show it, its place their mean.
+    """
+    faces: list[Face] = []
+    everything = sorted((face for found in finds for face in found), key=lambda face: -face.score)
+    for best in everything:
+        if any(_same(best, face) for face in faces):
+            continue
+        others = [max((face for face in found if _same(face, best)), key=lambda face: face.score, default=None)
+                  for found in finds]  # fmt: skip
+        pair = sorted(filter(None, others), key=lambda face: -face.score)[:2]
+        score = sum(face.score for face in pair) / 2
+        if score >= THRESHOLD:
+            faces.append(Face(*np.mean([(f.x, f.y, f.size, f.roll) for f in pair], axis=0).tolist(), score))
+    return faces
+
+
+def _same(a: Face, b: Face) -> bool:
+    return math.hypot(a.x - b.x, a.y - b.y) < OVERLAP * max(a.size, b.size)
+
+
+@lru_cache(maxsize=1)
+def face_locator(weights: Path = WEIGHTS) -> FaceLocator:
+    """The locator that comes with the project."""
+    from safetensors.torch import load_file
+
+    locator = FaceLocator()
+    locator.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
+    return locator.eval().requires_grad_(False)

@@ -1,0 +1,74 @@
+"""Stages of a pipeline at work at the same time: each in a thread of its own, one item apart, never more."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+GRACE = 30.0  # seconds that a thread gets to end
+DEPTH = 1  # items that a stage may be ahead of the next one, besides the one in its hands
+
+
+def ahead(
+    make: Callable[[], Iterator[Item]], name: str, interrupt: threading.Event | None = None, depth: int = DEPTH
+) -> Iterator[Item]:
+    """The items of the iterator that `make` gives, made in a thread while the caller is busy with earlier ones.
+
+    What the iterator raises is raised here, behind the items before it. Closing this generator sets `interrupt` for so
+    long, which is to make a long item end early, closes the iterator where it can be closed, and returns when the
+    thread has ended or, where that takes GRACE seconds, leaves it behind. The thread computes in the caller's gradient
+    and inference modes.
+    """
+    items: queue.Queue[tuple[str, object]] = queue.Queue(depth)
+    stopped = threading.Event()
+    modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    def offer(kind: str, value: object) -> bool:
+        """Hand over as soon as there is room; False once nobody wants it any more."""
+        while not stopped.is_set():
+            try:
+                items.put((kind, value), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        grad, inference = modes
+        try:
+            with torch.inference_mode(inference), torch.set_grad_enabled(grad and not inference):
+                iterator = make()
+                try:
+                    for item in iterator:
+                        if not offer("item", item):
+                            return
+                finally:
+                    getattr(iterator, "close", lambda: None)()
+        except BaseException as problem:
+            offer("problem", problem)
+        else:
+            offer("end", None)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = items.get()
+            if kind == "problem":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        stopped.set()
+        if interrupt is not None:
+            interrupt.set()
+        thread.join(GRACE)
+        if interrupt is not None and not thread.is_alive():
+            interrupt.clear()

@@ -1,0 +1,193 @@
+"""Batches of stage 1 and 2: what one teacher-forced pass shows, made where the clips are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..device import to_device
+from ..sampling.flow import shifted_sigma
+from ..synthetic.regions import eyes_above
+from .latents import LatentClips
+from .layout import COPY, PAST, TARGET, Layout
+from .losses import box_weight
+
+if TYPE_CHECKING:
+    from .self_rollouts import Performance
+    from .teacher_forcing import ForcingRecipe
+
+PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
+
+
+@dataclass(frozen=True)
+class ForcedBatch:
+    """One pass: `latents` [B, 33, F, h, w] and their `labels` [B, F] and `features` [B, F, 4, audio_dim], over all
+    segments; `target` flow and its `weight` [B, 1 or 16, blocks * size, h, w] over the blocks to be denoised."""
+
+    latents: Tensor
+    labels: Tensor
+    features: Tensor
+    target: Tensor
+    weight: Tensor
+
+    @property
+    def count(self) -> int:
+        """Frames to be denoised; they are the last of the pass."""
+        return self.target.shape[2]
+
+    @property
+    def blocks(self) -> Tensor:
+        """The noisy frames to be denoised, [B, 16, count, h, w]."""
+        return self.latents[:, :16, -self.count :]
+
+    @property
+    def given(self) -> Tensor:
+        """Which of them are given instead, bool [B, 1, count, h, w]."""
+        return self.latents[:, 32:33, -self.count :] == 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is random about a sample, besides its noise."""
+
+    performance: Performance | None  # whose past it shows
+    clip: int
+    corner: tuple[int, int]  # top and left cell of the close-up
+    jump: int  # latent frames left out behind the first block
+    still: bool  # the first block is remembered as the portrait
+    sigmas: list[float]  # noise level of every frame of the pass
+    silent: bool
+    noise: Tensor | None  # [16, F, h, w], where it comes from the sample's own generator
+
+
+def forcing_batch(
+    clips: LatentClips,
+    recipe: ForcingRecipe,
+    layout: Layout,
+    generators: Sequence[torch.Generator],
+    cells: int | None = None,
+    performances: Sequence[Performance] = (),
+) -> ForcedBatch:
+    """A random batch for a layout, of whole pictures or `cells` x `cells` latent cells of the face.
+
+    With `performances` the past is theirs, mistakes and all. Everything random comes from the samples' generators; on
+    a GPU the noise comes from a generator there, which the first sample's seeds.
+    """
+    height, width = (cells, cells) if cells is not None else clips.latents.shape[-2:]
+    shape = (16, len(layout.frames), height, width)
+    choices = [_choose(clips, recipe, layout, generator, cells, performances, shape) for generator in generators]
+    return _assemble(clips, recipe, layout, choices, _noise(choices, generators, shape, clips.latents.device), cells)
+
+
+def _choose(
+    clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator: torch.Generator, cells: int | None,
+    performances: Sequence[Performance], shape: tuple[int, ...],
+) -> Choice:  # fmt: skip
+    """A stream's first block and some later blocks of the same clip."""
+
+    def chance(share: float) -> bool:
+        return uniform() < share
+
+    def uniform(low: float = 0.0, high: float = 1.0) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    performance = performances[draw(0, len(performances) - 1)] if performances else None
+    clip = draw(0, len(clips) - 1) if performance is None else performance.clip
+    left = top = 0
+    if cells is not None:
+        most = (clips.latents.shape[-1] - cells, clips.latents.shape[-2] - cells)
+        left, top = (
+            max(0, min(PATCH * round((c - cells / 2 + uniform(-1.5, 1.5)) / PATCH), limit))
+            for c, limit in zip(clips.centres[clip], most, strict=True)
+        )
+    jump = 0 if chance(recipe.joined) else draw(0, clips.latents.shape[2] - recipe.blocks * recipe.size)
+    still, clean = chance(recipe.still), chance(recipe.clean)
+    copy_sigma = uniform(*recipe.copy_noise)
+    sigmas: list[float] = []
+    for segment in layout.segments:
+        if segment.kind == PAST:
+            sigma = 0.0 if clean else uniform(0.0, recipe.most_noise)
+        elif segment.kind == COPY:
+            sigma = copy_sigma
+        elif chance(recipe.trained_levels):
+            sigma = recipe.levels[draw(0, len(recipe.levels) - 1)]
+        else:
+            sigma = shifted_sigma(uniform(), 2.0)
+        sigmas += [sigma] * len(segment.frames)
+    noise = None if clips.latents.is_cuda else torch.randn(shape, generator=generator)
+    return Choice(performance, clip, (top, left), jump, still, sigmas, chance(recipe.silent), noise)
+
+
+def _noise(
+    choices: list[Choice], generators: Sequence[torch.Generator], shape: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """[B, 16, F, h, w]"""
+    if device.type != "cuda":
+        return torch.stack([choice.noise for choice in choices]).to(device)
+    own = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generators[0])))
+    return torch.randn(len(choices), *shape, device=device, generator=own)
+
+
+def _assemble(
+    clips: LatentClips, recipe: ForcingRecipe, layout: Layout, choices: list[Choice], noise: Tensor, cells: int | None
+) -> ForcedBatch:
+    """The batch of some choices; beside two small copies everything happens on the clips' device."""
+    device, size = clips.latents.device, recipe.size
+    number = torch.tensor(layout.frames)
+    kinds = torch.tensor([s.kind for s in layout.segments for _ in s.frames])
+    first = layout.of_kind(TARGET)[0].start
+    # The first block is the clip's own; all later ones are further on, and so are the copies that precede block 1.
+    moves = (number >= size) | (kinds == COPY)
+    # A past is wrong by its error; what goes on from it takes that back frame by frame, or there would be a seam.
+    before = torch.where(kinds == TARGET, number // size * size - 1, number)
+    share = torch.where(kinds == TARGET, 1 - (number % size + 1) / (size + 1), 1.0) * (before >= size)
+    given = (number == 0) & (kinds != COPY)
+    stills = (kinds == PAST) & (number < size)
+
+    whole = torch.tensor([[c.clip, c.jump, *c.corner, c.still, c.silent] for c in choices])
+    clip, jump, top, left, still, silent = to_device(whole, device).unbind(1)
+    sigma = to_device(torch.tensor([c.sigmas for c in choices]), device)  # [B, F]
+    number, moves, before, share, given, stills = to_device(
+        torch.stack([number.float(), moves.float(), before.float(), share, given.float(), stills.float()]), device
+    ).unbind(0)
+    given, stills = given.bool(), stills.bool()
+
+    place = (number + moves * jump[:, None]).long()  # [B, F]
+    rows, columns = (torch.arange(n, device=device) for n in noise.shape[-2:])
+    rows, columns = rows + top[:, None], columns + left[:, None]
+
+    def cut(source: Tensor, index: Tensor, frames: Tensor) -> Tensor:
+        """source [N, 16, L, h, w], which of N [B], frames [B, F] -> float32 [B, 16, F, h, w] of the cells shown."""
+        grid = (index[:, None, None, None], frames[:, :, None, None], rows[:, None, :, None], columns[:, None, None, :])
+        return source[grid[0], :, grid[1], grid[2], grid[3]].movedim(-1, 1).float()
+
+    x0 = cut(clips.latents, clip, place)
+    reference = cut(clips.latents, clip, torch.zeros_like(place[:, :1]))
+    if choices[0].performance is not None:
+        errors = torch.stack([choice.performance.error for choice in choices])
+        earlier = (before + jump[:, None]).clamp(0, clips.latents.shape[2] - 1).long()
+        wrong = cut(errors, torch.arange(len(choices), device=device), earlier)
+        x0 = x0 + share[:, None, None] * wrong
+    x0 = torch.where((still[:, None].bool() & stills)[:, None, :, None, None], reference, x0)
+
+    labels = torch.where(given & (torch.arange(len(given), device=device) < first), 0.0, 1000 * sigma)
+    strength = torch.where(given, 0.0, sigma)[:, None, :, None, None]
+    noisy = (1 - strength) * x0 + strength * noise
+    mask = (~given).float()[None, None, :, None, None].expand(len(choices), 1, -1, *noise.shape[-2:])
+    features = clips.features[clip[:, None], place] * (1 - silent)[:, None, None, None]
+    boxes = clips.boxes[clip[:, None], place[:, first:]] - torch.stack([left, top, left, top], 1)[:, None]
+    weight = torch.maximum(
+        box_weight(boxes, *noise.shape[-2:], recipe.mouth_weight),
+        box_weight(eyes_above(boxes), *noise.shape[-2:], recipe.eyes_weight),
+    )
+    return ForcedBatch(
+        latents=torch.cat([noisy, reference.expand_as(x0), mask], dim=1), labels=labels, features=features,
+        target=(noise - x0)[:, :, first:], weight=(weight * (~given[first:]).float()[:, None, None])[:, None],
+    )  # fmt: skip

@@ -1,0 +1,115 @@
+"""Nothing inside a block waits for the device: held on torch's meta device, from which no number can be read."""
+
+from __future__ import annotations
+
+import collections
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from joyavatar_core import device
+from joyavatar_core.model.transformer import AvatarTransformer
+from joyavatar_core.sampling.mci import MciSettings
+from joyavatar_core.sampling.presets import preset
+from joyavatar_core.sampling.psb import PsbSettings
+from joyavatar_core.sampling.stream import AvatarStream
+from joyavatar_core.sampling.urcr import UrcrSettings
+from joyavatar_core.vae import StreamingVAE, TinyDecoder
+
+from .conftest import MINIATURE, RecordedFeatures
+
+DEVICE = torch.device("meta")
+
+
+class Crossings(TorchDispatchMode):
+    """Counts tensors that go from the CPU to the device, by the name of the operation; the way back raises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: collections.Counter[str] = collections.Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        real = [x for x in tensors if x.ndim or x.device == DEVICE]  # numbers travel with the kernel that takes them
+        if isinstance(out, torch.Tensor) and out.device == DEVICE and any(x.device.type == "cpu" for x in real):
+            self.count[str(func)] += 1
+        return out
+
+
+@pytest.fixture
+def handed_over(monkeypatch):
+    """How many copies went through `to_device`, which queues them."""
+    calls = collections.Counter()
+
+    def counted(tensor, target=None, dtype=None):
+        calls["copies"] += tensor.device.type == "cpu" and target is not None and torch.device(target) == DEVICE
+        return tensor.to(target or tensor.device, dtype)
+
+    for module in ("joyavatar_core.sampling.run", "joyavatar_core.model.rope", "joyavatar_core.model.transformer"):
+        monkeypatch.setattr(f"{module}.to_device", counted)
+    return calls
+
+
+def stream_of(**fields: object) -> AvatarStream:
+    with DEVICE:
+        model = AvatarTransformer(MINIATURE).eval()
+    reference = torch.randn(1, 16, 1, 4, 4)
+    return AvatarStream(model, reference, RecordedFeatures(), **fields)
+
+
+@pytest.mark.parametrize("settings", [
+    vars(preset("checkpoint", MINIATURE)), vars(preset("joyavatar", MINIATURE)),
+    {"mci": MciSettings("context", 3, 0.2), "psb": PsbSettings(first=6, blocks=2), "urcr": UrcrSettings("prefill")},
+])  # fmt: skip
+def test_a_block_reads_nothing_back_and_copies_only_voice_and_noise(handed_over, settings):
+    run = iter(stream_of(**settings))
+    for _ in range(8):  # every table there is: reset positions, labels, conditions
+        next(run)
+    for _ in range(8):
+        handed_over.clear()
+        with Crossings() as crossings:
+            block = next(run)
+        assert block.latents.device == DEVICE
+        draws = block.steps + (run.stream.mci.injected > 0) + 3 * (run.stream.mci.context_noise > 0)
+        # The voice, each draw of noise, and at a reset how far keys are turned.
+        assert crossings.count.total() <= 1 + draws + block.reset, crossings.count
+        assert handed_over["copies"] == crossings.count.total()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [lambda: StreamingVAE(8), TinyDecoder])
+def test_decoding_reads_nothing_back(make):
+    with DEVICE:
+        decoder = make().eval()
+    cache, latents = decoder.new_cache(), torch.empty(1, 16, 3, 2, 2, device=DEVICE)
+    decoder.decode(latents, cache)
+    with Crossings() as crossings:
+        assert decoder.decode(latents, cache).device == DEVICE
+    assert not crossings.count
+
+
+def test_a_read_would_be_noticed():
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        torch.empty(1, device=DEVICE).item()
+    with Crossings() as crossings:
+        torch.ones(3).to(DEVICE)
+    assert crossings.count.total() == 1
+
+
+def test_a_copy_to_cuda_goes_through_pinned_memory(monkeypatch):
+    """No card is needed: what is asked of torch is looked at."""
+    asked = []
+
+    class Host(torch.Tensor):
+        def pin_memory(self):
+            asked.append("pinned")
+            return self
+
+        def to(self, *args, **kwargs):
+            asked.append((args, kwargs))
+            return self
+
+    device.to_device(torch.ones(2).as_subclass(Host), "cuda", torch.bfloat16)
+    assert asked[:2] == ["pinned", ((torch.device("cuda"),), {"non_blocking": True})]
