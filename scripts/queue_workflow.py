@@ -110,6 +110,8 @@ def rejection(answer: dict) -> str:
         for problem in node["errors"]
     ]
     message = error.get("message", "no reason given")
+    if error.get("type") == "missing_node_type":  # newer hosts name the node by its title
+        message = f"The node {error['extra_info']['class_type']} does not exist."
     if "does not exist" in message:
         sentences.append("Install the pack that has this node on the server and restart it.")
     return " ".join([message, *sentences])

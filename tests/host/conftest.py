@@ -1,6 +1,7 @@
 """A real ComfyUI, started once for all tests of this folder, with folders of its own and this pack linked in.
 
-The host is looked for at $COMFYUI_PATH, else ~/comfy/ComfyUI; its Python at $COMFYUI_PYTHON, else <host>/.venv.
+The host is looked for at $COMFYUI_PATH, else ~/comfy/ComfyUI; its Python at $COMFYUI_PYTHON, else <host>/.venv. The
+page is the host's own, or the files in $COMFYUI_FRONT_END (scripts/host_matrix.py sets all three).
 """
 
 from __future__ import annotations
@@ -150,6 +151,8 @@ def running_server(base: Path, log_name: str = "server.log") -> Iterator[Server]
         port = free.getsockname()[1]
     flags = ["--cpu", "--port", str(port), "--listen", "127.0.0.1", "--base-directory", str(base)]
     flags += ["--disable-auto-launch", "--database-url", "sqlite:///:memory:", "--preview-method", "none"]
+    if os.environ.get("COMFYUI_FRONT_END"):
+        flags += ["--front-end-root", os.environ["COMFYUI_FRONT_END"]]
     log = base / log_name
     with log.open("wb") as sink:
         process = subprocess.Popen(

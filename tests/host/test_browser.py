@@ -48,6 +48,45 @@ def keep(page: Page, name: str) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
+# The boxes that the page draws, in graph units: elements in Nodes 2.0, else the nodes' own sizes with their title bar.
+BOXES = """() => {
+  const scale = app.canvas.ds.scale, drawn = [...document.querySelectorAll('[data-node-id]')];
+  if (drawn.length) return drawn.map((element) => {
+    const { x, y, right, bottom } = element.getBoundingClientRect();
+    return [app.graph.getNodeById(element.dataset.nodeId).type, ...[x, y, right, bottom].map((side) => side / scale)];
+  });
+  return app.graph.nodes.map(({ type, pos, size }) => [type, pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]]);
+}"""
+TEXTS = "() => [...document.querySelectorAll('[data-testid=joyavatar_text]')].map((each) => each.innerText.trim())"
+APART = 24  # graph units between two nodes
+
+
+def too_near(page: Page) -> list[tuple[str, str]]:
+    boxes = page.evaluate(BOXES)
+    assert boxes
+    pairs = [(a, b) for index, a in enumerate(boxes) for b in boxes[index + 1 :]]
+    return [
+        (a[0], b[0])
+        for a, b in pairs
+        if max(a[1], b[1]) < min(a[3], b[3]) + APART - 1 and max(a[2], b[2]) < min(a[4], b[4]) + APART - 1
+    ]
+
+
+def reopen(page: Page, url: str, nodes_2: bool) -> None:
+    browser.ask(f"{url}/settings", {"Comfy.VueNodes.Enabled": nodes_2})
+    page.reload()
+    page.wait_for_function(browser.READY, timeout=90_000)
+    page.wait_for_timeout(1500)
+
+
+def shorten(page: Page, seconds: int) -> None:
+    page.evaluate(
+        "(value) => app.graph.nodes.filter((n) => n.type === 'JoyAvatarAudioEncode').forEach((n) => "
+        "{ n.widgets[0].value = value })",
+        seconds,
+    )
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in browser.WORKFLOWS.glob("*.json")))
 def test_a_workflow_opens_whole_and_nothing_overlaps(page, name):
     browser.load(page, name)
@@ -55,15 +94,47 @@ def test_a_workflow_opens_whole_and_nothing_overlaps(page, name):
     page.wait_for_timeout(500)
     keep(page, f"open_{name}")
     assert (
-        page.evaluate("() => app.graph.nodes.filter((node) => node.has_errors || !node.constructor.type).length") == 0
+        page.evaluate("() => app.graph.nodes.filter((n) => !(n.type in LiteGraph.registered_node_types)).length") == 0
     )
-    overlaps = page.evaluate(
-        """() => app.graph.nodes.flatMap((a, i) => app.graph.nodes.slice(i + 1).filter((b) =>
-             a.pos[0] < b.pos[0] + b.size[0] && b.pos[0] < a.pos[0] + a.size[0] &&
-             a.pos[1] - 30 < b.pos[1] + b.size[1] && b.pos[1] - 30 < a.pos[1] + a.size[1]
-           ).map((b) => [a.title, b.title]))"""
-    )
-    assert overlaps == []
+    assert too_near(page) == []
+
+
+@pytest.mark.parametrize("nodes_2", [True, False])
+def test_what_nodes_say_stays_after_a_run_and_comes_back_for_cached_nodes(page, url, nodes_2):
+    reopen(page, url, nodes_2)
+    browser.load(page, "schedules")
+    page.evaluate(browser.FIT, [90, 60, 20, 20])
+    shorten(page, 2 if nodes_2 else 1)
+    for when in ("ran", "reloaded"):
+        page.evaluate("() => app.queuePrompt(0)")
+        page.wait_for_function(f"() => ({TEXTS})().length >= 6", timeout=120_000)
+        page.wait_for_function(f"() => !({TEXTS})().some((text) => / left$/.test(text))", timeout=120_000)
+        said = page.evaluate(TEXTS)
+        keep(page, f"schedules_{'nodes_2' if nodes_2 else 'classic'}_{when}")
+        for start in ("steps 8 8 7 7 6 …", "resets every", "weights: embedded"):
+            assert any(start in text for text in said), (when, said)
+        assert sum(" frames (" in text for text in said) == 4, (when, said)
+        assert too_near(page) == []
+        if when == "ran":
+            reopen(page, url, nodes_2)
+            browser.load(page, "schedules")
+            shorten(page, 2 if nodes_2 else 1)
+            assert page.evaluate(TEXTS) == []
+    reopen(page, url, False)
+
+
+def test_an_error_is_read_on_the_node_and_dates_are_filled_in(page, server):
+    browser.load(page, "talk")
+    shorten(page, 1)
+    prefix = "(value) => { " + VIDEO_NODE + ".widgets.find((w) => w.name === 'filename_prefix').value = value }"
+    page.evaluate(prefix, "../../out")
+    page.evaluate("() => app.queuePrompt(0)")
+    page.wait_for_function(f"() => ({TEXTS})().some((text) => text.includes('leads out'))", timeout=60_000)
+    page.evaluate(prefix, "dated/%date:yyyy%/%JoyAvatarStreamingSampler.preset%")
+    page.evaluate("() => app.queuePrompt(0)")
+    page.wait_for_function(f"() => ({TEXTS})().some((text) => text.includes(' frames ('))", timeout=120_000)
+    [made] = (server.output / "dated").glob("*/checkpoint_00001_.mp4")
+    assert made.parent.name.isdigit() and len(made.parent.name) == 4
 
 
 def test_run_shows_live_pictures_then_a_video_that_plays(page, url):
