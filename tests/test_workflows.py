@@ -185,3 +185,17 @@ def inside(a: list[float], b: list[float]) -> bool:
 
 def overlap(a: list[float], b: list[float]) -> bool:
     return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
+
+
+def test_the_blueprint_holds_the_nodes_of_a_talk_with_widgets_of_their_schemas():
+    [path] = (ROOT / "subgraphs").glob("*.json")
+    blueprint = json.loads(path.read_text(encoding="utf-8"))
+    [subgraph], [node] = blueprint["definitions"]["subgraphs"], blueprint["nodes"]
+    assert node["type"] == subgraph["id"] and subgraph["name"] == path.stem
+    assert {"image", "audio", "seed"} <= {entry["name"] for entry in node["inputs"]}
+    assert [output["type"] for output in node["outputs"]] == ["JOYAVATAR_STREAM"]
+    for inner in subgraph["nodes"]:
+        entries = inputs_of(inner["type"])
+        extra = sum(bool(entry.get("control_after_generate")) for entry in entries.values())
+        widgets = [key for key, entry in entries.items() if not is_socket(entry)]
+        assert len(inner.get("widgets_values", [])) == len(widgets) + extra, inner["type"]
