@@ -142,7 +142,8 @@ def _row(name: str, numbers: np.ma.MaskedArray) -> str:
 
 def named_variants(names: Sequence[str], config: AvatarConfig) -> dict[str, Preset]:
     """Presets and variants by name; without names all variants. Raises AvatarError for an unknown one."""
-    known = variants(config) | {name: preset(name, config) for name in PRESETS}
+    suitable = [name for name in PRESETS if name != "rolling" or config.sampler == "rolling"]
+    known = variants(config) | {name: preset(name, config) for name in suitable}
     for name in names:
         if name not in known:
             raise AvatarError(f"There is no setting '{name}' to compare; choose from {', '.join(known)}.")
