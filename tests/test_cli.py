@@ -63,6 +63,19 @@ def video_of(path):
     return np.stack(frames), length
 
 
+def test_the_report_holds_the_crop(files, tmp_path):
+    report = tmp_path / "run.json"
+    given = ["--crop", "10,20,40,60", "--background", "#204060", "--seconds", "0.1", "--report", report]
+    assert speak(files, tmp_path / "video.mp4", *map(str, given)) == 0
+    shown = json.loads(report.read_text())["portrait"]
+    assert shown == {"crop": [10, 20, 40, 60], "picture": [90, 120], "faces": None, "note": None}
+
+
+def test_a_crop_beyond_the_portrait_is_one_sentence(files, tmp_path, capsys):
+    assert speak(files, tmp_path / "video.mp4", "--crop", "60,20,40,60") == 2
+    assert "60,20,40,60 is not within the portrait of 90x120 pixels" in capsys.readouterr().err
+
+
 def test_a_portrait_and_a_voice_become_a_video(files, tmp_path):
     assert speak(files, tmp_path / "v.mp4", "--report", tmp_path / "r.json") == 0
     frames, sound = video_of(tmp_path / "v.mp4")

@@ -27,7 +27,8 @@ LONG_SIDES = (32, 48, 72, 108, 162, 243, 364)  # pixels: the sizes that a pictur
 THRESHOLD = 0.35  # least score of a face
 SUSPECTED = 0.2  # and at one size
 SURE = 0.6  # least score of a face beside another, as a share of the surest's
-OVERLAP = 0.5  # of two finds whose centres are nearer than this share of the larger one's size, the better counts
+OVERLAP = 0.6  # two faces' centres are further apart, across or down, than this share of the larger's size
+ALIKE = 1.5  # sizes of finds that agree differ by less than this factor
 MAPS = 5  # score, centre x and y, size, roll
 WIDTHS = 12, 24, 48  # channels at a half, a quarter and an eighth of the picture's size
 DILATIONS = 1, 2, 1, 2, 1
@@ -114,26 +115,35 @@ def peaks(maps: Tensor, threshold: float = SUSPECTED) -> list[tuple[float, float
 
 
 def agreed(finds: Sequence[Sequence[Face]]) -> list[Face]:
-    """One face for all finds that are of the same one; finds: of each size that a picture was looked at in.
+    """One face for all finds that are of the same one, the surest first; finds: at each size of the picture.
 
-    Its score is the mean of the best two sizes', 0 for one that did not show it, its place their mean.
+    Its score is the mean of a find's and of the best one at another size that agrees with it (0 where none does), and
+    its place the mean of both.
     """
+    candidates = []
+    for size, found in enumerate(finds):
+        others = [face for k, others in enumerate(finds) if k != size for face in others]
+        for face in found:
+            seconds = [other for other in others if _agree(face, other)]
+            pair = [face, *sorted(seconds, key=lambda other: -other.score)[:1]]
+            x, y, side, roll = np.mean([(f.x, f.y, f.size, f.roll) for f in pair], axis=0).tolist()
+            candidates.append(Face(x, y, side, roll, sum(f.score for f in pair) / 2))
     faces: list[Face] = []
-    everything = sorted((face for found in finds for face in found), key=lambda face: -face.score)
-    for best in everything:
-        if any(_same(best, face) for face in faces):
-            continue
-        others = [max((face for face in found if _same(face, best)), key=lambda face: face.score, default=None)
-                  for found in finds]  # fmt: skip
-        pair = sorted(filter(None, others), key=lambda face: -face.score)[:2]
-        score = sum(face.score for face in pair) / 2
-        if score >= THRESHOLD:
-            faces.append(Face(*np.mean([(f.x, f.y, f.size, f.roll) for f in pair], axis=0).tolist(), score))
+    for face in sorted(candidates, key=lambda face: -face.score):
+        if face.score >= THRESHOLD and not any(_overlap(face, better) for better in faces):
+            faces.append(face)
     return faces
 
 
-def _same(a: Face, b: Face) -> bool:
-    return math.hypot(a.x - b.x, a.y - b.y) < OVERLAP * max(a.size, b.size)
+def _agree(a: Face, b: Face) -> bool:
+    """Whether two finds are of one face: alike in place and size."""
+    larger, smaller = max(a.size, b.size), min(a.size, b.size)
+    return larger < ALIKE * smaller and math.hypot(a.x - b.x, a.y - b.y) < (ALIKE - 1) * larger
+
+
+def _overlap(a: Face, b: Face) -> bool:
+    """Whether two finds cannot both be faces."""
+    return max(abs(a.x - b.x), abs(a.y - b.y)) < OVERLAP * max(a.size, b.size)
 
 
 @lru_cache(maxsize=1)
