@@ -64,7 +64,7 @@ class RollingRun(StreamRun):
         self.cursor = self.cache.length
 
     def _hear(self) -> None:
-        """Nothing: every pass hears all blocks of its window."""
+        """None: every pass gets the voice of all blocks in its window."""
 
     def _denoise(self, levels: Sequence[Level], hidden: None, behind: int) -> Tensor:
         """Passes until the window's oldest block is clean; [1, 16, K, h, w], in block 0 with the portrait in front."""
