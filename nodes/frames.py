@@ -92,7 +92,7 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
             refiner = refining.begin(decoder)
             for block in run:
                 video = decoder.decode(block.latents, cache)[0, :, : block.num_frames]  # [3, N, H, W] in -1 ... 1
-                video = video if refiner is None else refiner(video)
+                video = video if refiner is None else refiner(video, block.features)
                 shown = images[block.first_frame : block.last_frame + 1]
                 shown.copy_(video.permute(1, 2, 3, 0).add(1).div(2).clamp(0, 1))
                 if block.reset:

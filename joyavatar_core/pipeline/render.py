@@ -79,7 +79,7 @@ def decoded(
         with torch.cuda.stream(stream) if stream else nullcontext():
             latents = block.latents.to(like.device, like.dtype)
             video = decoder.decode(latents, cache)[0][:, : block.num_frames]
-            frames = to_uint8(video if refine is None else refine(video))
+            frames = to_uint8(video if refine is None else refine(video, block.features))
             if stream:
                 block.latents.record_stream(stream)
                 frames = downloaded(frames)

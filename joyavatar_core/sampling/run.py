@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..audio.clock import block_to_frames
+from ..audio.clock import block_to_frames, block_to_latents
+from ..audio.features import ungroup_frames
 from ..device import to_device
 from ..errors import AvatarError
 from ..model.graphs import GraphedPasses
@@ -88,7 +89,7 @@ class StreamRun:
         self.highest_position = 0
         started = time.perf_counter()  # waiting for a voice that is still being spoken does not count
         reset = self._make_room() or self._was_reset
-        hidden = self._hear()
+        hidden, features = self._hear(), self._features(self.block)
         trained = config.levels
         levels = levels_for(
             self.stream.psb.steps_for(self.block, len(trained)), trained, self.stream.psb.mode, config.shift
@@ -101,9 +102,11 @@ class StreamRun:
             torch.cuda.current_stream(self.device).synchronize()  # the one time a block waits for the device
 
         stop = shown.stop if total is None else min(shown.stop, total)
+        features = None if features is None else features[: stop - shown.start]
         return LatentBlock(
             index=self.block - 1, latents=latents, first_frame=shown.start, last_frame=stop - 1, steps=len(levels),
             reset=reset, max_position=self.highest_position, seconds=time.perf_counter() - started,
+            features=features,
         )  # fmt: skip
 
     def _wait_for_voice(self, block: int) -> bool:
@@ -222,6 +225,14 @@ class StreamRun:
     def _hear(self) -> Tensor | None:
         """The voice of the next block, [1, K, audio_hidden]; None for checkpoints without audio."""
         return self._voice_of(self._block_frames())
+
+    def _features(self, block: int) -> Tensor | None:
+        """What the voice's encoder says of a block's video frames, [frames, audio_dim]; None without a voice."""
+        config, audio = self.stream.model.config, self.stream.audio
+        if audio is None or not config.audio_dim:
+            return None
+        latents = block_to_latents(block, config.block_frames, config.lead_frames)
+        return ungroup_frames(audio.latent_features(latents.start, len(latents)), latents.start)
 
     def _voice_of(self, frames: range) -> Tensor | None:
         """The voice of some latent frames, [1, frames, audio_hidden]."""
