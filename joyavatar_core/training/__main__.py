@@ -188,7 +188,7 @@ def train_refiner(options: argparse.Namespace) -> None:
 
     avatar = _judged(options)
     clips = _clips(options)
-    settings = _settings(options, "refiner", 1.5e-3, weight_decay=1e-3, ema=0.995)
+    settings = _settings(options, "refiner", 2e-3, weight_decay=1e-3, ema=0.995, by_inputs=True)
     if not 0 <= options.rollouts <= 1:
         raise AvatarError(f"--rollouts is {options.rollouts:g}, expected 0 to 1.")
     pairs = make_pairs(avatar, clips, options.runs / "pairs", options.rollouts)
