@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +26,10 @@ from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
 from ..video.portrait import check_size, check_trained_size
+from .avatar_options import EMBEDDED, EMBEDDED_AVATAR, AvatarOptions
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"
 ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
@@ -162,34 +161,18 @@ def default_refine(avatar: Avatar) -> str:
     return "off" if avatar.refiner is None else "on"
 
 
-def load_avatar(
-    weights: str | Path = EMBEDDED,
-    vae: str | Path = EMBEDDED,
-    *,
-    decoder: str | Path | None = None,
-    audio_encoder: str | Path | None = None,
-    base: str | Path | None = None,
-    lora_alpha: float | None = None,
-    lora_rank: int | None = None,
-    loras: Sequence[tuple[str | Path, float]] = (),
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
-    attention: str = "sdpa",
-    compiled: bool = False,
-) -> Avatar:
-    """Load an avatar from files, or the one that comes with the project (`embedded`).
+def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
+    """Load an avatar from files, by default the one that comes with the project.
 
-    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model; `loras` are (file, strength)
-    on top of the model. dtype None is that of most of the file's parameters, bfloat16 for quantised files; the embedded
-    avatar, stored in half precision to be small, then runs in float32, as it was trained.
-    compiled: run the small steps between products as one kernel each.
     Raises AvatarError for files that are not what they should be or do not belong together.
     """
+    weights, vae, device = options.weights, options.vae, options.device
     checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
-        weights, base=base, lora_alpha=lora_alpha, lora_rank=lora_rank
+        weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank
     )  # fmt: skip
-    for path, strength in loras:
+    for path, strength in options.loras:
         checkpoint = with_lora(checkpoint, path, strength)
+    dtype = options.dtype
     if dtype is None:
         dtype = torch.float32 if weights == EMBEDDED else checkpoint.dtype
     config = checkpoint.config
@@ -204,12 +187,12 @@ def load_avatar(
         transformer = AvatarTransformer(config)
     load_into(transformer, checkpoint, dtype)
     transformer.to(device).eval().requires_grad_(False)
-    transformer.attention = attention_backend(attention, device, next(transformer.parameters()).dtype)
+    transformer.attention = attention_backend(options.attention, device, next(transformer.parameters()).dtype)
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         for block in transformer.blocks:
             block.self_attn.pack()
-    if compiled:
+    if options.compiled:
         transformer.pointwise = pointwise.compiled()
     # The decoder is exact on a CPU and as exact as the stream on a GPU, where float32 is four times slower.
     decoding = next(transformer.parameters()).dtype if on_gpu else torch.float32
@@ -218,9 +201,9 @@ def load_avatar(
     return Avatar(
         transformer=transformer,
         vae=wan,
-        decoder=wan if decoder is None else load_decoder(decoder, config).to(device, decoding),
-        encoder=load_audio_encoder(config, audio_encoder, device),
-        name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in loras))),
+        decoder=wan if options.decoder is None else load_decoder(options.decoder, config).to(device, decoding),
+        encoder=load_audio_encoder(config, options.audio_encoder, device),
+        name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in options.loras))),
         refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
     )
 
