@@ -15,7 +15,7 @@ from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import built_in_encoder
 from .model import avatar_of
 from .patcher import host_patcher
-from .stream import Voice as HostVoice
+from .stream import HostVoice
 from .types import CATEGORY, Voice
 
 _encoders: WeakKeyDictionary[object, tuple[Wav2Vec2, ModelPatcher]] = WeakKeyDictionary()  # per AUDIO_ENCODER

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..audio import ArrayAudio, AudioFeatures
-from ..audio.clock import Clock
 from ..monitoring.observer import Observer
 from ..paths import STDOUT
 from .job import Job, prepare, save_report
@@ -149,15 +148,12 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
 
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(contextlib.closing(iter(job.stream)))
-        clock = Clock(job.voice.sample_rate, job.avatar.config.fps)
         progress.observe.reset_on_drift = run if progress.reset_on_drift else None
         finished = frames_of(run, job.avatar.decoder, refine=job.refine, overlap=not progress.reset_on_drift)
         made = stack.enter_context(contextlib.closing(finished))
         for block, frames in made:
             voice = run.stream.audio.source if run.stream.audio is not None else job.voice
-            start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
-            end = voice.num_samples
-            stop = stop if end is None else max(start, min(stop, end))
+            start, stop = voice.samples_of(range(block.first_frame, block.last_frame + 1), job.avatar.config.fps)
             samples = voice.read_native(start, stop)
             if paced:
                 progress.hold(block.first_frame)

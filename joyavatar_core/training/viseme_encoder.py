@@ -6,7 +6,6 @@ Needs no pictures: hours of speech are made and learned in minutes, in many more
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ..audio import ArrayAudio, Clock
 from ..audio.mel import WINDOW, log_mel
 from ..audio.resample import read_resampled
 from ..audio.visemes import SLOTS, VISEMES, VisemeNet
+from ..paths import replacing
 from ..synthetic.clips import FPS, make_script
 from ..synthetic.moment import MouthShape
 from ..synthetic.motion import COLUMN
@@ -91,9 +91,8 @@ def _write_voices(path: Path, seeds: Iterable[int], split: str, seconds: float) 
         name: np.ascontiguousarray(np.stack(arrays), np.float16)  # save_file writes memory as it lies
         for name, arrays in zip(("spectra", "visemes"), zip(*made, strict=True), strict=True)
     }
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(arrays, partial)
-    partial.replace(path)
+    with replacing(path, shared=True) as unfinished:
+        save_file(arrays, unfinished)
 
 
 def train_hearing(voices: Voices, settings: LoopSettings, recipe: HearingRecipe = HearingRecipe()) -> VisemeNet:
