@@ -23,13 +23,13 @@ MOUTH_SIGNALS = ("lip_gap", "jaw_drop", "inner_mouth", "darkness")
 
 
 def heard_jaw(voice: str | Path, frames: int, fps: int | Fraction) -> np.ndarray:
-    """How far the jaw is open in every video frame, [frames], as the viseme encoder hears it; zero mean over speech."""
+    """The opening of the jaw in every video frame, [frames], by the viseme encoder; zero mean over speech."""
     from ..audio import Clock, VisemeEncoder, open_voice
     from ..audio.resample import read_resampled
     from ..audio.visemes import VISEMES
-    from ..pipeline.avatar import EMBEDDED_HEARING
+    from ..pipeline.avatar import EMBEDDED_VISEME_ENCODER
 
-    encoder = VisemeEncoder.load(EMBEDDED_HEARING)
+    encoder = VisemeEncoder.load(EMBEDDED_VISEME_ENCODER)
     clock, reach = Clock(encoder.sample_rate, fps), encoder.left_reach
     edges = [clock.frame_start(k) + reach for k in range(frames + 1)]
     heard = read_resampled(open_voice(voice), -reach, edges[-1], encoder.sample_rate)

@@ -67,7 +67,7 @@ def _at_level(audio: np.ndarray, reference: float, decibels: float) -> np.ndarra
 
 
 def mix(rng: np.random.Generator, speech: np.ndarray) -> np.ndarray:
-    """What a microphone would hear of it: [samples] float32, peak below 1."""
+    """The recorded sound: [samples] float32, peak below 1."""
     n = len(speech)
     audio = speech.astype(np.float64)
     if rng.random() < 0.3:
