@@ -25,28 +25,38 @@ OTHERS = range(900, 912)  # held-out people that identity is told apart from
 
 @dataclass(frozen=True)
 class Truth:
-    """What the renderer drew for a held-out seed: frames [T, H, W, 3], mouth boxes [T, 4], opening [T], waveform."""
+    """What the renderer shows for a held-out seed.
+
+    frames [T, H, W, 3] uint8. Labels of the drawn or posed face, in pixels: the mouth's box [T, 4], its opening [T] and
+    width [T]; lids [T, 2], 0 closed and 1 as at rest. waveform [samples].
+    """
 
     frames: np.ndarray
     box: np.ndarray
     opening: np.ndarray
+    width: np.ndarray
+    lids: np.ndarray
     waveform: np.ndarray
 
     @classmethod
-    def of(cls, seed: int, seconds: float, size: int, split: str = "held-out") -> Truth:
-        script = make_script(seed, split, seconds)
+    def of(cls, seed: int, seconds: float, size: int, split: str = "held-out", people: str = "drawn") -> Truth:
+        """people: a key of `PEOPLE`. size: side of the frames in pixels."""
+        script = make_script(seed, split, seconds, people)
         drawn = list(play(script, size))
         return cls(
             frames=np.stack([frame for frame, _ in drawn]),
             box=np.array([trace.box for _, trace in drawn], np.float32),
             opening=np.array([trace.opening for _, trace in drawn], np.float32),
+            width=np.array([trace.width for _, trace in drawn], np.float32),
+            lids=np.array([trace.lids for _, trace in drawn], np.float32),
             waveform=script.waveform,
         )
 
     def ends(self, frames: int) -> Truth:
         """The same with so many frames of the beginning and of the end, side by side; the sound stays whole."""
         shown = _ends(len(self.frames), frames)
-        return replace(self, frames=self.frames[shown], box=self.box[shown], opening=self.opening[shown])
+        parts = {name: getattr(self, name)[shown] for name in ("frames", "box", "opening", "width", "lids")}
+        return replace(self, **parts)
 
 
 def _ends(total: int, frames: int) -> np.ndarray:
@@ -166,6 +176,8 @@ class Judge:
         }
 
 
-def mean_pictures(seeds: range | list[int], size: int, seconds: float = 2.0) -> np.ndarray:
+def mean_pictures(
+    seeds: range | list[int], size: int, seconds: float = 2.0, people: str = "drawn"
+) -> np.ndarray:  # fmt: skip
     """The mean frame of each held-out person, [N, size, size, 3]."""
-    return np.stack([Truth.of(seed, seconds, size).frames.mean(0) for seed in seeds])
+    return np.stack([Truth.of(seed, seconds, size, people=people).frames.mean(0) for seed in seeds])

@@ -102,7 +102,9 @@ def _judged(sub: argparse.ArgumentParser) -> None:
 
 def _evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--preset", default="checkpoint")
+    sub.add_argument("--kind", choices=list(PEOPLE), default="drawn", help="kind of held-out people")
     sub.add_argument("--rollout-only", action="store_true", help="skip the VAE and the refiner")
+    sub.add_argument("--landmarks", action="store_true", help="also judge by mediapipe's landmarks (extra: judge)")
     sub.add_argument("--photos", type=Path, help="folder of portraits to judge instead of held-out people")
     sub.add_argument("--voice", type=Path, help="audio file that the portraits of --photos speak")
     sub.add_argument("--crop", help="framing of --photos: face (the default), centre or X,Y,W,H")

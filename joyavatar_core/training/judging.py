@@ -24,6 +24,7 @@ def evaluate(options: argparse.Namespace) -> None:
         raise AvatarError("--voice and --crop apply to --photos only; held-out people have their own voices.")
     from ..evaluation.autoencoder import evaluate_vae
     from ..evaluation.curves import plot_windows
+    from ..evaluation.label_judge import LabelJudge
     from ..evaluation.refined import evaluate_refiner
     from ..evaluation.rollout import BOUNDS, OTHERS, Judge, Truth, mean_pictures, rollout
     from ..evaluation.sheet import contact_sheet
@@ -38,13 +39,20 @@ def evaluate(options: argparse.Namespace) -> None:
         if avatar.refiner is not None and load_clip(held_out[0], 0, 1).frames.shape[1] == SCALE * avatar.config.width:
             sheet = folder / "refiner.png"
             figures["refiner"] = evaluate_refiner(avatar, avatar.refiner, held_out[: options.people], sheet)
-    chosen, others = preset(options.preset, avatar.config), mean_pictures(list(OTHERS), avatar.config.width)
+    chosen, others = (
+        preset(options.preset, avatar.config),
+        mean_pictures(list(OTHERS), avatar.config.width, people=options.kind),
+    )
     for person in range(FIRST_PERSON, FIRST_PERSON + options.people):
-        truth = Truth.of(person, options.seconds, avatar.config.width)
+        truth = Truth.of(person, options.seconds, avatar.config.width, people=options.kind)
         made = {name: bound(avatar, truth) for name, bound in BOUNDS.items()}
         made[options.preset] = rollout(avatar, truth, chosen)
         judge = Judge(truth, others, avatar.config.fps)
         figures[str(person)] = found = {name: judge.judge(one) for name, one in made.items()}
+        if options.landmarks:
+            landmarks = LabelJudge(truth)
+            for name, one in made.items():
+                found[name]["landmarks"] = landmarks.judge(one.video)
         rows += [truth.frames, made[options.preset].video]
         plot_windows({name: one["windows"] for name, one in found.items()}, folder / f"over-time-{person}.png")
     contact_sheet(rows, folder / "rollout.png", 12)
