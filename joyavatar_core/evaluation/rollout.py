@@ -1,4 +1,4 @@
-"""A held-out person talks for a while through the very stream that users run, and is measured against the drawing."""
+"""Rollouts: a held-out person talks through the usual stream and is measured against the drawn or rendered truth."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Rollout:
 
 @torch.no_grad()
 def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: int | None = None) -> Rollout:
-    """The person of `truth` says the same, generated from the first frame and the voice.
+    """Generate a video of the person of `truth` from the first frame and the voice.
 
     ends: of the video only so many frames at the beginning and at the end are decoded, as `Truth.ends` shows them;
     most of the time goes into decoding.
@@ -140,7 +140,7 @@ class Judge:
         self.own = truth.frames.mean(0)
 
     def measure(self, video: np.ndarray, part: slice = slice(None)) -> dict[str, float]:
-        """Everything that a stretch of a video can be asked, by name."""
+        """All measures of a part of a video, by name."""
         truth, shown = self.truth, video[part]
         drawn, opening, portrait = truth.frames[part], truth.opening[part], truth.frames[0]
         true, seen = (mouth_report(frames, self.box, opening) for frames in (drawn, shown))

@@ -1,4 +1,4 @@
-"""Judges a talking video of anybody, also of a photograph, whose true lips nobody knows: against what its voice says.
+"""Judges a talking video of any portrait: the lips against the visemes of its voice. No ground truth is needed.
 
 Run as a program it judges one video file: ``python -m joyavatar_core.evaluation.talking_judge VIDEO --voice VOICE``.
 """
@@ -115,7 +115,7 @@ class TalkingJudge:
 
 
 def _at_rest(seen: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]) -> dict[str, object]:
-    """What does not follow the voice: spreads, and distances from the portrait."""
+    """Measures that do not depend on the voice: spreads, and distances from the portrait."""
     mean = {name: np.nanmean(values, axis=0) for name, values in seen.items()}
     return {
         "width_spread": float(np.nanstd(seen["width"])),

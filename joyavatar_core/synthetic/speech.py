@@ -11,7 +11,7 @@ from .voices import SAMPLE_RATE, Voice, speak
 
 
 def talk(rng: np.random.Generator, voice: Voice, split: str, seconds: float) -> tuple[np.ndarray, list[Phone]]:
-    """Dry speech [samples] at 16 kHz and its phonemes; now and then nothing is said at all, or for a while."""
+    """Dry speech [samples] at 16 kHz and its phonemes; some clips are silent, wholly or in part."""
     n = round(seconds * SAMPLE_RATE)
     audio, phones = np.zeros(n, np.float32), []
     t = (

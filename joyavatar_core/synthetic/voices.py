@@ -1,4 +1,4 @@
-"""Who is heard: espeak-ng and flite, with the time of every phoneme.
+"""Speech synthesis by espeak-ng and flite, with the time of every phoneme.
 
 espeak-ng reports phonemes through its library's event callback, flite prints its segments' end times; both come from
 the system's packages (`apt install espeak-ng flite`) and are needed for making data only.
