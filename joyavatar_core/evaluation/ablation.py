@@ -1,4 +1,4 @@
-"""Many settings on the same held-out people: what each mechanism does, as a table."""
+"""Compares settings on the same held-out people and makes a table."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def compare(
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, object]]], seeds: int = 1) -> str:
-    """A Markdown table of means; what may drift is shown as the first 10 s and the last.
+    """A Markdown table of means; measures that may drift are given for the first 10 s and the last 10 s.
 
     With several seeds the last row tells how much they matter: the deviation of a setting's mean over people from one
     seed to the next, as the root mean square over all settings.

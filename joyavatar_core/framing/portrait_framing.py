@@ -1,4 +1,4 @@
-"""From any portrait to the picture that an avatar starts with, and what was cropped on the way."""
+"""Turns any portrait into the first picture of a stream, and records the crop."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
 EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
-EMBEDDED_HEARING = ASSETS / "visemes.safetensors"  # what checkpoints of "visemes" features hear through
+EMBEDDED_VISEME_ENCODER = ASSETS / "visemes.safetensors"  # for checkpoints with "visemes" features
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +128,11 @@ class Avatar:
                 offset=config.audio_offset,
                 lead=config.lead_frames,
             )
-        elif voice is not None:  # a checkpoint that is deaf: the voice only says how long the video is
+        elif voice is not None:  # a checkpoint without audio input: the voice only sets the length of the video
             if voice.num_samples is None:
-                raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
+                raise AvatarError(
+                    "This checkpoint has no audio input and cannot follow a live voice; choose one with audio input."
+                )
             length = Clock(voice.sample_rate, config.fps).num_frames(voice.num_samples)
             fields["frames"] = min(length, fields.get("frames") or length)
         picture = None
@@ -249,16 +251,16 @@ def load_audio_encoder(
         return built_in_encoder(config, path)
     if path is None:
         raise AvatarError(
-            "This checkpoint hears through wav2vec2; "
+            "This checkpoint needs wav2vec2 features; "
             "give facebook/wav2vec2-base-960h's model.safetensors (--audio-encoder)."
         )
     return Wav2Vec2.load(path, device=device)
 
 
 def built_in_encoder(config: AvatarConfig, visemes: str | Path | None = None) -> FeatureEncoder | None:
-    """What a checkpoint hears through that needs no file of the user's; None for one that is deaf.
+    """The audio encoder of a checkpoint that needs no separate file; None for a checkpoint without audio input.
 
-    visemes: weights to use instead of those that come with the project, where it hears visemes.
+    visemes: weights used instead of the embedded ones, for checkpoints with viseme features.
     Raises AvatarError for features that this version does not know.
     """
     if not config.audio_dim:
@@ -266,7 +268,7 @@ def built_in_encoder(config: AvatarConfig, visemes: str | Path | None = None) ->
     if config.audio_features == "log-mel":
         return LogMel()
     if config.audio_features == "visemes":
-        return VisemeEncoder.load(visemes or EMBEDDED_HEARING)
+        return VisemeEncoder.load(visemes or EMBEDDED_VISEME_ENCODER)
     raise AvatarError(
         f"The checkpoint wants '{config.audio_features}' features; known are log-mel, visemes and wav2vec2."
     )

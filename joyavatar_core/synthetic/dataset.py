@@ -35,7 +35,7 @@ def clip_path(folder: Path | str, seed: int, split: str, people: str = "drawn") 
 
 
 def save_clip(path: Path, clip: Clip) -> None:
-    """Write a clip at once or not at all."""
+    """Write a clip atomically."""
     from safetensors.numpy import save_file
 
     arrays = {k: v for k, v in dataclasses.asdict(clip).items() if isinstance(v, np.ndarray)}
