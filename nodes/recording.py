@@ -10,9 +10,9 @@ import folder_paths
 from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.recording import DEFAULT_INTERVAL, Interval, Recording
-from ..joyavatar_core.recording.snapshot import Decoder
 from ..joyavatar_core.refiner import PortraitRefiner
 from ..joyavatar_core.sampling.stream import AvatarStream, LatentBlock
+from ..joyavatar_core.vae import Decoder
 from .progress import clock_text
 from .watch import Watch
 
