@@ -20,6 +20,7 @@ from ..audio.clock import Clock
 from ..errors import AvatarError
 from ..monitoring.observer import Observer
 from ..paths import STDOUT
+from ..sampling.run import StreamRun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,8 +100,9 @@ def warm_up(job: Job) -> None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
         audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames, lead=audio.lead)
     stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
-    for _ in frames_of(iter(stream), job.avatar.decoder, refine=job.refine):
-        pass
+    with StreamRun(stream) as run:
+        for _ in frames_of(run, job.avatar.decoder, refine=job.refine):
+            pass
 
 
 def open_sinks(
@@ -164,7 +166,7 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
     from ..pipeline.render import frames_of
 
     with contextlib.ExitStack() as stack:
-        run = stack.enter_context(contextlib.closing(iter(job.stream)))
+        run = stack.enter_context(StreamRun(job.stream))
         clock = Clock(job.voice.sample_rate, job.avatar.config.fps)
         progress.observe.heal = run if progress.heal else None
         finished = frames_of(run, job.avatar.decoder, refine=job.refine, overlap=not progress.heal)

@@ -19,6 +19,7 @@ from ..errors import AvatarError
 from ..monitoring.report import RunReport
 from ..paths import STDOUT, check_place, existing_file, printable
 from ..sampling.presets import OFF, Preset, all_on, parse_settings, preset
+from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def speak(args: argparse.Namespace) -> None:
             with VideoWriter(
                 args.out, *job.size, config.fps, voice.sample_rate, voice.channels, crf=args.quality,
                 metadata=metadata,
-            ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
+            ) as writer, StreamRun(stream) as run:  # fmt: skip
                 observe.heal = run if args.heal else None
                 talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine, overlap=not args.heal)
     seconds = time.perf_counter() - started
@@ -223,10 +224,10 @@ def say(text: str) -> None:
 
 def say_where(recording: Recording) -> None:
     """Log what a recording costs on the disk and where it begins."""
-    fps = recording.stream.model.config.fps
+    fps = recording.stream.config.fps
     log.info(
         "every %d blocks a segment of %.1f s and a state of up to %.1f MB in %s (two states are kept)",
-        recording.every, recording.every * recording.stream.model.config.block_frames * 4 / fps,
+        recording.every, recording.every * recording.stream.config.block_frames * 4 / fps,
         recording.state_bytes / 1e6, recording.folder.path,
     )  # fmt: skip
     if recording.finished:

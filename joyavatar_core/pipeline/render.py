@@ -108,7 +108,7 @@ def talk(
 
     blocks: which of the run's, default all that are left. cache, refine, overlap: as in `frames_of`.
     """
-    clock = Clock(voice.sample_rate, run.stream.model.config.fps) if voice is not None else None
+    clock = Clock(voice.sample_rate, run.stream.config.fps) if voice is not None else None
     source = run if blocks is None else blocks
     with closing(frames_of(source, decoder, cache, refine, overlap=overlap, interrupt=run.interrupt)) as made:
         for block, frames in made:
