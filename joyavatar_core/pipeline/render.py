@@ -107,7 +107,7 @@ def talk(
 
     blocks: which of the run's, default all that are left. cache, refine, overlap: as in `frames_of`.
     """
-    fps = run.stream.model.config.fps
+    fps = run.stream.config.fps
     source = run if blocks is None else blocks
     with closing(frames_of(source, decoder, cache, refine, overlap=overlap, interrupt=run.interrupt)) as made:
         for block, frames in made:
