@@ -14,6 +14,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
+COMPILED = "torch_compile_kwargs"  # in model_options, beside the wrapper that `compiled.py` runs
 LORAS = "joyavatar_loras"  # in model_options, which clones take along: [(layers that fit, layers), ...]
 
 
@@ -106,7 +107,8 @@ def remarks(model: ModelPatcher) -> list[str]:
         elif fitting < layers:
             found.append(f"{which} changes {fitting} of its {layers} layers; the others have other sizes.")
     options = {**model.model_options, **model.model_options.get("transformer_options", {})}
-    others = [str(name) for name, value in options.items() if name not in ("transformer_options", LORAS) and value]
+    ours = ("transformer_options", LORAS, COMPILED)
+    others = [str(name) for name, value in options.items() if name not in ours and value]
     if others:
         names = ", ".join(sorted(others))
         found.append(f"{names}, set by a node before this one, has no effect on a JoyAvatar model.")

@@ -16,12 +16,12 @@ from ..joyavatar_core.sampling.presets import preset as preset_settings
 from ..joyavatar_core.sampling.psb import PsbSettings
 from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video.portrait import check_trained_size
+from .compiled import passes_of
 from .continuity import ContinuitySettings
 from .model import avatar_of
 from .notes import note
 from .patcher import remarks
-from .stream import HostStream
-from .stream import Voice as HostVoice
+from .stream import HostStream, HostVoice
 from .types import CATEGORY, PORTRAIT, Continuity, Psb, Stream, Voice
 from .vae import from_host
 
@@ -96,7 +96,7 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             chosen = replace(chosen, mci=continuity.mci, urcr=continuity.urcr)
         latent, larger = reference_of(reference, config)
         recipe = AvatarStream(
-            avatar.diffusion_model,
+            passes_of(model),
             from_host(latent, config) if config.has_reference else None,
             voice.features,
             text=prompt[0][0][:1] if prompt else None,

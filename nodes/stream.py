@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Voice:
+class HostVoice:
     """JOYAVATAR_AUDIO: the waveform, its lazy features (None: the checkpoint has no audio), and their model if any."""
 
     source: AudioSource
@@ -39,7 +39,7 @@ class HostStream:
 
     recipe: AvatarStream
     model: ModelPatcher
-    voice: Voice
+    voice: HostVoice
     settings: dict[str, object]  # preset, seed and mechanisms, for reports and metadata
     report: RunReport | None = None
     pulled_by: list[str] = field(default_factory=list)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..audio import AudioSource, Clock
+from ..audio import AudioSource
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
 from ..vae import StreamingVAE, TinyDecoder
@@ -112,14 +112,13 @@ def talk(
 
     blocks: which of the run's, default all that are left. cache, refine, overlap: as in `frames_of`.
     """
-    clock = Clock(voice.sample_rate, run.stream.model.config.fps) if voice is not None else None
+    fps = run.stream.model.config.fps
     source = run if blocks is None else blocks
     with closing(frames_of(source, decoder, cache, refine, overlap=overlap, interrupt=run.interrupt)) as made:
         for block, frames in made:
             writer.write(frames)
-            if clock is not None:
-                start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
-                end = voice.num_samples
-                writer.write_audio(voice.read_native(start, stop if end is None else max(start, min(stop, end))))
+            if voice is not None:
+                samples = voice.samples_of(range(block.first_frame, block.last_frame + 1), fps)
+                writer.write_audio(voice.read_native(*samples))
             if on_block is not None:
                 on_block(block, frames)

@@ -10,3 +10,6 @@ class ModelPatcher:
 
     def add_callback(self, call_type: str, callback: object) -> None:
         """The stand-in loads nothing."""
+
+    def get_wrappers(self, wrapper_type: str, key: str) -> list[object]:
+        return []
