@@ -380,11 +380,10 @@ class StreamRun:
         self._graphs = GraphedPasses(self.stream.model, self.cache, self.text) if graphs else None
 
     def _new_cache(self) -> KVCache:
-        stream, config = self.stream, self.stream.model.config
+        stream = self.stream
         height, width = stream.latent_size
-        return KVCache(
-            layers=config.num_layers, batch=1, slots=stream.urcr.capacity(config) + stream.mci.injected,
-            tokens=(height // 2) * (width // 2), heads=config.num_heads, head_dim=config.head_dim,
+        return stream.model.new_cache(
+            slots=stream.urcr.capacity(stream.model.config) + stream.mci.injected, tokens=(height // 2) * (width // 2),
             dtype=stream.kv_dtype or self.dtype, device=self.device,
         )  # fmt: skip
 
