@@ -94,9 +94,7 @@ class Bands:
         ranks, (b, f, _, n) = self.parallel.ranks, x.shape
         sizes = [b * f * length * n for length in self.lengths]
         received = self.parallel.exchange(x.reshape(-1).repeat(ranks), [x.numel()] * ranks, sizes)
-        parts = [
-            part.view(b, f, length, n) for part, length in zip(received.split(sizes), self.lengths, strict=True)
-        ]
+        parts = [part.view(b, f, length, n) for part, length in zip(received.split(sizes), self.lengths, strict=True)]
         return torch.cat(parts, dim=2)
 
 
