@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import multiprocessing as python_multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,12 @@ from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.psb import PsbSettings
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.sampling.urcr import UrcrSettings
-from joyavatar_core.vae import stand_in_vae
+from joyavatar_core.vae import TinyDecoder
 
 from .conftest import MINIATURE, RecordedFeatures, build_model
 
+SMALL = dataclasses.replace(MINIATURE, trained_positions=9)  # a reset before block 3
 ROLLING = dataclasses.replace(MINIATURE, **AVATARFORCING.behaviour)
-LATENT_FRAMES = 5 * ROLLING.block_frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +45,9 @@ class Case:
     """A stream of the miniature, and how many of its blocks are made."""
 
     fields: dict
-    blocks: int = 7
+    blocks: int = 5
     size: tuple[int, int] = (4, 4)  # of the latents
-    config: AvatarConfig = MINIATURE
+    config: AvatarConfig = SMALL
 
     def stream(self, model: object = None) -> AvatarStream:
         reference = torch.randn(1, 16, 1, *self.size, generator=torch.Generator().manual_seed(5))
@@ -56,17 +58,17 @@ class Case:
         )
 
 
-PROMPT = torch.randn(1, 3, MINIATURE.text_dim, generator=torch.Generator().manual_seed(6))
-MOTION = MciSettings("inject", 3, 0.25)
+PROMPT = torch.randn(1, 3, SMALL.text_dim, generator=torch.Generator().manual_seed(6))
+MOTION, MEMORY, TWO_STEPS = MciSettings("inject", 3, 0.25), UrcrSettings("rotate", 3, 3), PsbSettings(steps=(3, 2))
 CASES = {
-    "joyavatar": Case({"psb": PsbSettings(first=6, blocks=2), "urcr": UrcrSettings(), "mci": MOTION}),
-    "prefill": Case({"urcr": UrcrSettings("prefill", 3, 6), "mci": MciSettings("context")}),
-    "sliding window": Case({"urcr": UrcrSettings("off", 3, 0, "first", 9)}, 5),
-    "prompt, bands of 7 and 8 tokens": Case({"text": PROMPT, "mci": MOTION, "urcr": UrcrSettings()}, 2, (6, 10)),
-    "one token, an empty band": Case({"urcr": UrcrSettings()}, 2, (2, 2)),
+    "joyavatar": Case({"psb": PsbSettings(), "urcr": MEMORY, "mci": MOTION}),
+    "prefill": Case({"psb": TWO_STEPS, "urcr": UrcrSettings("prefill", 3, 3), "mci": MciSettings("context")}),
+    "sliding window": Case({"psb": TWO_STEPS, "urcr": UrcrSettings("off", 3, 0, "first", 6)}, 4),
+    "prompt, bands of 7 and 8 tokens": Case({"psb": TWO_STEPS, "urcr": MEMORY, "text": PROMPT}, 2, (6, 10)),
+    "one token, an empty band": Case({"psb": TWO_STEPS, "urcr": MEMORY}, 2, (2, 2)),
     "rolling": Case({"urcr": preset("rolling", ROLLING).urcr, "audio": Lead(), "frames": 70}, 4, config=ROLLING),
-    "keys and values in 8 bits": Case({"kv_dtype": torch.float8_e4m3fn, "urcr": UrcrSettings()}),
-}  # fmt: skip
+    "keys and values in 8 bits": Case({"psb": TWO_STEPS, "urcr": MEMORY, "kv_dtype": torch.float8_e4m3fn}),
+}
 RESUMED = {
     "joyavatar": 4,
     "rolling": 2,
@@ -98,9 +100,16 @@ def member(rank: int, world: int, folder: Path, decode_rank: bool, lead: object)
     distributed.destroy_process_group()
 
 
+def two_processes(folder: Path, decode_rank: bool, lead: object) -> None:
+    """Run `member` twice, in children of a process that has imported this file once."""
+    python_multiprocessing.set_forkserver_preload([__name__])
+    arguments = (2, folder, decode_rank, lead)
+    multiprocessing.start_processes(member, arguments, nprocs=2, start_method="forkserver")
+
+
 def share_passes(team: Team, folder: Path) -> None:
     """Every case in the team; results into files."""
-    for config in (MINIATURE, ROLLING):
+    for config in (SMALL, ROLLING):
         model = build_model(config).requires_grad_(False)
         if not team.leads:
             team.follow(model)
@@ -127,7 +136,7 @@ def alone(tmp_path_factory) -> tuple[dict[str, Tensor], Path]:
 @pytest.fixture(scope="module")
 def together(alone) -> dict[str, dict]:
     folder = alone[1]
-    multiprocessing.spawn(member, (2, folder, False, share_passes), nprocs=2)
+    two_processes(folder, False, share_passes)
     return {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in CASES}
 
 
@@ -158,8 +167,76 @@ def test_states_fit_any_number_of_processes(alone, together, name):
     assert_same(name, play(case.stream(), case.blocks, None, name, load=folder), together[name]["resumed"])
 
 
+def tiny_decoder() -> TinyDecoder:
+    """Seeded weights, a few channels."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return TinyDecoder((8, 8, 4, 4)).eval().requires_grad_(False)
+
+
+def pieces() -> list[Tensor]:
+    """Two blocks of latents."""
+    return list(torch.randn(1, 16, 6, 4, 4, generator=torch.Generator().manual_seed(7)).split(3, dim=2))
+
+
+@torch.no_grad()
+def decode_elsewhere(team: Team, folder: Path) -> None:
+    """The leader asks for two streams' frames, one of them resumed from the state of the other."""
+    if team.decodes:
+        team.follow(tiny_decoder())
+        return
+    decoder = team.decode_there(tiny_decoder())
+    first, second = pieces()
+    cache, resumed = decoder.new_cache(), decoder.new_cache()
+    frames = [decoder.decode(first, cache)]
+    resumed.load_state_dict(cache.state_dict())
+    frames.append(decoder.decode(second, cache))
+    torch.save([*frames, decoder.decode(second, resumed)], folder / "frames.pt")
+
+
+@torch.no_grad()
+def test_frames_from_the_decoding_process_have_the_same_bits(tmp_path):
+    two_processes(tmp_path, True, decode_elsewhere)
+    decoder = tiny_decoder()
+    cache = decoder.new_cache()
+    first, second = (decoder.decode(latents, cache) for latents in pieces())
+    for got, expected in zip(
+        torch.load(tmp_path / "frames.pt", weights_only=True), (first, second, second), strict=True
+    ):
+        assert torch.equal(got, expected)
+
+
+def lose(team: Team, folder: Path) -> None:
+    """The follower ends without a word; the leader writes what it is told."""
+    if not team.leads:
+        os._exit(0)
+    model = team.share(build_model(SMALL).requires_grad_(False))
+    with pytest.raises(AvatarError) as problem:
+        next(iter(Case({}, 1).stream(model)))
+    (folder / "said").write_text(str(problem.value))
+
+
+def cannot_load(team: Team, folder: Path) -> None:
+    """One process has no part; all of them hear why."""
+    try:
+        team.ready("" if team.leads else "'own.safetensors' is not there.")
+    except AvatarError as problem:
+        (folder / f"said {team.rank}").write_text(str(problem))
+
+
+def test_a_lost_process_is_one_sentence(tmp_path):
+    two_processes(tmp_path, False, lose)
+    assert "Another process of this run has ended" in (tmp_path / "said").read_text()
+
+
+def test_all_processes_hear_why_one_cannot_take_part(tmp_path):
+    two_processes(tmp_path, False, cannot_load)
+    for rank in range(2):
+        assert (tmp_path / f"said {rank}").read_text() == "Process 1 cannot take part: 'own.safetensors' is not there."
+
+
 @pytest.mark.parametrize(("heads", "ranks", "said"), [
-    (12, 5, "2, 3, 4, 6 or 12"), (12, 8, "2, 3, 4, 6 or 12"), (3, 2, "--nproc_per_node 3 "), (1, 2, "nproc_per_node 1 "),
+    (12, 5, "2, 3, 4, 6 or 12"), (12, 24, "2, 3, 4, 6 or 12"), (3, 2, "node 3 (one"), (1, 2, "node 1 (one"),
 ])  # fmt: skip
 def test_processes_that_cannot_share_the_heads_are_refused(heads, ranks, said):
     with pytest.raises(AvatarError, match=f"{ranks} processes cannot share the {heads} heads") as problem:

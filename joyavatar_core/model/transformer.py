@@ -252,7 +252,7 @@ class AvatarTransformer(nn.Module):
         return 1 if self.parallel is None else self.parallel.ranks
 
     def new_cache(self, slots: int, tokens: int, dtype: torch.dtype, device: torch.device) -> KVCache:
-        """An empty cache of `slots` latent frames of `tokens` each; where processes share a pass, of this one's heads."""
+        """An empty cache of `slots` latent frames of `tokens` each, with the heads that are this process's."""
         config = self.config
         return KVCache(
             config.num_layers, 1, slots, tokens, config.num_heads // self.ranks, config.head_dim, dtype, device
