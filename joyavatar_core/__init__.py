@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 
 _HOME = {  # public name -> module; loaded when asked for, so that importing the package stays fast
-    "Avatar": "pipeline.avatar", "AvatarConfig": "config", "AvatarError": "errors", "AvatarStream": "sampling.stream",
+    "Avatar": "pipeline.avatar", "AvatarConfig": "config", "AvatarError": "errors",
+    "AvatarOptions": "pipeline.avatar_options", "AvatarStream": "sampling.stream",
     "AvatarTransformer": "model.transformer", "ArrayAudio": "audio", "AudioFeatures": "audio", "FileAudio": "audio",
     "FixedFeatures": "audio", "GrowingAudio": "audio", "LatentBlock": "sampling.stream",
     "MciSettings": "sampling.mci", "NoiseSource": "sampling.noise", "PsbSettings": "sampling.psb",

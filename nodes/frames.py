@@ -9,7 +9,7 @@ import comfy.model_management as mm
 import torch
 from comfy_api.latest import io
 
-from ..joyavatar_core.audio import Clock, num_blocks
+from ..joyavatar_core.audio import num_blocks
 from .notes import note, show_text, title
 from .progress import StreamProgress
 from .refine import AUTO, Refine, refine_input
@@ -116,8 +116,7 @@ def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]
 def trimmed(stream: HostStream, frames: range) -> dict:
     """The driving voice that belongs to some frames, as the host's AUDIO."""
     source = stream.voice.source
-    start, stop = Clock(source.sample_rate, stream.fps).frame_samples(frames)
-    samples = source.read_native(start, min(stop, source.num_samples))  # [S, channels]
+    samples = source.read_native(*source.samples_of(frames, stream.fps))  # [S, channels]
     return {"waveform": torch.from_numpy(samples.T.copy())[None], "sample_rate": source.sample_rate}
 
 

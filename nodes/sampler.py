@@ -20,8 +20,7 @@ from .continuity import ContinuitySettings
 from .model import avatar_of
 from .notes import note
 from .patcher import remarks
-from .stream import HostStream
-from .stream import Voice as HostVoice
+from .stream import HostStream, HostVoice
 from .types import CATEGORY, PORTRAIT, Continuity, Psb, Stream, Voice
 from .vae import from_host
 

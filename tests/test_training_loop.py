@@ -208,9 +208,9 @@ def test_guidance_comes_to_rest_where_the_voice_does_so_much_more(guidance):
 
 
 def test_a_start_that_heard_otherwise_keeps_all_but_its_ears(tmp_path):
-    deaf_to_this = dataclasses.replace(SMALL, audio_dim=64, audio_features="log-mel")
-    old = new_transformer(deaf_to_this).state_dict()
-    save_checkpoint(tmp_path / "old.safetensors", old, deaf_to_this)
+    log_mel = dataclasses.replace(SMALL, audio_dim=64, audio_features="log-mel")
+    old = new_transformer(log_mel).state_dict()
+    save_checkpoint(tmp_path / "old.safetensors", old, log_mel)
     state = start_from(tmp_path / "old.safetensors", SMALL)
     assert state["audio_proj.proj.weight"].shape == (8, 4 * 8)
     assert all(torch.equal(state[name], old[name]) for name in old if not name.startswith("audio_proj."))

@@ -1,4 +1,4 @@
-"""Real portraits talk: every picture of a folder through the stream that users run, judged by what the voice says."""
+"""Judges photographs: every picture of a folder speaks a voice, and its lips are compared with that voice."""
 
 from __future__ import annotations
 

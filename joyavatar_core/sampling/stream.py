@@ -19,7 +19,7 @@ from .psb import PSB_OFF, PsbSettings
 from .urcr import URCR_OFF, UrcrSettings
 
 if TYPE_CHECKING:
-    from ..audio.features import AudioFeatures
+    from ..audio import Features
     from .run import StreamRun
 
 OnStep = Callable[[int, int, int], None]  # (block, steps done, steps of this block); raise in it to stop
@@ -69,7 +69,7 @@ class AvatarStream:
 
     model: AvatarTransformer
     reference: Tensor | None = None
-    audio: AudioFeatures | None = None
+    audio: Features | None = None
     text: Tensor | None = None
     psb: PsbSettings = PSB_OFF
     mci: MciSettings = MCI_OFF
@@ -132,7 +132,7 @@ class AvatarStream:
                 f"The audio features have {self.audio.feature_dim} numbers a frame and this checkpoint wants "
                 f"{config.audio_dim} ({config.audio_features}); use the audio encoder that belongs to it."
             )
-        if getattr(self.audio, "fps", config.fps) != config.fps:
+        if self.audio.fps != config.fps:
             raise AvatarError(
                 f"The audio was cut for {self.audio.fps} frames/s, this one shows {config.fps}; encode it anew."
             )
@@ -141,7 +141,7 @@ class AvatarStream:
                 f"The audio was cut for blocks of {self.audio.block_frames} latent frames, but this checkpoint makes "
                 f"blocks of {config.block_frames}; encode it for this checkpoint."
             )
-        if getattr(self.audio, "lead", 0) != config.lead_frames:
+        if self.audio.lead != config.lead_frames:
             raise AvatarError("The audio was cut for another sampler than this checkpoint's; encode it anew.")
 
     @property

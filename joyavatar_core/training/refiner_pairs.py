@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from ..errors import AvatarError
 from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, stream_size
+from ..paths import replacing
 from ..pipeline.avatar import Avatar
 from ..recording.fingerprint import module_fingerprint
 from ..synthetic.clips import LATENT_FRAMES, Clip
@@ -75,9 +75,8 @@ def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path) -> list[Path
     missing = [path for path in clips if not pair_path(folder, path).exists()]
     for path in tqdm(missing, desc=folder.name, unit="clip", mininterval=5):
         pair = make_pair(avatar, load_clip(path), zlib.crc32(path.name.encode()))
-        partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        save_file(dataclasses.asdict(pair), partial)
-        partial.replace(pair_path(folder, path))
+        with replacing(pair_path(folder, path), shared=True) as unfinished:
+            save_file(dataclasses.asdict(pair), unfinished)
     return [pair_path(folder, path) for path in clips]
 
 
