@@ -86,7 +86,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--psb", help="steps: off | first=8,base=4,blocks=4,curve=1,mode=restart|dense | 8,6,4")
     command.add_argument("--mci", help="motion: off | inject,frames=3,noise=0.25,carry=1 | context,noise=0.1")
     command.add_argument(
-        "--urcr", help="memory: off | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
+        "--urcr", help="memory: window,window=21 | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
     )
     command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
     command.add_argument(

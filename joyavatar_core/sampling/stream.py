@@ -18,7 +18,7 @@ from .mci import MCI_OFF, MciSettings
 from .memory import cache_bytes, pass_bytes
 from .noise import Noise
 from .psb import PSB_OFF, PsbSettings
-from .urcr import URCR_OFF, UrcrSettings
+from .urcr import SLIDING_WINDOW, UrcrSettings
 
 if TYPE_CHECKING:
     from ..audio import Features
@@ -79,7 +79,7 @@ class AvatarStream:
     text: Tensor | None = None
     psb: PsbSettings = PSB_OFF
     mci: MciSettings = MCI_OFF
-    urcr: UrcrSettings = URCR_OFF
+    urcr: UrcrSettings = SLIDING_WINDOW
     seed: int = 0
     frames: int | None = None
     size: tuple[int, int] | None = None
