@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,5 +84,5 @@ class HostStream:
     @contextmanager
     def running(self, *args: Any, **kwargs: Any) -> Iterator[StreamRun]:
         """A run from the stream's beginning, closed at the end; arguments as in `prepared`."""
-        with closing(iter(self.prepared(*args, **kwargs))) as run:
+        with StreamRun(self.prepared(*args, **kwargs)) as run:
             yield run

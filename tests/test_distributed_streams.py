@@ -21,6 +21,7 @@ from joyavatar_core.recording.state import read_state, write_state
 from joyavatar_core.sampling.mci import MciSettings
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.psb import PsbSettings
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.sampling.urcr import UrcrSettings
 from joyavatar_core.vae import TinyDecoder
@@ -78,7 +79,7 @@ RESUMED = {
 
 def play(stream: AvatarStream, blocks: int, states: Path | None, name: str, load: Path | None = None) -> Tensor:
     """Latents of a stream's blocks. A state is written on the way, or read and gone on from."""
-    at, run = RESUMED.get(name), iter(stream)
+    at, run = RESUMED.get(name), StreamRun(stream)
     latents = []
     if load is not None:
         run.load_state_dict(read_state(load / f"{name}.safetensors", 1 << 30))
@@ -119,7 +120,7 @@ def share_passes(team: Team, folder: Path) -> None:
             if case.config is not config:
                 continue
             stream = case.stream(shared)
-            result = {"latents": play(stream, case.blocks, folder, name), "bytes": iter(stream).cache.nbytes}
+            result = {"latents": play(stream, case.blocks, folder, name), "bytes": StreamRun(stream).cache.nbytes}
             if name in RESUMED:
                 result["resumed"] = play(stream, case.blocks, None, name, load=folder / "one")
             torch.save(result, folder / f"{name}.pt")
@@ -212,7 +213,7 @@ def lose(team: Team, folder: Path) -> None:
         os._exit(0)
     model = team.share(build_model(SMALL).requires_grad_(False))
     with pytest.raises(AvatarError) as problem:
-        next(iter(Case({}, 1).stream(model)))
+        next(StreamRun(Case({}, 1).stream(model)))
     (folder / "said").write_text(str(problem.value))
 
 

@@ -112,7 +112,9 @@ class Avatar:
         width, height = size or self.size()
         config = self.config
         check_size(width, height)
-        check_trained_size(width, height, config)
+        larger = check_trained_size(width, height, config)
+        if larger and not config.has_reference:  # else said when the portrait was framed
+            log.warning("%s", larger)
         reference = None
         if config.has_reference:
             framed = portrait if isinstance(portrait, FramedPortrait) else self.frame(portrait, (width, height))
