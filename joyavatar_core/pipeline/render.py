@@ -17,8 +17,7 @@ from torch import Tensor
 from ..audio import AudioSource
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
-from ..vae import StreamingVAE, TinyDecoder
-from ..vae.cache import VAECache
+from ..vae import Decoder, VAECache
 from ..video.portrait import to_uint8
 from .overlap import ahead
 
@@ -32,7 +31,7 @@ Convert = Callable[[Tensor], Tensor]
 
 def frames_of(
     blocks: Iterable[LatentBlock],
-    decoder: StreamingVAE | TinyDecoder,
+    decoder: Decoder,
     cache: VAECache | None = None,
     refine: PortraitRefiner | None = None,
     *,
@@ -70,18 +69,18 @@ def picture_size(stream: AvatarStream, refine: PortraitRefiner | None) -> tuple[
 @torch.no_grad()
 def decoded(
     blocks: Iterable[LatentBlock],
-    decoder: StreamingVAE | TinyDecoder,
+    decoder: Decoder,
     cache: VAECache | None = None,
     refine: PortraitRefiner | None = None,
     convert: Convert = to_uint8,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
     """The blocks with their frames on the CPU, one after the other."""
     cache = decoder.new_cache() if cache is None else cache
-    like = next(decoder.parameters())
-    stream = torch.cuda.Stream(like.device) if like.is_cuda else None
+    device, dtype = decoder.compute_device, decoder.compute_dtype
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     for block in blocks:
         with torch.cuda.stream(stream) if stream else nullcontext():
-            latents = block.latents.to(like.device, like.dtype)
+            latents = block.latents.to(device, dtype)
             video = decoder.decode(latents, cache)[0][:, : block.num_frames]
             frames = convert(video if refine is None else refine(video))
             if stream:
@@ -98,7 +97,7 @@ def downloaded(frames: Tensor) -> Tensor:
 
 def talk(
     run: StreamRun,
-    decoder: StreamingVAE | TinyDecoder,
+    decoder: Decoder,
     writer: VideoWriter,
     voice: AudioSource | None = None,
     on_block: OnBlock | None = None,
@@ -112,7 +111,7 @@ def talk(
 
     blocks: which of the run's, default all that are left. cache, refine, overlap: as in `frames_of`.
     """
-    fps = run.stream.model.config.fps
+    fps = run.stream.config.fps
     source = run if blocks is None else blocks
     with closing(frames_of(source, decoder, cache, refine, overlap=overlap, interrupt=run.interrupt)) as made:
         for block, frames in made:

@@ -21,6 +21,7 @@ comfy.cli_args.args.cpu = True
 comfy.cli_args.args.base_directory = place
 
 import comfy.model_management as mm  # noqa: E402
+import comfy.model_patcher  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -64,8 +65,11 @@ for module in (
     "nodes_easycache",
     "nodes_slg",
     "nodes_model_downscale",
+    "nodes_custom_sampler",
+    "nodes_ar_video",
 ):
-    extra(module)
+    if Path(host, "comfy_extras", f"{module}.py").is_file():
+        extra(module)
 ours = {name: node for name, node in nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("JoyAvatar")}
 model = ours["JoyAvatarModelLoader"].execute("embedded", "default", "none")[0]
 
@@ -127,6 +131,12 @@ found["SkipLayerGuidanceDiT"] = other("SkipLayerGuidanceDiT", 3.0, 0.01, 0.15, "
 found["PatchModelAddDownscale"] = other("PatchModelAddDownscale", 3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic")
 found["ModelSave"] = refusal(nodes.NODE_CLASS_MAPPINGS["ModelSave"]().save, model, "saved")
 
+if "SamplerARVideo" in nodes.NODE_CLASS_MAPPINGS:
+    sampler = nodes.NODE_CLASS_MAPPINGS["SamplerARVideo"].execute(3)[0]
+    sample = nodes.NODE_CLASS_MAPPINGS["SamplerCustom"].execute
+    sigmas, zeros = torch.tensor([1.0, 0.5, 0.0]), {"samples": torch.zeros(1, 16, 3, 8, 8)}
+    found["SamplerARVideo"] = refusal(sample, model, True, 0, 1.0, conditioning, conditioning, sampler, sigmas, zeros)
+
 # --- streams: weights kept in bfloat16 and cast by the host, the host's attention, TorchCompileModel
 voice = {"waveform": torch.sin(torch.arange(8000) * 0.05)[None, None] * 0.3, "sample_rate": 16000}
 
@@ -157,6 +167,20 @@ with torch.inference_mode():
     found["lowvram_patches"] = patched.model.lowvram_patch_counter
     patched.unpatch_model(patched.offload_device)
     mm.load_models_gpu = load_models
+
+# --- the class with dynamic VRAM, whose load leaves linear layers for later; without its memory, which needs a GPU
+if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):
+    import comfy_aimdo.host_buffer
+
+    class Dynamic(comfy.model_patcher.ModelPatcherDynamic):
+        def __new__(cls, *args, **kwargs):
+            return object.__new__(cls)  # the host's own gives a ModelPatcher on a CPU
+
+    comfy_aimdo.host_buffer.HostBuffer = lambda *_: dataclasses.make_dataclass("NoBuffer", [("size", int, 0)])()
+    plain_class, comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.CoreModelPatcher, Dynamic
+    dynamic = ours["JoyAvatarModelLoader"].execute("embedded", "default", "none")[0]
+    found["dynamic"] = [dynamic.is_dynamic(), bool(torch.equal(latents(dynamic), plain))]
+    comfy.model_patcher.CoreModelPatcher = plain_class
 
 module = sys.modules[type(model.model).__module__]
 model.model.diffusion_model.attention = module.host_attention

@@ -21,6 +21,18 @@ def test_other_model_nodes_get_one_sentence(probe, node):
     assert probe[node].startswith("AvatarError: This node does not fit a JoyAvatar model")
 
 
+def test_the_hosts_sampler_for_autoregressive_video_refuses_an_avatar(probe):
+    if "SamplerARVideo" not in probe:
+        pytest.skip("THIS HOST HAS NO SamplerARVideo")
+    assert probe["SamplerARVideo"].startswith("AvatarError: This node does not fit a JoyAvatar model")
+
+
+def test_the_class_with_dynamic_vram_gives_the_same_stream(probe):
+    if "dynamic" not in probe:
+        pytest.skip("THIS HOST HAS NO DYNAMIC VRAM")
+    assert probe["dynamic"] == [True, True]
+
+
 def test_loras_that_change_nothing_are_said(probe):
     foreign, oversized, fitting = probe["lora_remarks"]
     assert "no layer of this model" in foreign[0] and "other sizes" in oversized[0] and fitting == []
