@@ -214,3 +214,11 @@ class AvatarStream:
     def pass_bytes(self) -> int:
         """Bytes that one forward holds at its widest."""
         return pass_bytes(self.config, *self.latent_size, self.compute_dtype)
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the prompt's keys and values in every layer; an empty prompt has none (see `encode_text`)."""
+        config = self.config
+        if self.text is None or not self.text.shape[1]:
+            return 0
+        return 2 * config.num_layers * config.text_tokens * config.dim * self.compute_dtype.itemsize
