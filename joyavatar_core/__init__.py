@@ -10,7 +10,8 @@ _HOME = {  # public name -> module; loaded when asked for, so that importing the
     "AvatarTransformer": "model.transformer", "ArrayAudio": "audio", "AudioFeatures": "audio", "FileAudio": "audio",
     "FixedFeatures": "audio", "GrowingAudio": "audio", "LatentBlock": "sampling.stream",
     "MciSettings": "sampling.mci", "NoiseSource": "sampling.noise", "PsbSettings": "sampling.psb",
-    "StreamingVAE": "vae", "UrcrSettings": "sampling.urcr", "VideoWriter": "video", "frames_of": "pipeline.render",
+    "StreamRun": "sampling.run", "StreamingVAE": "vae", "UrcrSettings": "sampling.urcr",
+    "VideoWriter": "video", "frames_of": "pipeline.render",
     "load_avatar": "pipeline.avatar", "load_into": "checkpoints", "open_checkpoint": "checkpoints",
     "picture_size": "pipeline.render", "preset": "sampling.presets", "talk": "pipeline.render",
 }  # fmt: skip

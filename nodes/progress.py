@@ -26,7 +26,7 @@ class StreamProgress:
     """
 
     def __init__(self, stream: AvatarStream, node_id: str | None) -> None:
-        config = stream.model.config
+        config = stream.config
         self.node_id = node_id
         self.blocks = num_blocks(stream.num_frames, config.block_frames, config.lead_frames)
         steps = (stream.psb.steps_for(block, len(config.levels)) for block in range(self.blocks))

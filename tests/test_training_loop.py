@@ -132,7 +132,7 @@ def small_batch(copies: int):
 @torch.no_grad()
 def test_one_forced_pass_equals_the_cache_block_by_block():
     model, one, batch = small_batch(copies=3)
-    flow = one(batch.latents, batch.labels, batch.features)
+    flow = one(batch.latents, batch.timesteps, batch.features)
     text = model.encode_text(one.text.expand(2, -1, -1))
     cache = KVCache(SMALL.num_layers, 2, 12, 4, SMALL.num_heads, SMALL.head_dim)
 
@@ -140,7 +140,7 @@ def test_one_forced_pass_equals_the_cache_block_by_block():
         part = slice(segment.start, segment.stop)
         context = SelfContext(model.rope(segment.frames, 4, 4), cache, slot)
         audio = model.project_audio(model.encode_audio(batch.features[:, part]))
-        return model(batch.latents[:, :, part], batch.labels[:, part], text, audio, context, cache_only)
+        return model(batch.latents[:, :, part], batch.timesteps[:, part], text, audio, context, cache_only)
 
     for block, target in enumerate(one.layout.of_kind(TARGET)):
         overlay = 0
@@ -192,7 +192,7 @@ def test_a_step_lowers_the_flow_loss():
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(5):
-        loss = flow_loss(one(batch.latents, batch.labels, batch.features), batch.target, batch.weight)
+        loss = flow_loss(one(batch.latents, batch.timesteps, batch.features), batch.target, batch.weight)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()

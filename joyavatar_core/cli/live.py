@@ -17,6 +17,7 @@ import numpy as np
 from ..audio import ArrayAudio, AudioFeatures
 from ..monitoring.observer import Observer
 from ..paths import STDOUT
+from ..sampling.run import StreamRun
 from .job import Job, prepare, save_report
 from .options import LiveOptions, parsed
 
@@ -84,8 +85,9 @@ def warm_up(job: Job) -> None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
         audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames, lead=audio.lead)
     stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
-    for _ in frames_of(iter(stream), job.avatar.decoder, refine=job.refine):
-        pass
+    with StreamRun(stream) as run:
+        for _ in frames_of(run, job.avatar.decoder, refine=job.refine):
+            pass
 
 
 def open_sinks(options: LiveOptions, job: Job, progress: LiveProgress, stack: contextlib.ExitStack) -> list[Sink]:
@@ -147,7 +149,7 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
     from ..pipeline.render import frames_of
 
     with contextlib.ExitStack() as stack:
-        run = stack.enter_context(contextlib.closing(iter(job.stream)))
+        run = stack.enter_context(StreamRun(job.stream))
         progress.observe.reset_on_drift = run if progress.reset_on_drift else None
         finished = frames_of(run, job.avatar.decoder, refine=job.refine, overlap=not progress.reset_on_drift)
         made = stack.enter_context(contextlib.closing(finished))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..paths import printable
+from ..sampling.run import StreamRun
 from ..sampling.stream import LatentBlock
 from .job import prepare, save_report
 from .options import SpeakOptions, parsed
@@ -72,7 +73,7 @@ def make_video(options: SpeakOptions, voice: AudioSource, avatar: Avatar) -> Run
             with VideoWriter(
                 options.out, *job.size, config.fps, voice.sample_rate, voice.channels, crf=options.quality,
                 metadata=job.metadata,
-            ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
+            ) as writer, StreamRun(stream) as run:  # fmt: skip
                 reset = options.reset_on_drift
                 observe.reset_on_drift = run if reset else None
                 talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine, overlap=not reset)
@@ -92,10 +93,10 @@ def say(text: str) -> None:
 
 def say_where(recording: Recording) -> None:
     """Log what a recording costs on the disk and where it begins."""
-    fps = recording.stream.model.config.fps
+    fps = recording.stream.config.fps
     log.info(
         "every %d blocks a segment of %.1f s and a state of up to %.1f MB in %s (two states are kept)",
-        recording.every, recording.every * recording.stream.model.config.block_frames * 4 / fps,
+        recording.every, recording.every * recording.stream.config.block_frames * 4 / fps,
         recording.state_bytes / 1e6, recording.folder.path,
     )  # fmt: skip
     if recording.finished:

@@ -12,6 +12,7 @@ import torch
 from ..audio import ArrayAudio
 from ..pipeline.avatar import Avatar
 from ..sampling.presets import Preset
+from ..sampling.run import StreamRun
 from ..synthetic.clips import SAMPLE_RATE, make_script, play
 from ..synthetic.regions import eyes_above
 from .autoencoder import round_trip
@@ -90,7 +91,7 @@ def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: i
     shown = _ends(total, total if ends is None else ends)
     started = time.perf_counter()
     cache, frames, blocks = avatar.decoder.new_cache(), {}, []
-    for block in stream:
+    for block in StreamRun(stream):
         blocks.append(block)
         wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
         if wanted.any():

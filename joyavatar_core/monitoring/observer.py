@@ -91,7 +91,7 @@ class Observer:
 
     def _see_beginning(self, recording: Recording) -> None:
         """Show the monitor the first seconds of a recording, from its segments."""
-        config = recording.stream.model.config
+        config = recording.stream.config
         wanted = min(recording.frames, round(WINDOW_SECONDS * float(self.report.fps)))
         with closing(pictures(recording.segment_paths)) as shown:
             for block in range(recording.blocks):

@@ -27,7 +27,7 @@ from ..synthetic.dataset import DESCRIPTION, load_clip
 from .latents import encode_pictures, encode_voice
 from .losses import box_weight
 from .refiner_alignment import align, moved
-from .self_rollouts import following
+from .self_rollouts import run_from_clip
 
 LEVELS = (1, 1, 1, 2, 3)  # of the avatar's noise levels; one of them is where a rollout's blocks begin
 MOST_ROUNDS = 3  # of a rollout through its clip; only the last is kept
@@ -127,7 +127,7 @@ def follow(
     whole = latents.shape[1] // size * size
     rounds = 1 + int(random.integers(MOST_ROUNDS))
     order = [*range(whole), *[*range(size, whole)] * (rounds - 1)]
-    run = following(
+    run = run_from_clip(
         avatar.transformer, latents, features, order, seed=int(random.integers(2**31)), reference=reference,
         first_level=int(random.choice(LEVELS)), with_mci=bool(random.integers(2)),
     )  # fmt: skip
