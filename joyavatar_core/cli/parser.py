@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 
 from ..audio.pcm import PCM_FORMATS
-from ..errors import AvatarError
+from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
 from ..paths import printable
 from ..sampling.presets import PRESETS
@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except AvatarError as problem:
-        print(f"error: {printable(str(problem))}", file=sys.stderr)
+        print(f"error: {printable(with_flags(problem, args))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what was written so far is kept and plays", file=sys.stderr)
