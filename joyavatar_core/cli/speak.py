@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ from ..sampling.stream import AvatarStream, LatentBlock
 if TYPE_CHECKING:
     from ..audio import AudioSource
     from ..pipeline.avatar import Avatar
-    from ..recording import Recording
+    from ..pipeline.render import OnBlock
+    from ..recording import Interval, Recording
     from ..refiner import PortraitRefiner
 
 log = logging.getLogger(__name__)
@@ -79,8 +81,23 @@ class Job:
     metadata: dict[str, object]
 
 
-def prepare(args: argparse.Namespace, title: str) -> Job:
-    """Load what the flags that all commands share name. Raises AvatarError for bad input."""
+def loading(args: argparse.Namespace) -> dict[str, object]:
+    """The arguments of `load_avatar` that the flags name."""
+    device = choose_device(args.device)
+    usual = {"cpu": torch.float32, "cuda": torch.bfloat16}
+    return {
+        "weights": args.weights, "vae": args.vae, "decoder": args.decoder, "audio_encoder": args.audio_encoder,
+        "base": args.base, "lora_alpha": args.lora_alpha, "lora_rank": args.lora_rank, "loras": args.lora,
+        "device": device, "dtype": DTYPES[args.dtype] or usual.get(device.type), "attention": args.attention,
+        "compiled": args.compile,
+    }  # fmt: skip
+
+
+def prepare(args: argparse.Namespace, title: str, load: Callable[..., Avatar] | None = None) -> Job:
+    """Load what the flags that all commands share name. Raises AvatarError for bad input.
+
+    load: what loads the avatar, with the arguments of `load_avatar`, which is the default.
+    """
     check_places(args)
     log.info("loading")  # torch's first steps take seconds, on a fresh machine many
     from ..audio import open_voice
@@ -88,16 +105,10 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     from ..pipeline.avatar import load_avatar, load_prompt
     from ..pipeline.render import picture_size
 
-    device = choose_device(args.device)
-    usual = {"cpu": torch.float32, "cuda": torch.bfloat16}
-    dtype = DTYPES[args.dtype] or usual.get(device.type)
+    avatar_fields = loading(args)
     voice = open_voice(args.audio, args.audio_rate, args.audio_channels, args.audio_format)
     check_voice(voice, f"The voice '{args.audio}'", args.seconds)
-    avatar = load_avatar(
-        args.weights, args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
-        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, loras=args.lora, device=device,
-        dtype=dtype, attention=args.attention, compiled=args.compile,
-    )  # fmt: skip
+    avatar = (load or load_avatar)(**avatar_fields)
     config = avatar.config
     settings = chosen_settings(args, config)
     if args.heal and not settings.urcr.sinks:
@@ -150,11 +161,26 @@ def speak(args: argparse.Namespace) -> None:
     """``joyavatar speak``: load, generate, write, report. Raises AvatarError for bad input."""
     from tqdm import tqdm
 
+    check_recording(args)
+    job = prepare(args, Path(args.out).stem)
+    report, config = job.report, job.avatar.config
+    with tqdm(total=job.stream.num_frames, unit="frame", disable=None) as bar:
+
+        def on_block(block: LatentBlock, shown: Tensor) -> None:
+            bar.set_postfix_str(f"block {block.index}, {report.frames / config.fps:.1f} s of video")
+            bar.update(report.frames - bar.n)
+
+        started = time.perf_counter()
+        before = make_video(args, job, on_block)
+    seconds = time.perf_counter() - started
+    stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"
+    say(f"{args.out}: {report.frames} frames, {report.frames / config.fps:.2f} s, "
+        f"{(report.frames - before) / seconds:.1f} frames/s{stand_in}")  # fmt: skip
+
+
+def check_recording(args: argparse.Namespace) -> None:
+    """Raises AvatarError where the flags of a recording do not go together."""
     from ..audio.opening import STDIN
-    from ..monitoring.observer import Observer
-    from ..pipeline.render import talk
-    from ..recording import DEFAULT_INTERVAL, Interval, Recording
-    from ..video import VideoWriter
 
     if (args.resume or args.checkpoint_every) and not args.state:
         raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
@@ -162,42 +188,51 @@ def speak(args: argparse.Namespace) -> None:
         raise AvatarError("--heal looks at more than a recording's state holds to resume; leave one of them out.")
     if args.state and args.audio == STDIN:
         raise AvatarError("A voice from standard input cannot be heard again to resume; give --state with a file.")
-    every = Interval.parse(args.checkpoint_every) if args.checkpoint_every else DEFAULT_INTERVAL
-    job = prepare(args, Path(args.out).stem)
-    avatar, stream, voice, report, config = job.avatar, job.stream, job.voice, job.report, job.avatar.config
-    metadata = job.metadata
+    interval_of(args)
+
+
+def interval_of(args: argparse.Namespace) -> Interval:
+    """How often a state is written."""
+    from ..recording import DEFAULT_INTERVAL, Interval
+
+    return Interval.parse(args.checkpoint_every) if args.checkpoint_every else DEFAULT_INTERVAL
+
+
+def make_video(args: argparse.Namespace, job: Job, on_block: OnBlock) -> int:
+    """Generate and write the video and the report; returns the frames that were there already."""
+    from ..monitoring.observer import Observer
+    from ..pipeline.render import talk
+    from ..recording import Recording
+    from ..video import VideoWriter
+
+    avatar, stream, voice, report = job.avatar, job.stream, job.voice, job.report
     observe = Observer(report, voice, args.monitor)
-    with tqdm(total=stream.num_frames, unit="frame", disable=None) as bar:
+    before = 0
 
-        def on_block(block: LatentBlock, shown: Tensor) -> None:
-            observe(block, shown)
-            bar.set_postfix_str(f"block {block.index}, {report.frames / config.fps:.1f} s of video")
-            bar.update(len(shown))
+    def seen(block: LatentBlock, shown: Tensor) -> None:
+        observe(block, shown)
+        on_block(block, shown)
 
-        started, before = time.perf_counter(), 0
-        if args.state:
-            with Recording(
-                args.state, stream, avatar.decoder, voice, every=every, crf=args.quality, resume=args.resume,
-                metadata=metadata, refine=job.refine,
-            ) as recording:  # fmt: skip
-                say_where(recording)
-                observe.look_back(recording)
-                before = bar.n = recording.frames
-                report.settings = {**report.settings, "resumed_at_block": recording.blocks}
-                recording.record(on_block)
-                recording.join(args.out)
-        else:
-            with VideoWriter(
-                args.out, *job.size, config.fps, voice.sample_rate, voice.channels, crf=args.quality,
-                metadata=metadata,
-            ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
-                observe.heal = run if args.heal else None
-                talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine, overlap=not args.heal)
-    seconds = time.perf_counter() - started
+    if args.state:
+        with Recording(
+            args.state, stream, avatar.decoder, voice, every=interval_of(args), crf=args.quality, resume=args.resume,
+            metadata=job.metadata, refine=job.refine,
+        ) as recording:  # fmt: skip
+            say_where(recording)
+            observe.look_back(recording)
+            before = recording.frames
+            report.settings = {**report.settings, "resumed_at_block": recording.blocks}
+            recording.record(seen)
+            recording.join(args.out)
+    else:
+        with VideoWriter(
+            args.out, *job.size, avatar.config.fps, voice.sample_rate, voice.channels, crf=args.quality,
+            metadata=job.metadata,
+        ) as writer, contextlib.closing(iter(stream)) as run:  # fmt: skip
+            observe.heal = run if args.heal else None
+            talk(run, avatar.decoder, writer, voice, seen, refine=job.refine, overlap=not args.heal)
     save_report(args, job)
-    stand_in = "" if config.trained else " (seeded stand-in weights: the picture means nothing yet)"
-    say(f"{args.out}: {report.frames} frames, {report.frames / config.fps:.2f} s, "
-        f"{(report.frames - before) / seconds:.1f} frames/s{stand_in}")  # fmt: skip
+    return before
 
 
 def save_report(args: argparse.Namespace, job: Job) -> None:

@@ -23,6 +23,10 @@ NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr
 BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
+class FolderInUseError(AvatarError):
+    """Another process holds the folder."""
+
+
 class RecordingFolder:
     """The files of one recording, numbered by the block they begin at.
 
@@ -49,7 +53,7 @@ class RecordingFolder:
             if problem.errno in BUSY:
                 owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""
                 os.close(handle)
-                raise AvatarError(
+                raise FolderInUseError(
                     f"The state folder {self.path} is in use by process {owner or '(unknown)'}; "
                     "wait for it, stop it, or choose another folder."
                 ) from None
@@ -63,6 +67,19 @@ class RecordingFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def remove(self) -> None:
+        """Delete the recording, and the folder where nothing else is in it. Raises AvatarError where it is in use."""
+        if not self.path.is_dir():
+            return
+        self.lock()
+        try:
+            self.prune(range(0), range(0))
+        finally:
+            self.unlock()
+        (self.path / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def state(self, block: int) -> Path:
         return self.path / f"state-{block:08d}.safetensors"

@@ -1,0 +1,115 @@
+"""The ``batch`` command: many videos from a table of jobs, here one after another or by workers on a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..batch.jobs import FOLDERS, Plan, plan_jobs
+from ..batch.local import run_here
+from ..batch.manifest import Manifest
+from ..batch.table import read_table
+from ..batch.work import Made, Progress, remove_state
+from ..errors import AvatarError
+from ..recording.files import RecordingFolder
+from ..sampling.stream import LatentBlock
+from .batch_columns import add_default_flags, check_row, given_defaults, row_parser, with_columns
+from .speak import check_recording, make_video, prepare, say
+
+if TYPE_CHECKING:
+    from ..pipeline.avatar import Avatar
+
+log = logging.getLogger(__name__)
+BATCH = """Make many talking videos from a table: a CSV file with a header, or a JSONL file with an object a line. Its
+columns are portrait, voice, and any option of speak (size, seed, ...). Started again, it makes what is left."""
+
+
+def add_batch_flags(command: argparse.ArgumentParser) -> None:
+    """The table, the folder, the workers, and the options of `speak` for all rows."""
+    command.add_argument("jobs", metavar="JOBS", type=Path, help="the table, *.csv or *.jsonl; paths may be globs")
+    command.add_argument("--out", required=True, metavar="DIR", type=Path, help="the folder of the videos")
+    command.add_argument("--keep-states", action="store_true", help="keep the state folders of finished videos")
+    add_default_flags(command)
+
+
+def batch(args: argparse.Namespace) -> None:
+    """``joyavatar batch``: plan, make what is left, say what became of each row. Raises AvatarError for bad input."""
+    defaults = given_defaults(args)
+    rows = [with_columns(row, defaults) for row in read_table(args.jobs)]
+    out = args.out.expanduser().absolute()
+    plan = plan_jobs(rows, out, check_row)
+    if not plan.jobs and len(set(plan.problems.values())) == 1:
+        raise AvatarError(f"{args.jobs.name}: {plan.problems.popitem()[1]}")
+    make_folders(out)
+    lock = RecordingFolder(out / "states")
+    lock.lock()
+    try:
+        manifest = Manifest(out / "manifest.json")
+        run_plan(args, plan, manifest)
+    finally:
+        lock.unlock()
+    problems = len(plan.problems) + sum(manifest.jobs[job.name]["status"] == "failed" for job in plan.jobs)
+    if problems:
+        raise AvatarError(f"{problems} of {len(plan.jobs) + len(plan.problems)} jobs failed; {manifest.path} says why.")
+
+
+def run_plan(args: argparse.Namespace, plan: Plan, manifest: Manifest) -> None:
+    """Make what is left of a plan, and print its summary however that ends."""
+    from ..batch.progress_bar import BatchBar
+    from ..batch.summary import summary
+
+    left = manifest.begin(plan)
+    if not args.keep_states:
+        for job in plan.jobs:
+            if job not in left and job.state.is_dir():
+                remove_state(job.state)
+    try:
+        with BatchBar(len(plan.jobs), len(plan.jobs) - len(left)) as bar:
+            for number, problem in plan.problems.items():
+                bar.say(f"row {number}: {problem}")
+            run_here(left, Speaker(), manifest, bar, args.keep_states)
+    finally:
+        say(summary(plan, manifest, len(plan.jobs) - len(left)))
+
+
+def make_folders(out: Path) -> None:
+    """The batch's folder and those in it. Raises AvatarError where they cannot be made."""
+    try:
+        for folder in (out, *(out / name for name in FOLDERS)):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise AvatarError(f"The folder '{out}' cannot be used: {problem.strerror}; choose another --out.") from None
+
+
+class Speaker:
+    """Makes one video after another as `speak` does; the avatar stays loaded while the jobs want the same."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, object] | None = None
+        self._avatar: Avatar | None = None
+
+    def __call__(self, flags: tuple[str, ...], progress: Progress) -> Made:
+        args = row_parser().parse_args(flags)
+        check_recording(args)
+        job = prepare(args, Path(args.out).stem, self.load)
+        report, total = job.report, job.stream.num_frames
+
+        def on_block(block: LatentBlock, shown: Tensor) -> None:
+            progress(report.frames, total)
+
+        make_video(args, job, on_block)
+        return Made(report.frames, report.frames / float(report.fps))
+
+    def load(self, **fields: object) -> Avatar:
+        """`load_avatar`, or what it gave for these arguments the last time."""
+        from ..pipeline.avatar import load_avatar
+
+        if fields != self._fields:
+            self._fields = self._avatar = None  # two need not fit into memory
+            self._avatar = load_avatar(**fields)
+            self._fields = fields
+        return self._avatar
