@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from PIL import Image
+
+from joyavatar_core.cli import main
+from joyavatar_core.recording.files import RecordingFolder
 
 ROOT = Path(__file__).parents[1]
 RATE = 16000
@@ -26,6 +30,21 @@ def inputs(folder: Path, **seconds: float) -> Path:
         wave = 0.3 * np.sin(2 * np.pi * (150 + 20 * number) * t) * (np.sin(2 * np.pi * 3 * t) > 0)
         soundfile.write(folder / f"{name}.wav", wave, RATE)
     return folder
+
+
+def spoken(folder: Path, voice: str, *more: str) -> Path:
+    """The video that `speak` makes of a voice."""
+    out = folder / f"{voice}-spoken.mp4"
+    inputs_of = [f"--portrait={folder / 'portrait.png'}", f"--audio={folder / voice}.wav", f"--out={out}"]
+    assert main(["speak", *inputs_of, *SMALL, *more]) == 0
+    return out
+
+
+def until_recorded(driver: subprocess.Popen, state: Path) -> None:
+    """Wait until a running batch has recorded a segment of a job and the state behind it."""
+    while not (state.is_dir() and max(RecordingFolder(state).states(), default=0)):
+        assert driver.poll() is None, driver.communicate()[1]
+        time.sleep(0.05)
 
 
 def table(folder: Path, *rows: str, header: str = "portrait,voice") -> Path:

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import signal
-import time
+import sys
 
 import pytest
 
+from joyavatar_core.batch.cluster import Share
 from joyavatar_core.cli import main
+from joyavatar_core.errors import AvatarError
 from joyavatar_core.recording.files import RecordingFolder
 
-from .batches import SMALL, inputs, manifest, process, statuses, table
+from .batches import SMALL, inputs, manifest, process, spoken, statuses, table, until_recorded
 from .recordings import same_video
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return inputs(tmp_path, short=0.4, long=6.0)
+    return inputs(tmp_path, short=0.4, long=4.0)
 
 
 def batch(*more: object) -> int:
     return main(["batch", "jobs.csv", "--out", "videos", *SMALL, *map(str, more)])
-
-
-def speak(folder, voice: str, *more: str):
-    out = folder / f"{voice}-spoken.mp4"
-    assert main(["speak", "--portrait=portrait.png", f"--audio={voice}.wav", f"--out={out}", *SMALL, *more]) == 0
-    return out
 
 
 def test_the_videos_are_those_of_speak_and_a_bad_row_stops_nothing(folder, capsys):
@@ -39,12 +35,12 @@ def test_the_videos_are_those_of_speak_and_a_bad_row_stops_nothing(folder, capsy
     assert "error: 2 of 4 jobs failed" in said.err and "row 3: The voice 'absent.wav' is missing" in said.err
     assert "4 jobs: 2 done, 2 failed; 0 of them were done before this run" in said.out
     videos = folder / "videos"
-    assert same_video(videos / "portrait-short.mp4", speak(folder, "short"))
-    assert same_video(videos / "portrait-long.mp4", speak(folder, "long", "--seed=1"))
+    assert same_video(videos / "portrait-short.mp4", spoken(folder, "short"))
+    assert same_video(videos / "portrait-long.mp4", spoken(folder, "long", "--seed=1"))
     found = manifest(videos)
     assert statuses(videos) == {"portrait-short": "done", "portrait-noise": "failed", "portrait-long": "done"}
     assert [row["row"] for row in found["bad_rows"]] == [3]
-    assert found["jobs"]["portrait-long"]["frames"] == 96 and found["jobs"]["portrait-noise"]["problem"].endswith(".")
+    assert found["jobs"]["portrait-long"]["frames"] == 64 and found["jobs"]["portrait-noise"]["problem"].endswith(".")
     assert (videos / "reports" / "portrait-short.json").is_file() and not list((videos / "states").glob("*/"))
     assert "joyavatar speak" in (videos / "logs" / "portrait-noise.log").read_text()
 
@@ -71,7 +67,7 @@ def test_a_batch_started_again_makes_only_what_is_left_or_changed(folder, capsys
     assert batch("--seconds=0.5") == 0
     assert "1 of them were done before" in capsys.readouterr().out
     assert (videos / "portrait-short.mp4").stat().st_mtime_ns == times["portrait-short.mp4"]
-    assert same_video(videos / "portrait-long.mp4", speak(folder, "long", "--seed=2", "--seconds=0.5"))
+    assert same_video(videos / "portrait-long.mp4", spoken(folder, "long", "--seed=2", "--seconds=0.5"))
     assert not list((videos / "states").glob("*/"))
 
 
@@ -81,8 +77,7 @@ def test_a_driver_that_ends_in_the_middle_of_a_job_goes_on_from_its_state(folder
     videos, state = folder / "videos", folder / "videos" / "states" / "portrait-long"
     given = ["batch", "jobs.csv", "--out", "videos", *SMALL]
     with process(*given, cwd=folder) as driver:
-        while not (state.is_dir() and max(RecordingFolder(state).states(), default=0)) and driver.poll() is None:
-            time.sleep(0.05)
+        until_recorded(driver, state)
         driver.send_signal(how)
         err = driver.communicate()[1]
     assert driver.returncode == (130 if how == signal.SIGINT else -how), err
@@ -92,7 +87,7 @@ def test_a_driver_that_ends_in_the_middle_of_a_job_goes_on_from_its_state(folder
     assert batch() == 0
     assert "resumed_at_block" in (videos / "reports" / "portrait-long.json").read_text()
     assert "going on behind block" in (videos / "logs" / "portrait-long.log").read_text()
-    assert same_video(videos / "portrait-long.mp4", speak(folder, "long", "--state=s", "--checkpoint-every=1"))
+    assert same_video(videos / "portrait-long.mp4", spoken(folder, "long", "--state=s", "--checkpoint-every=1"))
 
 
 def test_a_row_that_is_made_without_a_state_is_made_too(folder):
@@ -127,3 +122,26 @@ def test_a_manifest_that_is_none_is_left_alone(folder, capsys):
     (folder / "videos" / "manifest.json").write_text("[]")
     assert batch() == 2 and "not a manifest" in capsys.readouterr().err
     assert (folder / "videos" / "manifest.json").read_text() == "[]"
+
+
+def test_ray_that_is_not_installed_is_one_sentence(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    table(folder, "portrait.png,short.wav")
+    assert batch("--ray=local") == 2
+    assert "install comfyui-joyavatar[ray]" in capsys.readouterr().err
+    assert statuses(folder / "videos") == {"portrait-short": "queued"}
+
+
+@pytest.mark.parametrize(("share", "sentence"), [
+    (Share(3), "2 CPUs and 0 GPUs"), (Share(1, 1), "2 CPUs and 0 GPUs"), (Share(0), "--cpus-per-job"),
+    (Share(1, 1.5), "--gpus-per-job"), (Share(1, -1), "--gpus-per-job"), (Share(float("nan")), "--cpus-per-job"),
+])  # fmt: skip
+def test_a_share_that_no_cluster_holds_is_one_sentence(share, sentence):
+    with pytest.raises(AvatarError, match=sentence):
+        share.on({"CPU": 2.0}).fits({"CPU": 2.0})
+
+
+def test_workers_are_as_many_as_the_scarcer_resource_allows():
+    cluster = {"CPU": 64.0, "GPU": 4.0}
+    assert Share(2, 0.5).on(cluster).fits(cluster) == 8 and Share(1).on(cluster).fits(cluster) == 4
+    assert Share(16, 0).on(cluster).fits(cluster) == 4 and Share(1).on({"CPU": 3.0}) == Share(1, 0)

@@ -8,7 +8,7 @@ from .manifest import Manifest
 HEADER = ("row", "video", "status", "frames", "length", "took", "tries")
 
 
-def summary(plan: Plan, manifest: Manifest, before: int) -> str:
+def summary(plan: Plan, manifest: Manifest, before: int) -> list[str]:
     """A line for each job and each bad row, in the table's order, and the totals.
 
     before: jobs that an earlier run had finished.
@@ -19,15 +19,8 @@ def summary(plan: Plan, manifest: Manifest, before: int) -> str:
         entry = manifest.jobs[job.name]
         statuses.append(entry["status"])
         length, took = (f"{entry[key]:.1f} s" if entry.get(key) is not None else "" for key in ("seconds", "took"))
-        cells = [
-            entry["status"],
-            entry.get("frames", ""),
-            length,
-            took,
-            entry.get("tries", ""),
-            entry.get("problem") or "",
-        ]
-        lines.append((job.row, (job.video.name, *map(str, cells))))
+        cells = (entry["status"], entry.get("frames", ""), length, took, entry.get("tries", ""))
+        lines.append((job.row, (job.video.name, *map(str, cells), entry.get("problem") or "")))
     lines.sort(key=lambda line: line[0])
     table = [HEADER, *((str(number), *cells[:-1]) for number, cells in lines)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -37,4 +30,4 @@ def summary(plan: Plan, manifest: Manifest, before: int) -> str:
         for cells, problem in zip(table, problems, strict=True)
     ]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
-    return "\n".join([*text, f"{len(statuses)} jobs: {counts}; {before} of them were done before this run"])
+    return [*text, f"{len(statuses)} jobs: {counts}; {before} of them were done before this run"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..batch.jobs import FOLDERS, Plan, plan_jobs
+from ..batch.jobs import FOLDERS, Job, Plan, plan_jobs
 from ..batch.local import run_here
 from ..batch.manifest import Manifest
 from ..batch.table import read_table
@@ -21,6 +21,7 @@ from .batch_columns import add_default_flags, check_row, given_defaults, row_par
 from .speak import check_recording, make_video, prepare, say
 
 if TYPE_CHECKING:
+    from ..batch.progress_bar import BatchBar
     from ..pipeline.avatar import Avatar
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,23 @@ def add_batch_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("jobs", metavar="JOBS", type=Path, help="the table, *.csv or *.jsonl; paths may be globs")
     command.add_argument("--out", required=True, metavar="DIR", type=Path, help="the folder of the videos")
     command.add_argument("--keep-states", action="store_true", help="keep the state folders of finished videos")
+    cluster = command.add_argument_group("cluster", "workers on a Ray cluster, which share the folders of all files")
+    cluster.add_argument("--ray", metavar="ADDRESS", help="of the cluster, HOST:PORT or auto; local: start one here")
+    cluster.add_argument("--cpus-per-job", type=float, default=1.0, help="processor cores of a worker; default 1")
+    cluster.add_argument(
+        "--gpus-per-job", type=float, help="GPUs of a worker, or a fraction such as 0.5; default: 1 where there are any"
+    )
+    cluster.add_argument("--workers", type=int, help="at most; default: as many as the cluster holds")
+    cluster.add_argument("--retries", type=int, default=3, help="of a job whose worker is lost; default 3")
     add_default_flags(command)
 
 
 def batch(args: argparse.Namespace) -> None:
     """``joyavatar batch``: plan, make what is left, say what became of each row. Raises AvatarError for bad input."""
+    if args.workers is not None and args.workers < 1:
+        raise AvatarError(f"--workers is {args.workers}; give a number from 1.")
+    if args.retries < 0:
+        raise AvatarError(f"--retries is {args.retries}; give a number from 0.")
     defaults = given_defaults(args)
     rows = [with_columns(row, defaults) for row in read_table(args.jobs)]
     out = args.out.expanduser().absolute()
@@ -71,9 +84,27 @@ def run_plan(args: argparse.Namespace, plan: Plan, manifest: Manifest) -> None:
         with BatchBar(len(plan.jobs), len(plan.jobs) - len(left)) as bar:
             for number, problem in plan.problems.items():
                 bar.say(f"row {number}: {problem}")
-            run_here(left, Speaker(), manifest, bar, args.keep_states)
+            if left and args.ray:
+                run_there(args, left, manifest, bar)
+            else:
+                run_here(left, Speaker(), manifest, bar, args.keep_states)
     finally:
-        say(summary(plan, manifest, len(plan.jobs) - len(left)))
+        for line in summary(plan, manifest, len(plan.jobs) - len(left)):
+            say(line)
+
+
+def run_there(args: argparse.Namespace, left: list[Job], manifest: Manifest, bar: BatchBar) -> None:
+    """Make jobs on a Ray cluster."""
+    from ..batch.cluster import Share, connected
+    from ..batch.ray_pool import RayPool
+
+    with connected(args.ray) as ray:
+        available = ray.cluster_resources()
+        share = Share(args.cpus_per_job, args.gpus_per_job).on(available)
+        workers = min(share.fits(available), args.workers or len(left), len(left))
+        log.info("%d workers with %g CPUs and %g GPUs each", workers, share.cpus, share.gpus)
+        options = {"retries": args.retries, "keep_states": args.keep_states}
+        RayPool(ray, Speaker, share, workers, manifest, bar, **options).run(left)
 
 
 def make_folders(out: Path) -> None:
