@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from joyavatar_core.audio import Features
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model import pointwise
@@ -38,6 +39,7 @@ from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer, SelfContext
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import PRESETS, Preset, preset
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.vae import StreamingVAE, TinyDecoder, conv
 
@@ -100,13 +102,13 @@ def shown(value: float | str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-class FeatureVoice:
+class FeatureVoice(Features):
     """A voice that never ends, as features: no audio package is needed."""
 
     block_frames = 3
 
     def __init__(self, config: AvatarConfig) -> None:
-        self.feature_dim, self.num_video_frames = config.audio_dim, 10**6
+        self.feature_dim, self.fps, self.num_video_frames = config.audio_dim, config.fps, 10**6
         self.rows = torch.randn(64, 4, self.feature_dim, generator=torch.Generator().manual_seed(3))
 
     def wait(self, block: int, timeout: float | None = None) -> bool:
@@ -284,7 +286,7 @@ class Bench:
         chosen = preset("joyavatar", config)
 
         def latents(model: AvatarTransformer, **fields) -> Tensor:
-            run = iter(self.stream(chosen, size, model, **fields))
+            run = StreamRun(self.stream(chosen, size, model, **fields))
             return torch.cat([next(run).latents.float().cpu() for _ in range(2)], dim=2)
 
         truth = latents(exact)
@@ -360,7 +362,7 @@ class Bench:
             if VideoWriter is not None:
                 writer = stack.enter_context(VideoWriter(Path(folder) / "talk.mp4", *size, self.config.fps))
             began, first, frames, counted = time.perf_counter(), 0.0, 0, 0.0
-            run = iter(self.stream(chosen, size, **fields))
+            run = StreamRun(self.stream(chosen, size, **fields))
             with contextlib.closing(run), contextlib.closing(frames_of(run, decoder, overlap=overlap)) as made:
                 for block, pictures in made:
                     first = first or time.perf_counter() - began
@@ -480,7 +482,7 @@ class Bench:
 
         for name in ("checkpoint", "joyavatar"):
             chosen, decoder = self.settings(name)
-            made = frames_of(iter(self.stream(chosen)), decoder, overlap=False)
+            made = frames_of(StreamRun(self.stream(chosen)), decoder, overlap=False)
             for _ in range(7):
                 next(made)
             with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:

@@ -16,6 +16,7 @@ from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.sampling.mci import MCI_OFF, MciSettings
 from joyavatar_core.sampling.presets import Preset
 from joyavatar_core.sampling.psb import PSB_OFF, PsbSettings
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.urcr import URCR_OFF, UrcrSettings
 
 ROTATE = UrcrSettings("rotate", 3, 6, "portrait")
@@ -41,7 +42,7 @@ def main() -> None:
     generator = np.random.default_rng(0)
     voice = ArrayAudio(generator.normal(0, 0.1, 16000 * (60 + 4 * args.cycles)).astype(np.float32), 16000)
     picture = np.full((128, 128, 3), 128, np.uint8)
-    runs = {name: iter(avatar.stream(picture, voice, preset)) for name, preset in VARIANTS.items()}
+    runs = {name: StreamRun(avatar.stream(picture, voice, preset)) for name, preset in VARIANTS.items()}
 
     early = {name: [next(run).seconds for _ in range(8)] for name, run in runs.items()}
     late: dict[str, list[float]] = {name: [] for name in runs}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
-from ..joyavatar_core.audio import AudioFeatures, AudioSource
+from ..joyavatar_core.audio import AudioSource, Features
 from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream, OnStep
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Voice:
+class HostVoice:
     """JOYAVATAR_AUDIO: the waveform, its lazy features (None: the checkpoint has no audio), and their model if any."""
 
     source: AudioSource
-    features: AudioFeatures | None
+    features: Features | None
     encoder: ModelPatcher | None = None
 
 
@@ -39,7 +39,7 @@ class HostStream:
 
     recipe: AvatarStream
     model: ModelPatcher
-    voice: Voice
+    voice: HostVoice
     settings: dict[str, object]  # preset, seed and mechanisms, for reports and metadata
     report: RunReport | None = None
     pulled_by: list[str] = field(default_factory=list)
@@ -84,5 +84,5 @@ class HostStream:
     @contextmanager
     def running(self, *args: Any, **kwargs: Any) -> Iterator[StreamRun]:
         """A run from the stream's beginning, closed at the end; arguments as in `prepared`."""
-        with closing(iter(self.prepared(*args, **kwargs))) as run:
+        with StreamRun(self.prepared(*args, **kwargs)) as run:
             yield run

@@ -24,7 +24,7 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "video": {"audio"},
     "sampling": {"audio", "model"},
     "framing": {"video"},
-    "refiner": {"sampling"},
+    "refiner": {"sampling", "vae"},
     "pipeline": {"audio", "checkpoints", "framing", "model", "refiner", "sampling", "vae", "video"},
     "batch": {"recording"},  # what makes a video is handed in
     "recording": {"audio", "checkpoints", "pipeline", "refiner", "sampling", "vae", "video"},

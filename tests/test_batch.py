@@ -50,7 +50,7 @@ def test_the_avatar_is_loaded_once_and_again_only_for_another_model(folder, monk
 
     loaded = []
     load = avatar.load_avatar
-    monkeypatch.setattr(avatar, "load_avatar", lambda **fields: loaded.append(fields["dtype"]) or load(**fields))
+    monkeypatch.setattr(avatar, "load_avatar", lambda options: loaded.append(options.dtype) or load(options))
     rows = ["portrait.png,short.wav,", "portrait.png,short.wav,bfloat16", "portrait.png,short.wav,"]
     table(folder, *rows, header="portrait,voice,dtype")
     assert batch("--seconds=0.1") == 0 and len(loaded) == 2
@@ -86,12 +86,12 @@ def test_a_driver_that_ends_in_the_middle_of_a_job_goes_on_from_its_state(folder
     }  # fmt: skip
     assert batch() == 0
     assert "resumed_at_block" in (videos / "reports" / "portrait-long.json").read_text()
-    assert "going on behind block" in (videos / "logs" / "portrait-long.log").read_text()
+    assert "resuming after block" in (videos / "logs" / "portrait-long.log").read_text()
     assert same_video(videos / "portrait-long.mp4", spoken(folder, "long", "--state=s", "--checkpoint-every=1"))
 
 
 def test_a_row_that_is_made_without_a_state_is_made_too(folder):
-    table(folder, "portrait.png,short.wav,yes", header="portrait,voice,heal")
+    table(folder, "portrait.png,short.wav,yes", header="portrait,voice,reset_on_drift")
     assert batch("--seconds=0.2", "--urcr=rotate,sinks=3") == 0
 
 

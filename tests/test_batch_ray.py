@@ -35,7 +35,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_changes_no_video(tmp_path):
     assert set(statuses(videos).values()) == {"done"} and [row["row"] for row in found["bad_rows"]] == [4]
     jobs = found["jobs"]
     assert jobs["portrait-long"]["tries"] == 2 and jobs["portrait-long"]["worker"] != lost
-    assert "going on behind block" in (videos / "logs" / "portrait-long.log").read_text()
+    assert "resuming after block" in (videos / "logs" / "portrait-long.log").read_text()
     assert same_video(
         videos / "portrait-long.mp4", spoken(tmp_path, "long", f"--state={tmp_path}/s", "--checkpoint-every=1")
     )
@@ -60,5 +60,5 @@ def test_ctrl_c_ends_workers_and_keeps_what_they_recorded(tmp_path, monkeypatch)
             break
         time.sleep(0.1)
     assert main([str(word) for word in given]) == 0
-    assert "going on behind block" in (videos / "logs" / "portrait-long.log").read_text()
+    assert "resuming after block" in (videos / "logs" / "portrait-long.log").read_text()
     assert statuses(videos) == {"portrait-long": "done"}

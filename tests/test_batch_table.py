@@ -92,8 +92,8 @@ def test_a_plot_is_drawn_beside_the_report_of_each_job(folder):
 
 
 def test_what_cannot_be_resumed_is_made_without_a_state(folder):
-    [job] = plan(folder, "portrait,voice,heal", "ada.png,one.wav,yes").jobs
-    assert "--heal" in job.flags and not flags(job, "state") and "--resume" not in job.flags
+    [job] = plan(folder, "portrait,voice,reset-on-drift", "ada.png,one.wav,yes").jobs
+    assert "--reset-on-drift" in job.flags and not flags(job, "state") and "--resume" not in job.flags
 
 
 def test_jobs_share_an_avatar_where_they_name_the_same_model(folder):

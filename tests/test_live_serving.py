@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from joyavatar_core.cli.live import parse_address
+from joyavatar_core.cli.options import parse_address
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.serving import Broadcast, LiveServer
 from joyavatar_core.serving.access import refusal, split_host

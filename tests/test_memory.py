@@ -23,6 +23,7 @@ from joyavatar_core.sampling.memory import (
     pass_bytes,
 )
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.vae import StreamingVAE, TinyDecoder, conv, layers
 
 LARGE = AvatarConfig()
@@ -85,11 +86,11 @@ def test_a_pass_takes_what_is_said():
 @pytest.mark.parametrize("kv_dtype", [None, torch.float8_e4m3fn])
 @pytest.mark.parametrize("name", ["plain", "checkpoint", "joyavatar"])
 def test_the_cache_takes_what_is_said(make_stream, name, kv_dtype):
-    config = make_stream().model.config
+    config = make_stream().config
     chosen = preset(name, config)
     stream = make_stream(psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, kv_dtype=kv_dtype, frames=12)
     said = cache_bytes(config, 4, 4, chosen.urcr, chosen.mci, kv_dtype or torch.float32)
-    assert iter(stream).cache.nbytes == stream.cache_bytes == said
+    assert StreamRun(stream).cache.nbytes == stream.cache_bytes == said
 
 
 def test_parameters_are_the_decoders():
@@ -112,10 +113,10 @@ def test_too_little_memory_is_one_sentence_that_says_what_to_turn():
 
 
 def test_a_stream_with_fp8_keys_stays_near_the_exact_one(make_stream):
-    chosen = preset("joyavatar", make_stream().model.config)
+    chosen = preset("joyavatar", make_stream().config)
     fields = {"psb": chosen.psb, "mci": chosen.mci, "urcr": chosen.urcr, "frames": 150}
     exact, small = (
-        torch.cat([block.latents for block in make_stream(**fields, kv_dtype=dtype)], dim=2)
+        torch.cat([block.latents for block in StreamRun(make_stream(**fields, kv_dtype=dtype))], dim=2)
         for dtype in (None, torch.float8_e4m3fn)
     )
     error = ((exact - small).square().mean() / exact.square().mean()).sqrt()

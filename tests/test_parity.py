@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from joyavatar_core.audio import Features
 from joyavatar_core.config import PUBLIC_LEVELS, AvatarConfig
 from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer
@@ -84,12 +85,12 @@ class SeededNoise:
         return seeded(f"{role}.{block}.{step}", *shape)
 
 
-class Voice:
+class Voice(Features):
     """An audio source of given features, the first one four times in latent frame 0."""
 
     def __init__(self, features: Tensor) -> None:
         self.feature_dim = features.shape[-1]
-        self.block_frames = 3
+        self.fps, self.block_frames = 16, 3
         self.num_video_frames = len(features)
         self.groups = torch.cat([features[:1].expand(3, -1), features]).unflatten(0, (-1, 4))
 
@@ -142,7 +143,7 @@ def played(request):
         request.param
     ]
     stream = make_stream(config, urcr)
-    run = iter(stream)
+    run = StreamRun(stream)
     latents = latents_of(run)
     return load_file(GOLDEN / f"{request.param}.safetensors"), stream, run, latents
 
@@ -171,7 +172,7 @@ def test_a_refresh_that_stops_at_the_last_keys_changes_nothing():
     recorded, shortcut = (
         make_stream(AVATAR, LIVETALK_WINDOW, frames=frames, kind=k) for k in (Recording, AvatarTransformer)
     )
-    assert torch.equal(latents_of(iter(recorded)), latents_of(iter(shortcut)))
+    assert torch.equal(latents_of(StreamRun(recorded)), latents_of(StreamRun(shortcut)))
 
 
 def relative_rms(difference: Tensor, scale: Tensor) -> float:
@@ -184,8 +185,8 @@ def test_bfloat16_rounds_where_the_public_loop_does():
     theirs = golden["bfloat16.out"]
     config = dataclasses.replace(AVATAR, levels=PUBLIC_LEVELS)  # the labels the public script gives in bfloat16
     frames = 4 * theirs.shape[2] - 3
-    ours = latents_of(iter(make_stream(config, LIVETALK_WINDOW, torch.bfloat16, frames)))
-    exact = latents_of(iter(make_stream(config, LIVETALK_WINDOW, torch.float32, frames)))
+    ours = latents_of(StreamRun(make_stream(config, LIVETALK_WINDOW, torch.bfloat16, frames)))
+    exact = latents_of(StreamRun(make_stream(config, LIVETALK_WINDOW, torch.float32, frames)))
     assert ours.dtype == torch.bfloat16
     assert relative_rms(ours.float() - theirs.float(), exact) <= 0.008  # measured: 0 (each is 0.0063 from float32)
     assert relative_rms(ours.float() - exact, exact) <= 1.1 * relative_rms(theirs.float() - exact, exact)
@@ -221,7 +222,7 @@ def one_wide_block(model: AvatarTransformer) -> Tensor:
         model, reference=seeded("portrait", 1, 16, 1, 4, 4), text=seeded("prompt", 1, 8, 4096),
         audio=Voice(seeded("voice", 9, 10752)), noise=SeededNoise(), frames=9,
     )  # fmt: skip
-    return next(iter(stream)).latents
+    return next(StreamRun(stream)).latents
 
 
 def test_a_block_at_full_width_in_bfloat16_is_near_float32(wide):

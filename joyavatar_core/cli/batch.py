@@ -7,8 +7,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from ..batch.jobs import FOLDERS, Job, Plan, plan_jobs
 from ..batch.local import run_here
 from ..batch.manifest import Manifest
@@ -16,13 +14,14 @@ from ..batch.table import read_table
 from ..batch.work import Made, Progress, remove_state
 from ..errors import AvatarError
 from ..recording.files import RecordingFolder
-from ..sampling.stream import LatentBlock
 from .batch_columns import add_default_flags, check_row, given_defaults, row_parser, with_columns
-from .speak import check_recording, make_video, prepare, say
+from .options import SpeakOptions, parsed
+from .speak import make_video, say
 
 if TYPE_CHECKING:
     from ..batch.progress_bar import BatchBar
     from ..pipeline.avatar import Avatar
+    from ..pipeline.avatar_options import AvatarOptions
 
 log = logging.getLogger(__name__)
 BATCH = """Make many talking videos from a table: a CSV file with a header, or a JSONL file with an object a line. Its
@@ -120,27 +119,20 @@ class Speaker:
     """Makes one video after another as `speak` does; the avatar stays loaded while the jobs want the same."""
 
     def __init__(self) -> None:
-        self._fields: dict[str, object] | None = None
+        self._options: AvatarOptions | None = None
         self._avatar: Avatar | None = None
 
     def __call__(self, flags: tuple[str, ...], progress: Progress) -> Made:
-        args = row_parser().parse_args(flags)
-        check_recording(args)
-        job = prepare(args, Path(args.out).stem, self.load)
-        report, total = job.report, job.stream.num_frames
-
-        def on_block(block: LatentBlock, shown: Tensor) -> None:
-            progress(report.frames, total)
-
-        make_video(args, job, on_block)
+        options = parsed(SpeakOptions, row_parser().parse_args(flags))
+        voice = options.check()
+        report = make_video(options, voice, self._loaded(options.avatar), progress)
         return Made(report.frames, report.frames / float(report.fps))
 
-    def load(self, **fields: object) -> Avatar:
-        """`load_avatar`, or what it gave for these arguments the last time."""
+    def _loaded(self, options: AvatarOptions) -> Avatar:
         from ..pipeline.avatar import load_avatar
 
-        if fields != self._fields:
-            self._fields = self._avatar = None  # two need not fit into memory
-            self._avatar = load_avatar(**fields)
-            self._fields = fields
+        if options != self._options:
+            self._options = self._avatar = None  # two need not fit into memory
+            self._avatar = load_avatar(options)
+            self._options = options
         return self._avatar

@@ -12,7 +12,7 @@ from ..batch.jobs import Checked
 from ..batch.table import Row, truth
 from ..errors import AvatarError
 from ..paths import existing_file
-from ..pipeline.avatar import EMBEDDED
+from ..pipeline.avatar_options import EMBEDDED
 
 OWN = {"state": "records every job", "resume": "resumes every job", "report": "writes a report of every job"}
 FILES = ("portrait", "audio", "weights", "vae", "decoder", "audio_encoder", "prompt_embeds", "base")
@@ -96,7 +96,7 @@ def check_row(values: Mapping[str, object]) -> Checked:
     values = {("audio" if name == "voice" else name): value for name, value in values.items()}
     flags = tuple(flag for name, value in values.items() for flag in flags_of(name, value))
     args = row_parser().parse_args([*flags, "--out=video.mp4"])
-    return Checked(flags, repr([getattr(args, name) for name in MODEL]), resumable=not args.heal)
+    return Checked(flags, repr([getattr(args, name) for name in MODEL]), resumable=not args.reset_on_drift)
 
 
 def flags_of(name: str, value: object) -> list[str]:

@@ -22,7 +22,8 @@ from ..paths import printable
 from ..sampling.presets import PRESETS
 from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
-from .speak import DTYPES, KV_DTYPES, speak
+from .options import DTYPES, KV_DTYPES
+from .speak import speak
 
 MAX_SEED = 2**64 - 1
 
@@ -113,7 +114,10 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         "--monitor", action=argparse.BooleanOptionalAction, default=True,
         help="measure colour, sharpness, structure and lips, and warn when they drift; default: yes",
     )  # fmt: skip
-    command.add_argument("--heal", action="store_true", help="at such a warning, forget all but the sinks (a seam)")
+    command.add_argument(
+        "--reset-on-drift", action="store_true", help="at such a warning, reset the cache to the sinks (a visible seam)"
+    )
+    command.add_argument("--heal", dest="reset_on_drift", action="store_true", help=argparse.SUPPRESS)  # its old name
     models = command.add_argument_group("models")
     models.add_argument("--weights", default="embedded", help="transformer: 'embedded' or a file")
     models.add_argument("--vae", default="embedded", help="'embedded' or a Wan2.1 VAE file")

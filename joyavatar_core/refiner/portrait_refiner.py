@@ -14,6 +14,7 @@ from .model import SCALE, RefinerNet, compose, resized
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream
+    from ..vae import Decoder
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
@@ -39,7 +40,7 @@ class PortraitRefiner:
         self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
 
     @classmethod
-    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: object, size: tuple[int, int]) -> PortraitRefiner:
+    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: Decoder, size: tuple[int, int]) -> PortraitRefiner:
         """For a stream that carries its portrait; `decoder` shows what the autoencoder makes of it.
 
         Raises AvatarError for a stream without a portrait's picture.
@@ -64,10 +65,10 @@ class PortraitRefiner:
         return resized(compose(frames, self._moved, predicted), (height, width)).clamp(-1, 1)
 
 
-def decode_still(decoder: object, latent: Tensor) -> Tensor:
+def decode_still(decoder: Decoder, latent: Tensor) -> Tensor:
     """One normalised latent [1, 16, 1, h, w] as a picture [3, 8h, 8w] in [-1, 1]."""
-    like = next(decoder.parameters())
-    return decoder.decode(latent.to(like.device, like.dtype), decoder.new_cache())[0, :, 0].float()
+    latent = latent.to(decoder.compute_device, decoder.compute_dtype)
+    return decoder.decode(latent, decoder.new_cache())[0, :, 0].float()
 
 
 @lru_cache

@@ -20,7 +20,7 @@ PARTS = {"block", "cursor", "cache", "past", "recipe", "environment"}
 
 def recipe_of(stream: AvatarStream, dtype: torch.dtype) -> dict[str, object]:
     """The settings that a state belongs to, as JSON gives them back."""
-    config = stream.model.config
+    config = stream.config
     kept = {} if stream.kv_dtype is None else {"kv_dtype": str(stream.kv_dtype)}
     return {
         **kept,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ..audio import ArrayAudio, AudioFeatures, FeatureEncoder, LogMel
 from ..errors import AvatarError
+from ..paths import replacing
 from ..recording.fingerprint import module_fingerprint, tensors_fingerprint
 from ..synthetic.clips import LATENT_FRAMES, Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
@@ -84,9 +84,8 @@ def _kept(
         note.write_text(json.dumps(made_by))
     own = [path for path in paths[share.rank :: share.world] if not (folder / path.name).exists()]
     for path in tqdm(own, desc=folder.name, unit="clip", mininterval=5, disable=not share.leads):
-        partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        save_file(make(load_clip(path)), partial)
-        partial.replace(folder / path.name)
+        with replacing(folder / path.name, shared=True) as unfinished:
+            save_file(make(load_clip(path)), unfinished)
     share.wait()
     clips = [load_file(folder / path.name) for path in paths]
     return {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
@@ -95,7 +94,7 @@ def _kept(
 @torch.no_grad()
 def encode_pictures(clip: Clip, vae: StreamingVAE) -> dict[str, Tensor]:
     """One clip's latents [16, L, h, w] and boxes [L, 4]."""
-    device = next(vae.parameters()).device
+    device = vae.compute_device
     video = torch.from_numpy(clip.frames).to(device).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.autocast(device.type, torch.bfloat16):  # off by 0.014 of a deviation, in two thirds of the time
         latents = vae.encode(video)[0].cpu()

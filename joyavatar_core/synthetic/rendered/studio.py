@@ -37,7 +37,7 @@ class Texture(NamedTuple):
 
 
 class Studio:
-    """Build once a process and size; a `Scene` draws one person in it. Resources go when nobody refers to them."""
+    """Build once per process and size; a `Scene` draws one person in it."""
 
     def __init__(self, bundle: Bundle, size: int = 256, supersampling: float = 1.5) -> None:
         self.bundle, self.size, self.side = bundle, size, round(size * supersampling)
