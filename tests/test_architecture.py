@@ -27,6 +27,7 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "distributed": {"model", "vae"},
     "refiner": {"sampling", "vae"},
     "pipeline": {"audio", "checkpoints", "framing", "model", "refiner", "sampling", "vae", "video"},
+    "batch": {"recording"},  # what makes a video is handed in
     "recording": {"audio", "checkpoints", "pipeline", "refiner", "sampling", "vae", "video"},
     "monitoring": {"audio", "recording", "sampling"},
     "evaluation": {"audio", "framing", "pipeline", "recording", "refiner", "sampling", "synthetic", "vae", "video"},
@@ -35,8 +36,8 @@ ALLOWED = {  # room -> rooms it may import besides the base
         "synthetic", "vae", "video",
     },
     "cli": {
-        "audio", "checkpoints", "framing", "model", "monitoring", "pipeline", "recording", "refiner", "sampling",
-        "serving", "video",
+        "audio", "batch", "checkpoints", "framing", "model", "monitoring", "pipeline", "recording", "refiner",
+        "sampling", "serving", "video",
     },
 }  # fmt: skip
 
