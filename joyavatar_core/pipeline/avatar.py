@@ -21,7 +21,7 @@ from ..model import pointwise
 from ..model.attention import attention_backend
 from ..model.transformer import AvatarTransformer
 from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
-from ..sampling.memory import check_memory, memory_needed
+from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
@@ -69,18 +69,22 @@ class Avatar:
         device = stream.compute_device
         if device.type != "cuda":
             return
-        height, width = (8 * side for side in stream.latent_size)
         free = torch.cuda.mem_get_info(device)[0]
         for latents in (self.config.block_frames, 1):
-            need = memory_needed(
-                self.config, 0, (width, height), urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
-                kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
-                latents=latents,
-            )  # fmt: skip
+            need = self.memory_of(stream, latents)
             if need.total <= free:
                 self.decoder.at_once = None if latents > 1 else 1
                 return
         check_memory(need, free)
+
+    def memory_of(self, stream: AvatarStream, latents: int | None = None) -> MemoryNeed:
+        """What a stream of this avatar takes besides the weights. latents: decoded at once, default a whole block."""
+        height, width = (8 * side for side in stream.latent_size)
+        return memory_needed(
+            self.config, 0, (width, height), urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
+            kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
+            latents=latents or self.config.block_frames,
+        )  # fmt: skip
 
     @torch.no_grad()
     def encode_portrait(self, picture: Tensor) -> Tensor:
