@@ -1,6 +1,6 @@
 """The command line: ``speak`` makes a video of a portrait and a voice, ``batch`` makes many, ``live`` lets one be
-watched meanwhile, ``join`` saves what an interrupted recording made, ``inspect`` tells what a file is,
-``encode-prompt`` encodes a prompt."""
+watched meanwhile, ``serve`` lets many be, ``join`` saves what an interrupted recording made, ``inspect`` tells what a
+file is, ``encode-prompt`` encodes a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stream watched over HTTP while it is made."""
+"""Streams watched over HTTP while they are made: one (`LiveServer`), or many on workers (`front`, `stage`)."""
 
 from .broadcast import Broadcast
 from .server import LiveServer
