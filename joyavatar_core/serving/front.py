@@ -40,6 +40,7 @@ class Hall(Protocol):
     opened: int  # sessions since the start
     refused: int  # requests for one that found no seat
     workers: int  # that there are to be
+    problem: str | None  # why the newest worker did not start
 
     async def start(self) -> None: ...
 
@@ -125,6 +126,7 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
         facts = {
             "status": "ok" if reports else "loading", "workers": len(reports), "workers_wanted": hall.workers,
             "sessions": taken, "free_seats": sum(max(0, report.room.seats) for report in reports),
+            "problem": hall.problem,
         }  # fmt: skip
         return JSONResponse(facts, 200 if reports else 503)
 
