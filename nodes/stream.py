@@ -78,8 +78,10 @@ class HostStream:
             )  # fmt: skip
         self.pulled_by.append(puller)
         encoder = [self.voice.encoder] if self.voice.encoder is not None else []
-        load_together([self.model, *others, *encoder], memory + self.recipe.cache_bytes + self.recipe.pass_bytes)
-        return dataclasses.replace(self.recipe, on_step=on_step)
+        recipe = self.recipe
+        own = recipe.cache_bytes + recipe.pass_bytes + recipe.text_bytes
+        load_together([self.model, *others, *encoder], memory + own)
+        return dataclasses.replace(recipe, on_step=on_step)
 
     @contextmanager
     def running(self, *args: Any, **kwargs: Any) -> Iterator[StreamRun]:

@@ -93,6 +93,13 @@ def test_the_cache_takes_what_is_said(make_stream, name, kv_dtype):
     assert StreamRun(stream).cache.nbytes == stream.cache_bytes == said
 
 
+def test_the_prompt_takes_what_is_said(make_stream):
+    stream = make_stream(text=torch.randn(1, 3, 8), frames=12)
+    layers = iter(stream).text.layers
+    assert stream.text_bytes >= sum(part.nbytes for pair in layers for part in pair) > 0
+    assert make_stream(frames=12).text_bytes == 0
+
+
 def test_parameters_are_the_decoders():
     with torch.device("meta"):
         sizes = {"wan": StreamingVAE(96), "tiny": TinyDecoder()}

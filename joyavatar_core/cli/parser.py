@@ -1,7 +1,7 @@
 """The commands and their flags.
 
-`speak` makes a video from a portrait and a voice. `live` serves the video while it is made. `join` makes a video from
-an interrupted recording. `inspect` describes a file of weights. `encode-prompt` encodes a prompt.
+`speak` makes a video from a portrait and a voice. `batch` makes many. `live` serves the video while it is made. `join`
+makes a video from an interrupted recording. `inspect` describes a file of weights. `encode-prompt` encodes a prompt.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
 from ..paths import printable
 from ..sampling.presets import PRESETS
+from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
 from .options import DTYPES, KV_DTYPES
 from .speak import speak
@@ -36,16 +37,12 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("speak", help="make a talking video", description="Make a talking video.")
     command.set_defaults(run=speak)
-    command.add_argument("--out", required=True, help="the video to write, *.mp4")
-    add_avatar_flags(command)
-    recording = command.add_argument_group("recording", "resume a long video after a crash")
-    recording.add_argument("--state", metavar="DIR", help="write segments and states to this folder")
-    recording.add_argument(
-        "--checkpoint-every", metavar="N|SIZE",
-        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
-        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
-    )  # fmt: skip
-    recording.add_argument("--resume", action="store_true", help="resume the recording in --state, if there is one")
+    add_speak_flags(command)
+
+    usage = "joyavatar batch JOBS --out DIR [options]"
+    command = commands.add_parser("batch", help="make many videos from a table", description=BATCH, usage=usage)
+    command.set_defaults(run=batch)
+    add_batch_flags(command)
 
     command = commands.add_parser("live", help="serve a talking video while it is made")
     command.set_defaults(run=live)
@@ -70,6 +67,20 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def add_speak_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of `speak`."""
+    command.add_argument("--out", required=True, help="the video to write, *.mp4")
+    add_avatar_flags(command)
+    recording = command.add_argument_group("recording", "resume a long video after a crash")
+    recording.add_argument("--state", metavar="DIR", help="write segments and states to this folder")
+    recording.add_argument(
+        "--checkpoint-every", metavar="N|SIZE",
+        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
+        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
+    )  # fmt: skip
+    recording.add_argument("--resume", action="store_true", help="resume the recording in --state, if there is one")
+
+
 def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of every command that makes a video: portrait, voice, mechanisms, models, machine, report."""
     command.add_argument("--portrait", required=True, help="a picture of any size")
@@ -88,7 +99,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--psb", help="steps: off | first=8,base=4,blocks=4,curve=1,mode=restart|dense | 8,6,4")
     command.add_argument("--mci", help="motion: off | inject,frames=3,noise=0.25,carry=1 | context,noise=0.1")
     command.add_argument(
-        "--urcr", help="memory: off | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
+        "--urcr", help="memory: window,window=21 | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
     )
     command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
     command.add_argument(

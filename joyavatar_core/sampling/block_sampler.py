@@ -156,7 +156,7 @@ class BlockSampler:
     def _make_room(self) -> bool:
         """URCR: reset where the positions run out, or drop what left the window; True for a reset."""
         config, urcr, cache = self.stream.config, self.stream.urcr, self.passes.cache
-        if urcr.mode == "off":
+        if urcr.mode == "window":
             dropped = set(urcr.oldest_to_drop(cache.frames, config))
             if dropped:
                 cache.keep([slot for slot in range(cache.length) if slot not in dropped])

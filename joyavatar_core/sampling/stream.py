@@ -18,7 +18,7 @@ from .mci import MCI_OFF, MciSettings
 from .memory import cache_bytes, pass_bytes
 from .noise import Noise
 from .psb import PSB_OFF, PsbSettings
-from .urcr import URCR_OFF, UrcrSettings
+from .urcr import SLIDING_WINDOW, UrcrSettings
 
 if TYPE_CHECKING:
     from ..audio import Features
@@ -79,7 +79,7 @@ class AvatarStream:
     text: Tensor | None = None
     psb: PsbSettings = PSB_OFF
     mci: MciSettings = MCI_OFF
-    urcr: UrcrSettings = URCR_OFF
+    urcr: UrcrSettings = SLIDING_WINDOW
     seed: int = 0
     frames: int | None = None
     size: tuple[int, int] | None = None
@@ -214,3 +214,11 @@ class AvatarStream:
     def pass_bytes(self) -> int:
         """Bytes that one forward holds at its widest."""
         return pass_bytes(self.config, *self.latent_size, self.compute_dtype)
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the prompt's keys and values in every layer; an empty prompt has none (see `encode_text`)."""
+        config = self.config
+        if self.text is None or not self.text.shape[1]:
+            return 0
+        return 2 * config.num_layers * config.text_tokens * config.dim * self.compute_dtype.itemsize
