@@ -32,8 +32,8 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "monitoring": {"audio", "recording", "sampling"},
     "evaluation": {"audio", "framing", "pipeline", "recording", "refiner", "sampling", "synthetic", "vae", "video"},
     "training": {
-        "audio", "checkpoints", "distributed", "evaluation", "framing", "model", "pipeline", "recording", "refiner", "sampling",
-        "synthetic", "vae", "video",
+        "audio", "checkpoints", "distributed", "evaluation", "framing", "model", "pipeline", "recording", "refiner",
+        "sampling", "synthetic", "vae", "video",
     },
     "cli": {
         "audio", "batch", "checkpoints", "framing", "model", "monitoring", "pipeline", "recording", "refiner",
