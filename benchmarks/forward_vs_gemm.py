@@ -61,9 +61,9 @@ def measure(layers: int, size: int, history: int, dtype: torch.dtype, repeats: i
     audio = model.project_audio(torch.randn(1, frames, config.audio_hidden, dtype=dtype))
     context = SelfContext(model.rope(range(history, history + frames), size, size), cache, history)
     latents = torch.randn(1, config.in_channels, frames, size, size, dtype=dtype)
-    labels = torch.full((1, frames), 936.0)
+    timesteps = torch.full((1, frames), 936.0)
     sides = {
-        "ours": lambda: model(latents, labels, text, audio, context),
+        "ours": lambda: model(latents, timesteps, text, audio, context),
         "bare": bare(model, frames * tokens, (history + frames) * tokens, dtype),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}

@@ -213,19 +213,19 @@ class Bench:
         for tensor in (cache.keys, cache.values):
             tensor.copy_(torch.randn(tensor.shape[1:], device=self.device, dtype=self.dtype).expand_as(tensor))
         cache.commit(range(history), range(history))
-        labels = torch.full((1, frames), 936.0, device=self.device)
+        timesteps = torch.full((1, frames), 936.0, device=self.device)
         rope = self.model.rope(range(history, history + frames), h, w, self.device)
         latents = torch.randn(1, config.in_channels, frames, h, w, device=self.device, dtype=self.dtype)
-        hidden = torch.randn(1, frames, config.audio_hidden, device=self.device, dtype=self.dtype)
+        audio_embedding = torch.randn(1, frames, config.audio_hidden, device=self.device, dtype=self.dtype)
         with torch.no_grad():
             text = self.model.encode_text(torch.zeros(1, 0, config.text_dim, device=self.device, dtype=self.dtype), 512)
 
         @torch.no_grad()
         def run(text=text, graphs: GraphedPasses | None = None) -> Tensor:
             if graphs is not None:
-                return graphs(latents, labels, hidden, rope, history, cache_only)
+                return graphs(latents, timesteps, audio_embedding, rope, history, cache_only)
             context = SelfContext(rope, cache, history, None, self.model.attention, self.model.pointwise)
-            return self.model(latents, labels, text, self.model.project_audio(hidden), context, cache_only)
+            return self.model(latents, timesteps, text, self.model.project_audio(audio_embedding), context, cache_only)
 
         run.cache, run.text = cache, text
         return run
@@ -382,8 +382,8 @@ class Bench:
         config, (width, height) = self.config, self.size
         parts: dict[str, float] = {}
         features = torch.randn(1, 3, 4, config.audio_dim, device=self.device, dtype=self.dtype)
-        hidden = self.model.encode_audio(features)
-        parts["audio"] = self.ms(lambda: (self.model.encode_audio(features), self.model.project_audio(hidden)))
+        audio_embedding = self.model.encode_audio(features)
+        parts["audio"] = self.ms(lambda: (self.model.encode_audio(features), self.model.project_audio(audio_embedding)))
         parts["overlay"] = self.ms(self.one_pass(12, cache_only=True))
         for history in HISTORY:
             bare = self.floor(history)
@@ -392,7 +392,7 @@ class Bench:
                 f"forward, {history} frames remembered", taken, "ms", f"floor {bare:.2f} ms, ratio {taken / bare:.2f}"
             )
         parts["4 forwards"] = 4 * self.ms(self.one_pass(15))
-        parts["refresh"] = self.ms(self.one_pass(15, cache_only=True))
+        parts["cache update"] = self.ms(self.one_pass(15, cache_only=True))
         full = self.one_pass(18).cache
         full.commit(range(18, 21), range(18, 21))
         state = full.state_dict(copy=False)

@@ -83,7 +83,7 @@ def test_a_reset_that_cannot_be_says_what_can(make_stream, recent):
         run.reset(recent)
 
 
-def test_a_new_prompt_refreshes_the_text_and_nothing_else(make_stream):
+def test_a_new_prompt_changes_the_text_and_nothing_else(make_stream):
     run, other = StreamRun(recipe(make_stream)), StreamRun(recipe(make_stream))
     for each in (run, other):
         advance(each, 4)

@@ -78,8 +78,8 @@ def test_a_pass_takes_what_is_said():
     cache = KVCache(2, 1, 9, 36, config.num_heads, config.head_dim)
     context = SelfContext(model.rope(range(3), 12, 12), cache)
     text = model.encode_text(torch.zeros(1, 0, config.text_dim), 512)
-    latents, labels = torch.randn(1, 33, 3, 12, 12), torch.full((1, 3), 936.0)
-    taken = most_alive(lambda: model(latents, labels, text, None, context))
+    latents, timesteps = torch.randn(1, 33, 3, 12, 12), torch.full((1, 3), 936.0)
+    taken = most_alive(lambda: model(latents, timesteps, text, None, context))
     assert 0.9 < pass_bytes(config, 12, 12, torch.float32) / taken < 1.4
 
 

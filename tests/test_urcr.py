@@ -134,30 +134,30 @@ def test_prefill_with_nothing_dropped_reproduces_the_cache(make_stream, mci, sou
 
 
 @pytest.mark.parametrize("mci", [MCI_OFF, MciSettings("context", 3, 0.25)])
-def test_only_the_first_block_is_remembered_as_the_portrait_and_clean(make_stream, mci):
+def test_only_the_first_block_is_cached_as_the_portrait_and_clean(make_stream, mci):
     run = StreamRun(make_stream(mci=mci, urcr=UrcrSettings("prefill", 6, 3, "portrait")))
-    remembered = []
+    stored = []
     forward = run.sampler.passes.forward
-    run.sampler.passes.forward = lambda x, labels, *rest, **more: (
-        remembered.append((x, labels)), forward(x, labels, *rest, **more)
+    run.sampler.passes.forward = lambda x, timesteps, *rest, **more: (
+        stored.append((x, timesteps)), forward(x, timesteps, *rest, **more)
     )[1]  # fmt: skip
     next(run), next(run)
-    (first, clean), (second, labels) = remembered[0], remembered[-1]
+    (first, clean), (second, timesteps) = stored[0], stored[-1]
     assert clean == [0.0] * 3 and all(
         torch.equal(frame, run.sampler.passes.reference) for frame in first.split(1, dim=2)
     )
-    assert labels == [1000 * mci.context_noise] * 3
+    assert timesteps == [1000 * mci.context_noise] * 3
     assert not any(torch.equal(frame, run.sampler.passes.reference) for frame in second.split(1, dim=2))
 
 
-def test_portrait_sinks_remember_the_portrait(make_stream):
+def test_portrait_sinks_cache_the_portrait(make_stream):
     run = StreamRun(make_stream(urcr=UrcrSettings("rotate", 3, 3, "portrait")))
-    remembered = []
+    stored = []
     forward = run.sampler.passes.forward
-    run.sampler.passes.forward = lambda x, *rest, **more: (remembered.append(x), forward(x, *rest, **more))[1]
+    run.sampler.passes.forward = lambda x, *rest, **more: (stored.append(x), forward(x, *rest, **more))[1]
     next(run), next(run)
-    assert all(torch.equal(frame, run.sampler.passes.reference) for frame in remembered[0].split(1, dim=2))
-    assert torch.equal(remembered[1], run.sampler.past[-1].latents)
+    assert all(torch.equal(frame, run.sampler.passes.reference) for frame in stored[0].split(1, dim=2))
+    assert torch.equal(stored[1], run.sampler.past[-1].latents)
 
 
 def test_plain_slides_a_window_at_true_positions(make_stream):

@@ -49,7 +49,7 @@ class SelfContext:
 
 @dataclass(frozen=True)
 class TextContext:
-    """The prompt as cross-attention sees it: keys and values [B, n, heads, head_dim] of every block.
+    """The prompt's keys and values [B, n, heads, head_dim] of every block.
 
     `bias` [1, n] is added to the scores where one key stands for many. `constants` [B, 1, 1, dim] of every block
     replace cross-attention where all keys are the same, as in an empty prompt.
@@ -168,7 +168,7 @@ class Head(nn.Module):
 
 
 class AvatarTransformer(nn.Module):
-    """The denoiser. `forward` predicts the flow noise - x0 of some latent frames given everything in the cache.
+    """The denoiser. `forward` predicts the flow noise - x0 of some latent frames over the cached past.
 
     `operations` supplies Linear, LayerNorm and Conv3d (torch.nn, or a host's casting variants).
     """
@@ -265,7 +265,7 @@ class AvatarTransformer(nn.Module):
         last block's keys and values are stored, and None is returned.
         """
         height = latents.shape[-2] // 2
-        # Contiguous from here on: the convolution's strides would slow down every layer.
+        # The convolution's output is strided, which would slow down every layer.
         x = rearrange(self.patch_embedding(latents), "b d f h w -> b f (h w) d").contiguous()
         embedding = self.embed_time(timesteps, x)
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1))

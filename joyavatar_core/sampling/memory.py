@@ -1,6 +1,6 @@
-"""How much device memory a stream takes: what nodes ask their host for, and what `inspect` and errors say.
+"""Device memory of a stream: nodes request it from their host, `inspect` and errors report it.
 
-The figures are those of CUDA's form of the engine. tests/test_memory.py holds them against measured bytes.
+The figures are those of a run on CUDA. tests/test_memory.py compares them with measured bytes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .presets import preset
 from .urcr import UrcrSettings
 
 WAN_WIDTH = 96  # base width of Wan2.1's autoencoder
-# Numbers alive at once in a pass: in units of a token's width, and of its hidden layer.
+# Numbers per token that a pass holds at its peak, in units of the model's width and of its feed-forward width.
 PASS_WIDTHS, PASS_HIDDEN = 6, 2
-# The same in the decoder, a video frame, in units of the base width times the picture's pixels.
+# The same per video frame in the decoder, in units of its base width times the picture's pixels.
 DECODER_WIDTHS = {"wan": 4.8, "tiny": 2.0}
 TINY_WIDTH = 64  # of taew2_1's widest layer at full size
 WORKSPACE = 3 << 28  # bytes that CUDA's libraries and its context take
@@ -28,7 +28,7 @@ DECODER_CACHE = {"wan": 24.7, "tiny": 1.4}  # kept from block to block, in the s
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes on the device. `weights` and `decoder` are parameters; `working` is alive within a pass or a decoding."""
+    """Bytes on the device. `weights` and `decoder` are parameters; `working` is used within a pass or a decoding."""
 
     weights: int
     cache: int
@@ -50,7 +50,7 @@ def cache_bytes(
 
 
 def pass_bytes(config: AvatarConfig, height: int, width: int, dtype: torch.dtype) -> int:
-    """Bytes that one forward over a block (or a rolling window) holds at its widest."""
+    """Bytes that one forward over a block (or a rolling window) holds at its peak."""
     tokens = config.window_frames * (height // 2) * (width // 2)
     return tokens * (PASS_HIDDEN * config.ffn_dim + PASS_WIDTHS * config.dim) * dtype.itemsize
 
@@ -58,7 +58,7 @@ def pass_bytes(config: AvatarConfig, height: int, width: int, dtype: torch.dtype
 def decoder_bytes(
     height: int, width: int, dtype: torch.dtype, latents: int = 3, kind: str = "wan", base: int = WAN_WIDTH
 ) -> int:
-    """Bytes alive while `latents` latent frames of height x width are decoded at once, with what is kept between."""
+    """Bytes of decoding `latents` latent frames of height x width at once, with the decoder's cache."""
     pixels, channels = 64 * height * width, base if kind == "wan" else TINY_WIDTH
     widest = DECODER_WIDTHS[kind] * 4 * latents * channels * pixels
     pictures = 4 * latents * 3 * pixels * 3 * 4  # float32 frames and two copies of them

@@ -82,7 +82,7 @@ class StreamRun:
         """Drop all but the sinks and the newest `recent` latent frames, before the next block.
 
         It is what URCR does when the positions run out. `recent` is a multiple of the block, up to the frames that
-        URCR or MCI keep. With 0 only the sinks stay: no earlier fault is seen again, and the motion has a seam there.
+        URCR or MCI keep. With 0 only the sinks stay: earlier faults then have no effect, and the motion has a seam.
         Raises AvatarError for another number.
         """
         self._open_sampler().reset(recent)

@@ -30,8 +30,8 @@ OnStep = Callable[[int, int, int], None]  # (block, steps done, steps of this bl
 class LatentBlock:
     """One generated block.
 
-    `latents` [1, 16, K, h, w] are normalised (by the checkpoint's statistics). It shows the video frames
-    first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped.
+    `latents` [1, 16, K, h, w] are normalised by the checkpoint's statistics. They stand for the video frames
+    first_frame ... last_frame. The decoder may give more frames for the last block: drop them.
     """
 
     index: int
@@ -56,21 +56,24 @@ class AvatarStream:
     model: the transformer, on its device, in its dtype.
     reference: the portrait's normalised latent [1, 16, 1, h, w]; None for checkpoints without reference channels.
     audio: the voice as lazy features; None for silence (all-zero features) or checkpoints without audio.
-    portrait: the portrait's picture [3, H, W] in [-1, 1] at a multiple of the stream's size, for a refiner; None where
-        frames are not to be refined. Latents do not depend on it.
-    text: the prompt's embeddings [1, n, text_dim], to be zero-padded to the checkpoint's tokens; None: an empty prompt.
-    frames: video frames at most; None for as long as the audio lasts (for ever without audio).
+    text: the prompt's embeddings [1, n, text_dim], zero-padded to the checkpoint's tokens; None for an empty prompt.
+    psb, mci, urcr: settings of the mechanisms; by default none of them.
+    seed: of the noise.
+    frames: most video frames; None for the length of the audio (no end without audio).
     size: (h, w) of the latents where there is no reference.
     noise: where noise comes from; None for a NoiseSource of `seed`.
-    initial_latents: normalised latents [1, 16, F, h, w] that blocks start from instead of from noise alone, noised to
-        the first of the levels; the stream ends with them. For levels that begin below sigma 1 (SDEdit,
-        arXiv 2108.01073).
-    config: what the sampler goes by; None for the model's own. It may differ from that in behaviour, such as levels or
-        trained positions, and not in the tensors' shapes.
-    dtype, device: of latents and cache; None for the weights' own (a host may keep weights elsewhere and otherwise).
-    kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory. graphs: on CUDA, launch each pass as
-    one graph, where weights stay where they are while a run lasts.
-    Raises AvatarError at once for whatever cannot work.
+    initial_latents: normalised latents [1, 16, F, h, w] that blocks start from instead of from noise alone. They are
+        noised to the block's first level, which has to be below sigma 1 for an effect (SDEdit, arXiv 2108.01073). The
+        stream ends with them.
+    config: the checkpoint's config as the sampler uses it; None for the model's. It may differ in behaviour, such as
+        levels or trained positions, but not in the shapes of tensors.
+    dtype, device: of latents and cache; None for those of the weights (a host may keep weights in another place).
+    on_step: called after each denoising step.
+    portrait: the portrait's picture [3, H, W] in [-1, 1] at a multiple of the stream's size, for a refiner; None where
+        frames are not refined. Latents do not depend on it.
+    kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory.
+    graphs: on CUDA, launch each pass as one graph; weights must not move while a run lasts.
+    Raises AvatarError for fields that do not fit the checkpoint or one another.
     """
 
     model: AvatarTransformer

@@ -135,18 +135,19 @@ def distil(options: argparse.Namespace) -> None:
         begin = start_from(options.fine_tune, chosen.model)
     else:
         begin = averaged_weights(options.runs / "forcing")
-    if chosen.judge_together and not options.teacher:
+    if chosen.bidirectional_scores and not options.teacher:
         raise AvatarError(f"The config {options.config} is distilled from a public model; give it as --teacher.")
     likely = start_from(options.teacher, chosen.model, options.base) if options.teacher else begin
     student, teacher = AvatarTransformer(chosen.model), AvatarTransformer(chosen.model)
     student.load_state_dict(begin)
     teacher.load_state_dict(likely)
     recipe = distillation.DistillRecipe(
-        guidance=2.0 if options.guidance is None else options.guidance, judge_together=chosen.judge_together,
+        guidance=2.0 if options.guidance is None else options.guidance,
+        bidirectional_scores=chosen.bidirectional_scores,
         excerpts=dataclasses.replace(
             distillation.EXCERPTS, batch=options.batch or distillation.EXCERPTS.batch,
-            # Judges that see a video at once have never seen a cut or a close-up.
-            **({"joined": 1.0, "close": 0} if chosen.judge_together else {}),
+            # Bidirectional models were not trained on cuts or close-ups.
+            **({"joined": 1.0, "close": 0} if chosen.bidirectional_scores else {}),
         ),
     )  # fmt: skip
     settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)
