@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from joyavatar_core.audio import Features
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model import pointwise
@@ -101,13 +102,13 @@ def shown(value: float | str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-class FeatureVoice:
+class FeatureVoice(Features):
     """A voice that never ends, as features: no audio package is needed."""
 
     block_frames = 3
 
     def __init__(self, config: AvatarConfig) -> None:
-        self.feature_dim, self.num_video_frames = config.audio_dim, 10**6
+        self.feature_dim, self.fps, self.num_video_frames = config.audio_dim, config.fps, 10**6
         self.rows = torch.randn(64, 4, self.feature_dim, generator=torch.Generator().manual_seed(3))
 
     def wait(self, block: int, timeout: float | None = None) -> bool:

@@ -14,6 +14,7 @@ from .errors import AvatarError
 METADATA_KEY = "joyavatar"
 SAMPLERS = ("blocks", "rolling")
 HEAD_DIM = 128  # of every public Wan2.1 model
+WAN_DIMENSIONS = ((1536, 30), (5120, 40))  # width and layers of Wan2.1 1.3B and 14B
 
 # The public student's trained noise levels as (timestep, sigma). Its script rounds the timesteps to bfloat16
 # (937.5 -> 936), its training used the rounded ones, and the update uses the exact sigma.
@@ -111,6 +112,11 @@ class AvatarConfig:
     @property
     def has_reference(self) -> bool:
         return self.in_channels == 2 * self.out_channels + 1
+
+    @property
+    def is_wan(self) -> bool:
+        """Whether it has the dimensions of Wan2.1's 1.3B or 14B, of which every public avatar is a finetune."""
+        return (self.dim, self.num_layers) in WAN_DIMENSIONS
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], num_heads: int | None = None) -> AvatarConfig:

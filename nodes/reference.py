@@ -12,7 +12,7 @@ from ..joyavatar_core.refiner import MOST
 from .model import avatar_of
 from .refine import has_refiner
 from .types import CATEGORY, PORTRAIT
-from .vae import load_together, streaming_vae, to_host
+from .vae import encoding_vae, load_together, to_host
 
 
 class JoyAvatarReference(io.ComfyNode):
@@ -98,9 +98,9 @@ class JoyAvatarReference(io.ComfyNode):
         detail = MOST if has_refiner(avatar) else 1
         framed = frame_for(config, source, size, parse_crop(crop.strip()), background.strip(), detail)
         portrait = framed.pixels  # [3, H, W] in -1 ... 1
-        decoder = streaming_vae(vae, avatar)
-        load_together([decoder.patcher], decoder.working_bytes(*size))
-        latent = to_host(decoder.encode(portrait), config)
+        encoder = encoding_vae(vae, avatar)
+        load_together([encoder.patcher], encoder.working_bytes(*size))
+        latent = to_host(encoder.encode(portrait), config)
         shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
         reference = {"samples": latent.to(mm.intermediate_device())}
         if has_refiner(avatar):  # the picture travels with the latent

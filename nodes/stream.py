@@ -11,7 +11,7 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
-from ..joyavatar_core.audio import AudioFeatures, AudioSource
+from ..joyavatar_core.audio import AudioSource, Features
 from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream, OnStep
@@ -26,7 +26,7 @@ class HostVoice:
     """JOYAVATAR_AUDIO: the waveform, its lazy features (None: the checkpoint has no audio), and their model if any."""
 
     source: AudioSource
-    features: AudioFeatures | None
+    features: Features | None
     encoder: ModelPatcher | None = None
 
 
@@ -78,8 +78,10 @@ class HostStream:
             )  # fmt: skip
         self.pulled_by.append(puller)
         encoder = [self.voice.encoder] if self.voice.encoder is not None else []
-        load_together([self.model, *others, *encoder], memory + self.recipe.cache_bytes + self.recipe.pass_bytes)
-        return dataclasses.replace(self.recipe, on_step=on_step)
+        recipe = self.recipe
+        own = recipe.cache_bytes + recipe.pass_bytes + recipe.text_bytes
+        load_together([self.model, *others, *encoder], memory + own)
+        return dataclasses.replace(recipe, on_step=on_step)
 
     @contextmanager
     def running(self, *args: Any, **kwargs: Any) -> Iterator[StreamRun]:

@@ -14,7 +14,7 @@ from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import built_in_encoder
 from .model import avatar_of
-from .patcher import host_patcher
+from .patcher import castable, host_patcher
 from .stream import HostVoice
 from .types import CATEGORY, Voice
 
@@ -104,7 +104,10 @@ def encoder_for(
         # In float32, as the checkpoints were trained; the host keeps its own copy in half precision.
         encoder = Wav2Vec2.load(audio_encoder.get_sd(), dtype=torch.float32)
         theirs = audio_encoder.patcher
-        patcher = host_patcher(encoder.model, theirs.load_device, theirs.offload_device)
+        # In a list, since the host sets .device of what it loads and this model has a property of that name.
+        held = torch.nn.ModuleList([castable(encoder.model)])
+        patcher = host_patcher(held, theirs.load_device, theirs.offload_device)
+        encoder.device = theirs.load_device  # wherever the weights are
         _encoders[audio_encoder] = (encoder, patcher)
     encoder, patcher = _encoders[audio_encoder]
     if encoder.feature_dim != config.audio_dim:

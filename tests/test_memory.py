@@ -93,6 +93,13 @@ def test_the_cache_takes_what_is_said(make_stream, name, kv_dtype):
     assert StreamRun(stream).cache.nbytes == stream.cache_bytes == said
 
 
+def test_the_prompt_takes_what_is_said(make_stream):
+    stream = make_stream(text=torch.randn(1, 3, 8), frames=12)
+    layers = StreamRun(stream).sampler.passes.text.layers
+    assert stream.text_bytes >= sum(part.nbytes for pair in layers for part in pair) > 0
+    assert make_stream(frames=12).text_bytes == 0
+
+
 def test_parameters_are_the_decoders():
     with torch.device("meta"):
         sizes = {"wan": StreamingVAE(96), "tiny": TinyDecoder()}
@@ -108,7 +115,7 @@ def test_what_fits_a_card(width, height, settings, card):
 def test_too_little_memory_is_one_sentence_that_says_what_to_turn():
     need = memory_needed(LARGE, PARAMETERS, (512, 512))
     check_memory(need, need.total)
-    with pytest.raises(AvatarError, match=r"8\.0 GiB are free; use --kv-dtype fp8"):
+    with pytest.raises(AvatarError, match=r"8\.0 GiB are free; use fp8 keys and values"):
         check_memory(need, 8 * GIB)
 
 

@@ -231,3 +231,12 @@ def test_carrying_is_a_setting_of_its_own_that_old_graphs_need_not_name(host):
 def test_continuity_is_checked_against_a_wired_model(host):
     with pytest.raises(host.error, match="MCI shows the newest 9 frames"):
         continuity(host, frames=9, model=host.model)
+
+
+def test_a_tiny_decoder_decodes_and_is_refused_as_an_encoder(host, pack):
+    known = pack.nodes.vae
+    tiny = make_vae(pack, known.TinyDecoder((32, 16, 8, 8)).state_dict())
+    decoder = known.streaming_vae(tiny, host.model.model)
+    assert decoder.decode(torch.zeros(1, 16, 1, 2, 2)).shape == (1, 3, 1, 16, 16)
+    with pytest.raises(host.error, match=r"cannot encode; use the Wan2\.1 VAE"):
+        known.encoding_vae(tiny, host.model.model)

@@ -99,7 +99,8 @@ def test_a_second_puller_is_told_that_it_samples_again(host, vae, caplog):
 
 def test_what_other_nodes_did_without_effect_is_said_on_the_sampler(host, monkeypatch, caplog, pack):
     options = {
-        "torch_compile_kwargs": {"backend": "inductor"},
+        "torch_compile_kwargs": {"backend": "inductor"},  # has an effect
+        "model_function_wrapper": {"some": "wrapper"},
         pack.nodes.patcher.LORAS: [(0, 0), (0, 4), (3, 4), (4, 4)],
     }
     for name, value in options.items():
@@ -109,7 +110,7 @@ def test_what_other_nodes_did_without_effect_is_said_on_the_sampler(host, monkey
     assert said[0].startswith("LoRA 1 of 4 changes nothing: it has no layer")
     assert said[1].startswith("LoRA 2 of 4 changes nothing: its layers have other sizes")
     assert said[2].startswith("LoRA 3 of 4 changes 3 of its 4 layers")
-    assert said[3] == "torch_compile_kwargs, set by a node before this one, has no effect on a JoyAvatar model."
+    assert said[3] == "model_function_wrapper, set by a node before this one, has no effect on a JoyAvatar model."
     assert len(said) == 4
 
 

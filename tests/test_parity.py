@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from joyavatar_core.audio import Features
 from joyavatar_core.config import PUBLIC_LEVELS, AvatarConfig
 from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer
@@ -84,12 +85,12 @@ class SeededNoise:
         return seeded(f"{role}.{block}.{step}", *shape)
 
 
-class Voice:
+class Voice(Features):
     """An audio source of given features, the first one four times in latent frame 0."""
 
     def __init__(self, features: Tensor) -> None:
         self.feature_dim = features.shape[-1]
-        self.block_frames = 3
+        self.fps, self.block_frames = 16, 3
         self.num_video_frames = len(features)
         self.groups = torch.cat([features[:1].expand(3, -1), features]).unflatten(0, (-1, 4))
 

@@ -6,36 +6,20 @@ import copy
 import math
 from collections import OrderedDict
 from fractions import Fraction
-from typing import Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import AvatarError
 from .clock import VIDEO_FRAMES_PER_LATENT, Clock, block_of_latent, block_to_frames, block_to_latents, latent_to_frames
+from .protocols import FeatureEncoder, Features
 from .resample import read_resampled, source_span
 from .source import AudioSource
 from .switched import SwitchedAudio
 
 MAX_CONTEXT_SECONDS = 60.0
 REMEMBERED_BLOCKS = 8  # a block is asked for again by overlays and prefills, never by much older ones
-
-
-class FeatureEncoder(Protocol):
-    """What turns a window of the waveform into features of its video frames (LogMel, Wav2Vec2)."""
-
-    sample_rate: int  # Hz
-    feature_dim: int
-    hop: int  # samples; windows begin at its multiples, so that the encoder's own frames fall alike in every window
-    left_reach: int  # samples before the first frame that `encode` needs
-    right_reach: int
-    left_context: float  # seconds before the block that should be in the window by default
-    lookahead: float
-
-    def encode(self, waveform: np.ndarray, edges: list[int]) -> Tensor:
-        """waveform [S]; L + 1 sample indices of the frames' edges -> [L, feature_dim]."""
 
 
 def group_frames(features: Tensor, first_latent: int) -> Tensor:
@@ -45,7 +29,13 @@ def group_frames(features: Tensor, first_latent: int) -> Tensor:
     return features.unflatten(0, (-1, VIDEO_FRAMES_PER_LATENT))
 
 
-class AudioFeatures:
+def ungroup_frames(features: Tensor, first_latent: int) -> Tensor:
+    """The inverse of `group_frames`: [latents, 4, C] -> [L, C], one row per video frame."""
+    rows = features.flatten(0, 1)
+    return rows if first_latent else rows[VIDEO_FRAMES_PER_LATENT - 1 :]
+
+
+class AudioFeatures(Features):
     """Features of a voice, block by block, on the exact clock.
 
     Block b's features come from the audio between the start of its first video frame less `left_context_seconds` and
@@ -181,8 +171,8 @@ class AudioFeatures:
         return grouped
 
 
-class FixedFeatures:
-    """Features computed beforehand, behind the same interface as AudioFeatures.
+class FixedFeatures(Features):
+    """Features computed beforehand.
 
     features: [L, C], one row per video frame. Rows past the end are zero, as a model without audio sees.
     """
@@ -203,7 +193,8 @@ class FixedFeatures:
     def ready(self, block: int) -> bool:
         return block_to_frames(block, self.block_frames, self.lead).start < len(self.features)
 
-    wait = ready
+    def wait(self, block: int, timeout: float | None = None) -> bool:
+        return self.ready(block)
 
     def latent_features(self, first_latent: int, count: int) -> Tensor:
         """[count, 4, C], as AudioFeatures.latent_features."""

@@ -1,6 +1,6 @@
-"""The command line: ``speak`` makes a video of a portrait and a voice, ``live`` lets it be watched meanwhile,
-``join`` saves what an interrupted recording made, ``inspect`` tells what a file is, ``encode-prompt`` encodes a
-prompt."""
+"""The command line: ``speak`` makes a video of a portrait and a voice, ``batch`` makes many, ``live`` lets one be
+watched meanwhile, ``join`` saves what an interrupted recording made, ``inspect`` tells what a file is,
+``encode-prompt`` encodes a prompt."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import threading
 from collections.abc import Sequence
 
 from ..audio.pcm import PCM_FORMATS
-from ..errors import AvatarError
+from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
 from ..paths import printable
 from ..sampling.presets import PRESETS
+from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
 from .options import DTYPES, KV_DTYPES
 from .speak import speak
@@ -34,16 +35,12 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("speak", help="make a talking video", description="Make a talking video.")
     command.set_defaults(run=speak)
-    command.add_argument("--out", required=True, help="the video to write, *.mp4")
-    add_avatar_flags(command)
-    recording = command.add_argument_group("recording", "long videos that survive a crash")
-    recording.add_argument("--state", metavar="DIR", help="record in segments and states in this folder")
-    recording.add_argument(
-        "--checkpoint-every", metavar="N|SIZE",
-        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
-        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
-    )  # fmt: skip
-    recording.add_argument("--resume", action="store_true", help="go on with what is in --state, if anything")
+    add_speak_flags(command)
+
+    usage = "joyavatar batch JOBS --out DIR [options]"
+    command = commands.add_parser("batch", help="make many videos from a table", description=BATCH, usage=usage)
+    command.set_defaults(run=batch)
+    add_batch_flags(command)
 
     command = commands.add_parser("live", help="let a talking video be watched while it is made")
     command.set_defaults(run=live)
@@ -66,6 +63,20 @@ def parser() -> argparse.ArgumentParser:
     prompt.add_argument("--tokenizer", help="umt5's spiece.model, where it is not inside the encoder's file")
     prompt.add_argument("--out", default="prompt.safetensors", help="the file to write; default prompt.safetensors")
     return top
+
+
+def add_speak_flags(command: argparse.ArgumentParser) -> None:
+    """All that `speak` takes."""
+    command.add_argument("--out", required=True, help="the video to write, *.mp4")
+    add_avatar_flags(command)
+    recording = command.add_argument_group("recording", "long videos that survive a crash")
+    recording.add_argument("--state", metavar="DIR", help="record in segments and states in this folder")
+    recording.add_argument(
+        "--checkpoint-every", metavar="N|SIZE",
+        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
+        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
+    )  # fmt: skip
+    recording.add_argument("--resume", action="store_true", help="go on with what is in --state, if anything")
 
 
 def add_avatar_flags(command: argparse.ArgumentParser) -> None:
@@ -236,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except AvatarError as problem:
-        print(f"error: {printable(str(problem))}", file=sys.stderr)
+        print(f"error: {printable(with_flags(problem, args))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what was written so far is kept and plays", file=sys.stderr)

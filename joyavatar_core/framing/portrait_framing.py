@@ -56,10 +56,10 @@ def frame_for(
     Raises AvatarError for sizes that the checkpoint was not trained for, besides `frame_portrait`'s reasons.
     """
     check_size(*size)
-    check_trained_size(*size, config)
+    larger = check_trained_size(*size, config)
     framed = frame_portrait(source, *size, crop, background, config.audio_features == "visemes", detail)
-    if framed.crop.note:
-        log.warning("%s", framed.crop.note)
+    for remark in filter(None, (larger, framed.crop.note)):
+        log.warning("%s", remark)
     return framed
 
 

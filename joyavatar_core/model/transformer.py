@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from .audio_adapter import AudioProjection
 from .kv_cache import KVCache
 from .pointwise import EAGER, NORM_EPS, Pointwise, rms_norm
 from .rope import rope_table
+from .sequence_parallel import Bands, SequenceParallel
 
 
 class RMSNorm(nn.Module):
@@ -45,6 +46,7 @@ class SelfContext:
     mask: Tensor | None = None  # [T, T] bool, training only
     attention: Attention = sdpa
     pointwise: Pointwise = EAGER
+    bands: Bands | None = None  # set by the model where several processes share a pass
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """x [B, frames, tokens, dim], modulation [B, frames, 6, dim] -> x.
 
-        With `keys_only` the block stops once its keys and values are in the cache.
+        With `keys_only` the block stops once its keys and values are in the cache. With `context.bands` the tokens are
+        this process's band of them.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.to(x) + modulation).unsqueeze(3).unbind(2)
         step, own = context.pointwise, self.self_attn
@@ -134,12 +137,17 @@ class TransformerBlock(nn.Module):
         h = step.modulate(x, shift1, scale1).flatten(1, 2)
         q, k, v = (None, own.k(h), own.v(h)) if keys_only else own.products(h)
         k, v = step.norm_rotate(k, own.norm_k.weight.to(h), context.rope), own.heads(v)
+        new = [k, v] if keys_only else [k, v, step.norm_rotate(q, own.norm_q.weight.to(h), context.rope)]
+        if context.bands is not None:
+            new = context.bands.to_heads(new)
+        k, v, *q = new
         if context.cache is not None:
             k, v = context.cache.write(self.index, k, v, context.slot)
         if keys_only:
             return x
-        q = step.norm_rotate(q, own.norm_q.weight.to(h), context.rope)
-        h = sdpa(q, k, v, context.mask) if context.mask is not None else context.attention(q, k, v)
+        h = sdpa(*q, k, v, context.mask) if context.mask is not None else context.attention(*q, k, v)
+        if context.bands is not None:
+            h = context.bands.to_tokens(h)
         x = step.add_gated(x, own.o(h.flatten(2)).view_as(x), gate1)
         x = x + self.attend_to_text(x, text, context.attention)
         return step.add_gated(x, self.ffn(step.modulate(x, shift2, scale2)), gate2)
@@ -180,6 +188,7 @@ class AvatarTransformer(nn.Module):
         self.config = config
         self.attention: Attention = sdpa
         self.pointwise: Pointwise = EAGER
+        self.parallel: SequenceParallel | None = None
         self.patch_embedding = operations.Conv3d(
             config.in_channels, dim, kernel_size=(1, 2, 2), stride=(1, 2, 2), **factory
         )
@@ -237,6 +246,18 @@ class AvatarTransformer(nn.Module):
         """The rotation of frames at `positions`, for latents of height x width."""
         return rope_table(positions, height // 2, width // 2, self.config.head_dim, device)
 
+    @property
+    def ranks(self) -> int:
+        """How many processes share a pass."""
+        return 1 if self.parallel is None else self.parallel.ranks
+
+    def new_cache(self, slots: int, tokens: int, dtype: torch.dtype, device: torch.device) -> KVCache:
+        """An empty cache of `slots` latent frames of `tokens` each, with the heads that are this process's."""
+        config = self.config
+        return KVCache(
+            config.num_layers, 1, slots, tokens, config.num_heads // self.ranks, config.head_dim, dtype, device
+        )
+
     def embed_time(self, timesteps: Tensor, like: Tensor) -> Tensor:
         """Timesteps [B, frames] -> [B, frames, dim]; sinusoid (cosines first) in float64, on the device of `timesteps`.
 
@@ -262,13 +283,17 @@ class AvatarTransformer(nn.Module):
 
         timesteps [B, F] (0 ... 1000) are the frames' noise levels; `text` and `audio` come from `encode_text` and
         `project_audio`; `context` says where keys go and what is visible. With `cache_only` the pass ends when the
-        last block's keys and values are stored, and None is returned.
+        last block's keys and values are stored, and None is returned. Where processes share a pass, all of them make
+        the same call, and each gets the whole flow.
         """
         height = latents.shape[-2] // 2
         # The convolution's output is strided, which would slow down every layer.
         x = rearrange(self.patch_embedding(latents), "b d f h w -> b f (h w) d").contiguous()
         embedding = self.embed_time(timesteps, x)
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1))
+        if self.parallel is not None:
+            bands = self.parallel.bands(x.shape[1], x.shape[2])
+            context, x = replace(context, bands=bands, rope=bands.cut_rope(context.rope)), bands.cut(x)
 
         biases = dict(zip(self.config.audio_blocks, audio or (), strict=False))
         for block in self.blocks:
@@ -278,6 +303,7 @@ class AvatarTransformer(nn.Module):
             x = block(x, modulation, text, context, keys_only=cache_only and last)
         if cache_only:
             return None
-        return rearrange(
-            self.head(x, embedding, context.pointwise), "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2
-        )
+        x = self.head(x, embedding, context.pointwise)
+        if context.bands is not None:
+            x = context.bands.gather(x)
+        return rearrange(x, "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2)

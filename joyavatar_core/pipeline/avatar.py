@@ -21,7 +21,7 @@ from ..model import pointwise
 from ..model.attention import attention_backend
 from ..model.transformer import AvatarTransformer
 from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
-from ..sampling.memory import WAN_WIDTH, check_memory, memory_needed
+from ..sampling.memory import check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
@@ -74,8 +74,8 @@ class Avatar:
         for latents in (self.config.block_frames, 1):
             need = memory_needed(
                 self.config, 0, (width, height), urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
-                kv_dtype=stream.kv_dtype, decoder="tiny" if isinstance(self.decoder, TinyDecoder) else "wan",
-                base=getattr(self.decoder, "dim", WAN_WIDTH), latents=latents,
+                kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
+                latents=latents,
             )  # fmt: skip
             if need.total <= free:
                 self.decoder.at_once = None if latents > 1 else 1
@@ -85,8 +85,7 @@ class Avatar:
     @torch.no_grad()
     def encode_portrait(self, picture: Tensor) -> Tensor:
         """A portrait [3, H, W] in [-1, 1] as its normalised latent [1, 16, 1, H/8, W/8]."""
-        like = next(self.vae.parameters())
-        return self.vae.encode(picture[None, :, None].to(like.device, like.dtype))
+        return self.vae.encode(picture[None, :, None].to(self.vae.compute_device, self.vae.compute_dtype))
 
     def frame(
         self, portrait: object, size: tuple[int, int] | None = None, crop: str | Box = "face", background: str = "white"
@@ -113,7 +112,9 @@ class Avatar:
         width, height = size or self.size()
         config = self.config
         check_size(width, height)
-        check_trained_size(width, height, config)
+        larger = check_trained_size(width, height, config)
+        if larger and not config.has_reference:  # else said when the portrait was framed
+            log.warning("%s", larger)
         reference = None
         if config.has_reference:
             framed = portrait if isinstance(portrait, FramedPortrait) else self.frame(portrait, (width, height))
@@ -182,8 +183,9 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
         log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
     if weights != EMBEDDED and vae == EMBEDDED:
         raise AvatarError(
-            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}' "
-            "(--vae; Wan2.1's for public checkpoints)."
+            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}', "
+            "which is Wan2.1's for public checkpoints.",
+            "vae",
         )
     with torch.device("meta"):
         transformer = AvatarTransformer(config)
@@ -227,7 +229,9 @@ def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
     if not isinstance(vae, StreamingVAE):
         raise AvatarError(
             f"'{Path(path).name}' is a tiny decoder and cannot encode the portrait; "
-            "give a Wan2.1 VAE as --vae and this one as --decoder."
+            "give a Wan2.1 VAE as the VAE and this file as the decoder.",
+            "vae",
+            "decoder",
         )
     return vae
 
@@ -251,8 +255,8 @@ def load_audio_encoder(
         return built_in_encoder(config, path)
     if path is None:
         raise AvatarError(
-            "This checkpoint needs wav2vec2 features; "
-            "give facebook/wav2vec2-base-960h's model.safetensors (--audio-encoder)."
+            "This checkpoint needs wav2vec2 features; give facebook/wav2vec2-base-960h's model.safetensors.",
+            "audio_encoder",
         )
     return Wav2Vec2.load(path, device=device)
 

@@ -17,8 +17,7 @@ from torch import Tensor
 from ..audio import AudioSource
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
-from ..vae import StreamingVAE, TinyDecoder
-from ..vae.cache import VAECache
+from ..vae import Decoder, VAECache
 from ..video.portrait import to_uint8
 from .overlap import ahead
 
@@ -27,32 +26,35 @@ if TYPE_CHECKING:
     from ..video import VideoWriter
 
 OnBlock = Callable[[LatentBlock, Tensor], None]  # (block, its frames uint8 [N, H, W, 3] on the CPU)
+Convert = Callable[[Tensor], Tensor]
 
 
 def frames_of(
     blocks: Iterable[LatentBlock],
-    decoder: StreamingVAE | TinyDecoder,
+    decoder: Decoder,
     cache: VAECache | None = None,
     refine: PortraitRefiner | None = None,
     *,
     overlap: bool = True,
     interrupt: threading.Event | None = None,
+    convert: Convert = to_uint8,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
     """Every block of a run with its frames, uint8 [N, H, W, 3] on the CPU; the decoder's cache makes them seamless.
 
     cache: the decoder's, where the blocks go on with a stream that has begun. refine: what is done to decoded frames.
+    convert: what makes frames of decoded video [3, N, H, W] in [-1, 1], where they are not to be bytes.
     overlap: make and decode later blocks meanwhile; without it each block is made when it is asked for. interrupt: the
     run's, by default that of a StreamRun given as `blocks`. To be closed, unless it is read to its end: its threads end
     with it.
     """
     if not overlap:
-        yield from decoded(blocks, decoder, cache, refine)
+        yield from decoded(blocks, decoder, cache, refine, convert)
         return
     interrupt = interrupt or getattr(blocks, "interrupt", None)
 
     def made() -> Iterator[tuple[LatentBlock, Tensor]]:
         with closing(ahead(lambda: (block for block in blocks), "sampling", interrupt)) as sampled:
-            yield from decoded(sampled, decoder, cache, refine)
+            yield from decoded(sampled, decoder, cache, refine, convert)
 
     with closing(ahead(made, "decoding", interrupt)) as finished:
         yield from finished
@@ -67,19 +69,20 @@ def picture_size(stream: AvatarStream, refine: PortraitRefiner | None) -> tuple[
 @torch.no_grad()
 def decoded(
     blocks: Iterable[LatentBlock],
-    decoder: StreamingVAE | TinyDecoder,
+    decoder: Decoder,
     cache: VAECache | None = None,
     refine: PortraitRefiner | None = None,
+    convert: Convert = to_uint8,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
     """The blocks with their frames on the CPU, one after the other."""
     cache = decoder.new_cache() if cache is None else cache
-    like = next(decoder.parameters())
-    stream = torch.cuda.Stream(like.device) if like.is_cuda else None
+    device, dtype = decoder.compute_device, decoder.compute_dtype
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     for block in blocks:
         with torch.cuda.stream(stream) if stream else nullcontext():
-            latents = block.latents.to(like.device, like.dtype)
+            latents = block.latents.to(device, dtype)
             video = decoder.decode(latents, cache)[0][:, : block.num_frames]
-            frames = to_uint8(video if refine is None else refine(video))
+            frames = convert(video if refine is None else refine(video, block.features))
             if stream:
                 block.latents.record_stream(stream)
                 frames = downloaded(frames)
@@ -94,7 +97,7 @@ def downloaded(frames: Tensor) -> Tensor:
 
 def talk(
     run: StreamRun,
-    decoder: StreamingVAE | TinyDecoder,
+    decoder: Decoder,
     writer: VideoWriter,
     voice: AudioSource | None = None,
     on_block: OnBlock | None = None,

@@ -26,13 +26,13 @@ from ..pipeline.render import OnBlock, picture_size, talk
 from ..refiner import PortraitRefiner
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
+from ..vae import Decoder
 from ..video import VideoWriter, join_segments
 from ..video.containers import saying
 from .files import RecordingFolder, sync_file
 from .fingerprint import new_digest, raw_bytes
 from .interval import DEFAULT_INTERVAL, Interval
 from .snapshot import (
-    Decoder,
     Segment,
     cache_layout,
     check_identity,

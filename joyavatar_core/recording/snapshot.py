@@ -15,12 +15,11 @@ from ..errors import AvatarError
 from ..refiner import PortraitRefiner
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
-from ..vae import StreamingVAE, TinyDecoder
+from ..vae import Decoder
 from .files import open_regular
 from .fingerprint import module_fingerprint, stream_digest, tensors_fingerprint, text_fingerprint, voice_fingerprint
 from .state import DamagedError, same_layout
 
-Decoder = StreamingVAE | TinyDecoder
 PROBE = 2  # height and width in latents of the picture that a decoder's cache is measured with
 WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "weights": "other weights", "config": "weights of another configuration", "decoder": "another decoder",
@@ -58,13 +57,15 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
     """Everything that determines the frames and the files: fingerprints and settings, as JSON gives them back."""
     features = stream.audio
     tensors = {"portrait": stream.reference, "prompt": stream.text, "initial_latents": stream.initial_latents}
-    driving = getattr(features, "source", voice)
-    hearing = [getattr(features, name, None) for name in ("left_frames", "right_frames", "offset")]
+    driving, encoder, hearing = voice, None, [None] * 3
+    if features is not None:
+        driving, encoder = voice if features.source is None else features.source, features.encoder
+        hearing = [features.left_frames, features.right_frames, features.offset]
     return {
         "weights": module_fingerprint(stream.model),
         "config": text_fingerprint(repr(stream.config)),
         "decoder": module_fingerprint(decoder),
-        "audio_encoder": module_fingerprint(getattr(features, "encoder", None)),
+        "audio_encoder": module_fingerprint(encoder),
         **{name: tensors_fingerprint([("", t)]) if t is not None else None for name, t in tensors.items()},
         "voice": voice_fingerprint(voice) if voice is not None else None,
         "driving_voice": voice_fingerprint(driving) if driving is not voice else None,  # where the sound is another
@@ -106,10 +107,9 @@ def environment() -> dict[str, str]:
 def cache_layout(stream: AvatarStream, decoder: Decoder) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and dtype of every tensor in the decoder's cache once a block is decoded, found on a tiny picture."""
     cache = decoder.new_cache()
-    like = next(decoder.parameters())
     config = stream.config
-    probe = torch.zeros(1, config.out_channels, config.block_frames, PROBE, PROBE, device=like.device, dtype=like.dtype)
-    decoder.decode(probe, cache)
+    probe = torch.zeros(1, config.out_channels, config.block_frames, PROBE, PROBE, dtype=decoder.compute_dtype)
+    decoder.decode(probe.to(decoder.compute_device), cache)
     height, width = (side // PROBE for side in stream.latent_size)
 
     def scaled(b: int, t: int, h: int, w: int, c: int) -> tuple[int, ...]:

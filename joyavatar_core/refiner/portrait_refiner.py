@@ -1,4 +1,4 @@
-"""Frames of one portrait, refined: each by itself, so that a stream that is resumed anywhere goes on the same."""
+"""Frames of one portrait, refined: each from itself and its visemes, so that a resumed stream goes on the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..errors import AvatarError
-from .model import SCALE, RefinerNet, compose, resized
+from .model import FILM, SCALE, RefinerNet, compose, hearing, resized
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream
+    from ..vae import Decoder
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
@@ -24,12 +25,14 @@ class PortraitRefiner:
 
     net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. size: (width, height) of what
-    comes out, in pixels.
+    comes out, in pixels. hears: whether the stream's features are visemes.
     """
 
-    def __init__(self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, size: tuple[int, int]) -> None:
+    def __init__(
+        self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, size: tuple[int, int], hears: bool = True
+    ) -> None:
         device = next(net.parameters()).device
-        self.net, self.size = net, size
+        self.net, self.size, self.hears = net, size, hears
         self.portrait = portrait
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
@@ -39,7 +42,7 @@ class PortraitRefiner:
         self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
 
     @classmethod
-    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: object, size: tuple[int, int]) -> PortraitRefiner:
+    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: Decoder, size: tuple[int, int]) -> PortraitRefiner:
         """For a stream that carries its portrait; `decoder` shows what the autoencoder makes of it.
 
         Raises AvatarError for a stream without a portrait's picture.
@@ -47,27 +50,34 @@ class PortraitRefiner:
         if stream.portrait is None or stream.reference is None:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
         with torch.no_grad():
-            return cls(net, stream.portrait, decode_still(decoder, stream.reference), size)
+            hears = stream.config.audio_features == "visemes"
+            return cls(net, stream.portrait, decode_still(decoder, stream.reference), size, hears)
 
     @torch.no_grad()
-    def __call__(self, video: Tensor) -> Tensor:
-        """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32."""
-        device = self.round_trip.device
-        refined = [self._refine(frames.to(device, torch.float32)) for frames in video.movedim(1, 0).split(AT_ONCE)]
-        return torch.cat(refined).movedim(0, 1).to(video.device)
+    def __call__(self, video: Tensor, features: Tensor | None = None) -> Tensor:
+        """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32.
 
-    def _refine(self, frames: Tensor) -> Tensor:
+        features: what the stream heard of each frame, [T, audio_dim]. They draw the lips where they are visemes;
+        without them lips stay as decoded.
+        """
+        device = self.round_trip.device
+        frames = video.movedim(1, 0).to(device, torch.float32)
+        heard = hearing(features if self.hears else None, len(frames)).to(device)
+        parts = zip(frames.split(AT_ONCE), heard.split(AT_ONCE), strict=True)
+        return torch.cat([self._refine(*part) for part in parts]).movedim(0, 1).to(video.device)
+
+    def _refine(self, frames: Tensor, heard: Tensor) -> Tensor:
         quick = quick_dtype(frames.device.type)
         with torch.autocast(frames.device.type, quick or torch.bfloat16, enabled=quick is not None):
-            predicted = self.net(frames, self.round_trip, self._seen)
+            predicted = self.net(frames, self.round_trip, self._seen, heard)
         width, height = self.size
         return resized(compose(frames, self._moved, predicted), (height, width)).clamp(-1, 1)
 
 
-def decode_still(decoder: object, latent: Tensor) -> Tensor:
+def decode_still(decoder: Decoder, latent: Tensor) -> Tensor:
     """One normalised latent [1, 16, 1, h, w] as a picture [3, 8h, 8w] in [-1, 1]."""
-    like = next(decoder.parameters())
-    return decoder.decode(latent.to(like.device, like.dtype), decoder.new_cache())[0, :, 0].float()
+    latent = latent.to(decoder.compute_device, decoder.compute_dtype)
+    return decoder.decode(latent, decoder.new_cache())[0, :, 0].float()
 
 
 @lru_cache
@@ -90,24 +100,39 @@ def refined_size(setting: str | int, frame: tuple[int, int]) -> tuple[int, int] 
     wanted = SCALE * width if setting == "on" else setting
     if isinstance(wanted, str):
         if not (wanted.isascii() and wanted.isdigit()):
-            raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.")
+            raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.", "refine")
         wanted = int(wanted)
     if wanted % 2 or not width <= wanted <= MOST * width:
         raise AvatarError(
-            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {MOST * width}."
+            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {MOST * width}.",
+            "refine",
         )
     return wanted, 2 * round(wanted * height / width / 2)
 
 
 def load_refiner(path: str | Path) -> RefinerNet:
-    """A refiner from a safetensors file, in float32. Raises AvatarError for any other file."""
+    """A refiner from a safetensors file, in float32; one from before it heard visemes does not heed them.
+
+    Raises AvatarError for any other file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     net = RefinerNet()
     try:
-        net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+        take_weights(net, {name: tensor.float() for name, tensor in load_file(path).items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         detail = str(problem).splitlines()[-1].strip()
         raise AvatarError(f"'{Path(path).name}' is no portrait refiner of this version: {detail}") from None
     return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def take_weights(net: RefinerNet, weights: dict[str, Tensor]) -> None:
+    """Load weights into a fresh net; those without FiLM leave its own, which do nothing.
+
+    Raises RuntimeError for anything else that is missing or too much.
+    """
+    own = net.state_dict()
+    if not any(name.startswith(FILM) for name in weights):
+        weights = {name: own[name] for name in own if name.startswith(FILM)} | weights
+    net.load_state_dict(weights)

@@ -127,10 +127,8 @@ class Passes:
 
 def new_cache(stream: AvatarStream) -> KVCache:
     """An empty cache for a stream, with room for what URCR keeps and MCI injects."""
-    config = stream.config
     height, width = stream.latent_size
-    return KVCache(
-        layers=config.num_layers, batch=1, slots=stream.urcr.capacity(config) + stream.mci.injected,
-        tokens=(height // 2) * (width // 2), heads=config.num_heads, head_dim=config.head_dim,
+    return stream.model.new_cache(
+        slots=stream.urcr.capacity(stream.config) + stream.mci.injected, tokens=(height // 2) * (width // 2),
         dtype=stream.kv_dtype or stream.compute_dtype, device=stream.compute_device,
     )  # fmt: skip

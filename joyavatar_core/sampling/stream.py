@@ -21,7 +21,7 @@ from .psb import PSB_OFF, PsbSettings
 from .urcr import SLIDING_WINDOW, UrcrSettings
 
 if TYPE_CHECKING:
-    from ..audio.features import AudioFeatures
+    from ..audio import Features
 
 OnStep = Callable[[int, int, int], None]  # (block, steps done, steps of this block); raise in it to stop
 
@@ -32,6 +32,7 @@ class LatentBlock:
 
     `latents` [1, 16, K, h, w] are normalised by the checkpoint's statistics. They stand for the video frames
     first_frame ... last_frame. The decoder may give more frames for the last block: drop them.
+    `features` [num_frames, audio_dim], float32 on the CPU, are the audio features of these frames; None without audio.
     """
 
     index: int
@@ -42,6 +43,7 @@ class LatentBlock:
     reset: bool
     max_position: int  # highest temporal position in any of the block's passes
     seconds: float
+    features: Tensor | None = None
 
     @property
     def num_frames(self) -> int:
@@ -78,7 +80,7 @@ class AvatarStream:
 
     model: AvatarTransformer
     reference: Tensor | None = None
-    audio: AudioFeatures | None = None
+    audio: Features | None = None
     text: Tensor | None = None
     psb: PsbSettings = PSB_OFF
     mci: MciSettings = MCI_OFF
@@ -173,7 +175,7 @@ class AvatarStream:
                 f"The audio features have {self.audio.feature_dim} numbers a frame and this checkpoint wants "
                 f"{config.audio_dim} ({config.audio_features}); use the audio encoder that belongs to it."
             )
-        if getattr(self.audio, "fps", config.fps) != config.fps:
+        if self.audio.fps != config.fps:
             raise AvatarError(
                 f"The audio was cut for {self.audio.fps} frames/s, this one shows {config.fps}; encode it anew."
             )
@@ -182,7 +184,7 @@ class AvatarStream:
                 f"The audio was cut for blocks of {self.audio.block_frames} latent frames, but this checkpoint makes "
                 f"blocks of {config.block_frames}; encode it for this checkpoint."
             )
-        if getattr(self.audio, "lead", 0) != config.lead_frames:
+        if self.audio.lead != config.lead_frames:
             raise AvatarError("The audio was cut for another sampler than this checkpoint's; encode it anew.")
 
     @property
@@ -217,3 +219,11 @@ class AvatarStream:
     def pass_bytes(self) -> int:
         """Bytes that one forward holds at its widest."""
         return pass_bytes(self.config, *self.latent_size, self.compute_dtype)
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the prompt's keys and values in every layer; an empty prompt has none (see `encode_text`)."""
+        config = self.config
+        if self.text is None or not self.text.shape[1]:
+            return 0
+        return 2 * config.num_layers * config.text_tokens * config.dim * self.compute_dtype.itemsize

@@ -98,7 +98,8 @@ class UrcrSettings:
         if mci.injected or mci.context_noise:
             raise AvatarError(
                 "In a rolling window every block already sees noisy neighbours, which is what MCI would add; switch it "
-                "off (--mci off)."
+                "off.",
+                "mci",
             )
         if self.mode == "prefill" or self.window is not None:
             raise AvatarError(

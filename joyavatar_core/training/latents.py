@@ -94,7 +94,7 @@ def _kept(
 @torch.no_grad()
 def encode_pictures(clip: Clip, vae: StreamingVAE) -> dict[str, Tensor]:
     """One clip's latents [16, L, h, w] and boxes [L, 4]."""
-    device = next(vae.parameters()).device
+    device = vae.compute_device
     video = torch.from_numpy(clip.frames).to(device).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.autocast(device.type, torch.bfloat16):  # off by 0.014 of a deviation, in two thirds of the time
         latents = vae.encode(video)[0].cpu()
