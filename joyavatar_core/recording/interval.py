@@ -16,7 +16,7 @@ MAX_BLOCKS = 10**6
 
 @dataclass(frozen=True)
 class Interval:
-    """The rarest of what is given: a number of blocks, seconds of video, bytes of state per minute of video."""
+    """A number of blocks, seconds of video, or bytes of states per minute of video; the longest of those given."""
 
     blocks: int | None = None
     seconds: float | None = None

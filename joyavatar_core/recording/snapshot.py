@@ -1,4 +1,4 @@
-"""What a state holds besides its tensors: who made it, of what, and which segments are finished before it."""
+"""What a state holds besides its tensors: the identity of the recording, and its finished segments."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def check_identity(folder: Path, recorded: Mapping[str, Any], mine: Mapping[str,
 
 
 def environment() -> dict[str, str]:
-    """What may change the encoder's bytes and costs identity only."""
+    """The versions that may change the encoder's bytes."""
     return {"av": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}
 
 
