@@ -11,7 +11,7 @@ _HOME = {  # public name -> module; loaded when asked for, so that importing the
     "MciSettings": "sampling.mci", "NoiseSource": "sampling.noise", "PsbSettings": "sampling.psb",
     "StreamingVAE": "vae", "UrcrSettings": "sampling.urcr", "VideoWriter": "video", "frames_of": "pipeline.render",
     "load_avatar": "pipeline.avatar", "load_into": "checkpoints", "open_checkpoint": "checkpoints",
-    "picture_size": "pipeline.render", "preset": "sampling.presets", "talk": "pipeline.render",
+    "output_pixel_size": "pipeline.render", "preset": "sampling.presets", "talk": "pipeline.render",
 }  # fmt: skip
 __all__ = list(_HOME)
 

@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from ..joyavatar_core.audio import Clock, num_blocks
+from ..joyavatar_core.geometry import to_video_frames
 from .notes import note, show_text, title
 from .progress import StreamProgress
 from .refine import AUTO, Refine, refine_input
@@ -79,15 +80,15 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
     ) -> io.NodeOutput:
         total = stream.recipe.num_frames
         refining = Refine(stream, refine)
-        width, height = refining.size
+        width, height = refining.pixel_size
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
         decoder = streaming_vae(vae, stream.avatar)
         images = torch.empty(total, height, width, 3)  # filled block by block: no second copy at the end
         starts = [0]
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-        watch = Watch(stream, progress, refining.size)
+        watch = Watch(stream, progress, refining.pixel_size)
         cache = decoder.new_cache()
-        memory = decoder.working_bytes(*stream.size)
+        memory = decoder.working_bytes(stream.pixel_size)
         with stream.running(title(cls), progress.on_step, (decoder.patcher, *refining.patchers), memory) as run:
             refiner = refining.begin(decoder)
             for block in run:
@@ -121,11 +122,11 @@ def trimmed(stream: HostStream, frames: range) -> dict:
     return {"waveform": torch.from_numpy(samples.T.copy())[None], "sample_rate": source.sample_rate}
 
 
-def announce(cls: type[io.ComfyNode], size: int, what: str) -> None:
+def announce(cls: type[io.ComfyNode], nbytes: int, what: str) -> None:
     """Say, before the work begins, how much memory its result will take."""
-    text = f"{what} take {size / 2**20:,.0f} MiB of memory"
+    text = f"{what} take {nbytes / 2**20:,.0f} MiB of memory"
     show_text(cls.hidden.unique_id, text)
-    if size > LARGE:
+    if nbytes > LARGE:
         log.warning("%s: %s; JoyAvatar Stream to Video needs one block whatever the length", title(cls), text)
 
 
@@ -150,7 +151,7 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
     @classmethod
     def execute(cls, stream: HostStream) -> io.NodeOutput:
         config, kept = stream.avatar.config, stream.recipe.num_frames
-        height, width = stream.recipe.latent_size
+        width, height = stream.recipe.latent_size
         blocks_made = num_blocks(kept, config.block_frames, config.lead_frames)
         latents = config.lead_frames + config.block_frames * blocks_made
         announce(cls, latents * height * width * config.out_channels * 4, f"{latents} latent frames")
@@ -163,6 +164,6 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
                 report.add(block, block.num_frames)
                 progress.block_done(block.index)
         stream.report = report
-        text = f"decodes to {1 + 4 * (latents - 1)} frames; the voice ends with frame {kept}: keep the first {kept}"
+        text = f"decodes to {to_video_frames(latents)} frames; the voice ends with frame {kept}: keep the first {kept}"
         samples = to_host(torch.cat(blocks, dim=2), config)
         return io.NodeOutput({"samples": samples}, ui=note(text))

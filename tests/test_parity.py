@@ -116,7 +116,7 @@ def make_stream(config: AvatarConfig, urcr: UrcrSettings, dtype=torch.float32, f
     return AvatarStream(
         model.to(dtype), reference=portrait() if config.has_reference else None,
         audio=Voice(voice(config)) if config.audio_dim else None, text=prompt(config), urcr=urcr,
-        size=SIZE, frames=frames, noise=SeededNoise(),
+        latent_size=SIZE, frames=frames, noise=SeededNoise(),
     )  # fmt: skip
 
 

@@ -191,8 +191,8 @@ def test_more_injected_frames_than_are_kept_are_refused(make_stream):
 def test_a_checkpoint_without_portrait_takes_no_portrait_sinks():
     config = dataclasses.replace(MINIATURE, in_channels=16, audio_dim=0)
     with pytest.raises(AvatarError, match="takes none"):
-        AvatarStream(build_model(config), size=(4, 4), urcr=UrcrSettings())
-    stream = AvatarStream(build_model(config), size=(4, 4), urcr=UrcrSettings(sink_source="first"))
+        AvatarStream(build_model(config), latent_size=(4, 4), urcr=UrcrSettings())
+    stream = AvatarStream(build_model(config), latent_size=(4, 4), urcr=UrcrSettings(sink_source="first"))
     assert len(latents(stream, 8)) == 8
 
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import AvatarError
-from .clock import VIDEO_FRAMES_PER_LATENT, Clock, block_of_latent, block_to_frames, block_to_latents, latent_to_frames
+from ..geometry import VIDEO_FRAMES_PER_LATENT
+from .clock import Clock, block_of_latent, block_to_frames, block_to_latents, latent_to_frames
 from .protocols import FeatureEncoder, Features
 from .resample import read_resampled, source_span
 from .source import AudioSource

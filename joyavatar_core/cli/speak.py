@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..geometry import VIDEO_FRAMES_PER_LATENT
 from ..monitoring.report import RunReport
 from ..paths import STDOUT, check_place, existing_file, printable
 from ..sampling.presets import OFF, Preset, all_on, parse_settings, preset
@@ -86,7 +87,7 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     from ..audio import open_voice
     from ..audio.survey import check_voice
     from ..pipeline.avatar import load_avatar, load_prompt
-    from ..pipeline.render import picture_size
+    from ..pipeline.render import output_pixel_size
 
     device = choose_device(args.device)
     usual = {"cpu": torch.float32, "cuda": torch.bfloat16}
@@ -102,19 +103,19 @@ def prepare(args: argparse.Namespace, title: str) -> Job:
     settings = chosen_settings(args, config)
     if args.heal and not settings.urcr.sinks:
         raise AvatarError("--heal resets to the sinks and these settings keep none; give --urcr rotate,sinks=3, too.")
-    width, height = args.size or avatar.size()
+    width, height = args.size or avatar.pixel_size()
     text = load_prompt(args.prompt_embeds, config) if args.prompt_embeds else None
     frames = frame_limit(args.seconds, config.fps)
     framed = None
     if config.has_reference:
         framed = avatar.frame(existing_file(args.portrait), (width, height), args.crop, args.background)
     stream = avatar.stream(
-        framed, voice, settings, size=(width, height), text=text, seed=args.seed, frames=frames,
+        framed, voice, settings, pixel_size=(width, height), text=text, seed=args.seed, frames=frames,
         kv_dtype=KV_DTYPES[args.kv_dtype], graphs=args.cuda_graphs,
     )  # fmt: skip
     avatar.check_memory(stream)
     refine = avatar.refine(stream, args.refine)
-    width, height = picture_size(stream, refine)
+    width, height = output_pixel_size(stream, refine)
     facts = {
         "preset": args.preset, "seed": args.seed, "width": width, "height": height, "refined": refine is not None,
         **asdict(settings),
@@ -226,7 +227,7 @@ def say_where(recording: Recording) -> None:
     fps = recording.stream.model.config.fps
     log.info(
         "every %d blocks a segment of %.1f s and a state of up to %.1f MB in %s (two states are kept)",
-        recording.every, recording.every * recording.stream.model.config.block_frames * 4 / fps,
+        recording.every, recording.every * recording.stream.model.config.block_frames * VIDEO_FRAMES_PER_LATENT / fps,
         recording.state_bytes / 1e6, recording.folder.path,
     )  # fmt: skip
     if recording.finished:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..config import AvatarConfig
 from ..device import to_device
+from ..geometry import CELLS_PER_TOKEN, PATCH, to_token_size
 from .attention import Attention, sdpa
 from .audio_adapter import AudioProjection
 from .kv_cache import KVCache
@@ -158,7 +159,7 @@ class Head(nn.Module):
 
     def __init__(self, config: AvatarConfig, operations=nn, **factory) -> None:
         super().__init__()
-        self.head = operations.Linear(config.dim, 4 * config.out_channels, **factory)
+        self.head = operations.Linear(config.dim, CELLS_PER_TOKEN**2 * config.out_channels, **factory)
         self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim, **factory))
 
     def forward(self, x: Tensor, embedding: Tensor, pointwise: Pointwise = EAGER) -> Tensor:
@@ -180,9 +181,7 @@ class AvatarTransformer(nn.Module):
         self.config = config
         self.attention: Attention = sdpa
         self.pointwise: Pointwise = EAGER
-        self.patch_embedding = operations.Conv3d(
-            config.in_channels, dim, kernel_size=(1, 2, 2), stride=(1, 2, 2), **factory
-        )
+        self.patch_embedding = operations.Conv3d(config.in_channels, dim, kernel_size=PATCH, stride=PATCH, **factory)
         self.text_embedding = nn.Sequential(
             operations.Linear(config.text_dim, dim, **factory),
             nn.GELU(approximate="tanh"),
@@ -234,8 +233,9 @@ class AvatarTransformer(nn.Module):
         return [projection(hidden).unsqueeze(2) for projection in self.audio_cond_projs]
 
     def rope(self, positions: Sequence[int], height: int, width: int, device=None) -> Tensor:
-        """The rotation of frames at `positions`, for latents of height x width."""
-        return rope_table(positions, height // 2, width // 2, self.config.head_dim, device)
+        """The rotation of latent frames at `positions`; height and width are latent cells."""
+        columns, rows = to_token_size((width, height))
+        return rope_table(positions, rows, columns, self.config.head_dim, device)
 
     def embed_time(self, labels: Tensor, like: Tensor) -> Tensor:
         """Timestep labels [B, frames] -> [B, frames, dim]; sinusoid (cosines first) in float64, where the labels are.
@@ -264,7 +264,7 @@ class AvatarTransformer(nn.Module):
         `project_audio`; `context` says where keys go and what is visible. With `cache_only` the pass ends when the
         last block's keys and values are stored, and None is returned.
         """
-        height = latents.shape[-2] // 2
+        rows = latents.shape[-2] // CELLS_PER_TOKEN
         # Contiguous from here on: the convolution's strides would slow down every layer.
         x = rearrange(self.patch_embedding(latents), "b d f h w -> b f (h w) d").contiguous()
         embedding = self.embed_time(labels, x)
@@ -278,6 +278,5 @@ class AvatarTransformer(nn.Module):
             x = block(x, modulation, text, context, keys_only=cache_only and last)
         if cache_only:
             return None
-        return rearrange(
-            self.head(x, embedding, context.pointwise), "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2
-        )
+        flow, side = self.head(x, embedding, context.pointwise), CELLS_PER_TOKEN
+        return rearrange(flow, "b f (h w) (p q c) -> b c f (h p) (w q)", h=rows, p=side, q=side)

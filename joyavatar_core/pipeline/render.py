@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..audio import AudioSource, Clock
+from ..geometry import Size
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
 from ..vae import Decoder, VAECache
@@ -57,10 +58,9 @@ def frames_of(
         yield from finished
 
 
-def picture_size(stream: AvatarStream, refine: PortraitRefiner | None) -> tuple[int, int]:
+def output_pixel_size(stream: AvatarStream, refine: PortraitRefiner | None) -> Size:
     """(width, height) in pixels of a stream's finished frames."""
-    height, width = stream.latent_size
-    return (8 * width, 8 * height) if refine is None else refine.size
+    return stream.pixel_size if refine is None else refine.size
 
 
 @torch.no_grad()

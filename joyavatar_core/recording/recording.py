@@ -22,7 +22,7 @@ from torch import Tensor
 from ..audio import AudioSource
 from ..audio.clock import block_to_frames, num_blocks
 from ..errors import AvatarError
-from ..pipeline.render import OnBlock, picture_size, talk
+from ..pipeline.render import OnBlock, output_pixel_size, talk
 from ..refiner import PortraitRefiner
 from ..sampling.stream import AvatarStream, LatentBlock
 from ..vae import Decoder
@@ -191,7 +191,7 @@ class Recording:
             if on_block is not None:
                 on_block(block, frames)
 
-        width, height = picture_size(self.stream, self._refine)
+        width, height = output_pixel_size(self.stream, self._refine)
         sound = (self.voice.sample_rate, self.voice.channels) if self.voice is not None else (None, 1)
         with VideoWriter(
             path, width, height, self.stream.model.config.fps, *sound, crf=self._crf, metadata=self.metadata

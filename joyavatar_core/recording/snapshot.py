@@ -110,7 +110,7 @@ def cache_layout(stream: AvatarStream, decoder: Decoder) -> dict[str, tuple[tupl
     config = stream.model.config
     probe = torch.zeros(1, config.out_channels, config.block_frames, PROBE, PROBE, dtype=decoder.compute_dtype)
     decoder.decode(probe.to(decoder.compute_device), cache)
-    height, width = (side // PROBE for side in stream.latent_size)
+    width, height = (side // PROBE for side in stream.latent_size)
 
     def scaled(b: int, t: int, h: int, w: int, c: int) -> tuple[int, ...]:
         return b, t, h * height, w * width, c

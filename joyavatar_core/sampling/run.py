@@ -18,6 +18,7 @@ from torch import Tensor
 from ..audio.clock import block_to_frames
 from ..device import to_device
 from ..errors import AvatarError
+from ..geometry import VIDEO_FRAMES_PER_LATENT, tokens_per_frame
 from ..model.graphs import GraphedPasses
 from ..model.kv_cache import KVCache
 from ..model.transformer import SelfContext
@@ -60,7 +61,7 @@ class StreamRun:
         self._was_reset = False  # by `reset`, since the last block
         self.interrupt = threading.Event()
         self._tables: dict[tuple, Tensor] = {}  # what passes need and blocks share, on the device
-        height, width = stream.latent_size
+        width, height = stream.latent_size
         self.device = stream.compute_device
         self.dtype = stream.compute_dtype
         self.noise = stream.noise or self._new_noise(stream)
@@ -229,7 +230,7 @@ class StreamRun:
         if not config.audio_dim:
             return None
         if audio is None:
-            features = torch.zeros(len(frames), 4, config.audio_dim)
+            features = torch.zeros(len(frames), VIDEO_FRAMES_PER_LATENT, config.audio_dim)
         else:
             features = audio.latent_features(frames.start, len(frames))
         return self.stream.model.encode_audio(to_device(features.unsqueeze(0), self.device, self.dtype))
@@ -305,7 +306,7 @@ class StreamRun:
         """What stays the same over a block's passes, made once; returns run(latents, labels, cache_only=False)."""
         model = self.stream.model
         self.highest_position = max(self.highest_position, positions[-1])
-        height, width = self.stream.latent_size
+        width, height = self.stream.latent_size
         rope = self._table(("rope", *positions), lambda: model.rope(positions, height, width, self.device))
         context = SelfContext(rope, self.cache, slot, attention=model.attention, pointwise=model.pointwise)
         audio = model.project_audio(hidden) if hidden is not None and self._graphs is None else None
@@ -332,7 +333,7 @@ class StreamRun:
         return self._table(("conditions", *given), lambda: self._make_conditions(given))
 
     def _make_conditions(self, given: Sequence[bool]) -> Tensor:
-        mask = torch.ones(1, 1, len(given), *self.stream.latent_size, dtype=self.dtype)
+        mask = torch.ones(1, 1, len(given), *self.shape[-2:], dtype=self.dtype)
         mask[:, :, given] = 0
         return torch.cat([self._references(len(given)), to_device(mask, self.device)], dim=1)
 
@@ -381,10 +382,9 @@ class StreamRun:
 
     def _new_cache(self) -> KVCache:
         stream, config = self.stream, self.stream.model.config
-        height, width = stream.latent_size
         return KVCache(
             layers=config.num_layers, batch=1, slots=stream.urcr.capacity(config) + stream.mci.injected,
-            tokens=(height // 2) * (width // 2), heads=config.num_heads, head_dim=config.head_dim,
+            tokens=tokens_per_frame(stream.latent_size), heads=config.num_heads, head_dim=config.head_dim,
             dtype=stream.kv_dtype or self.dtype, device=self.device,
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import is_whole
 from ..errors import AvatarError
+from ..geometry import PIXELS_PER_TOKEN, Size, to_pixel_size
 from ..model.transformer import AvatarTransformer
 from .mci import MCI_OFF, MciSettings
 from .memory import cache_bytes, pass_bytes
@@ -59,7 +60,7 @@ class AvatarStream:
         frames are not to be refined. Latents do not depend on it.
     text: the prompt's embeddings [1, n, text_dim], to be zero-padded to the checkpoint's tokens; None: an empty prompt.
     frames: video frames at most; None for as long as the audio lasts (for ever without audio).
-    size: (h, w) of the latents where there is no reference.
+    latent_size: (width, height) in latent cells; the reference's where there is one.
     noise: where noise comes from; None for a NoiseSource of `seed`.
     dtype, device: of latents and cache; None for the weights' own (a host may keep weights elsewhere and otherwise).
     kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory. graphs: on CUDA, launch each pass as
@@ -76,7 +77,7 @@ class AvatarStream:
     urcr: UrcrSettings = URCR_OFF
     seed: int = 0
     frames: int | None = None
-    size: tuple[int, int] | None = None
+    latent_size: Size | None = None
     noise: NoiseSource | None = None
     dtype: torch.dtype | None = None
     device: torch.device | None = None
@@ -98,11 +99,16 @@ class AvatarStream:
                 )
             if not torch.isfinite(self.reference).all():
                 raise AvatarError("The reference latent holds NaN or infinite numbers; check the portrait and the VAE.")
-        elif self.size is None:
-            raise AvatarError("This checkpoint takes no portrait, so give the latents' size (h, w).")
-        height, width = self.latent_size
-        if not (is_whole(height, 2, 4096) and is_whole(width, 2, 4096)) or height % 2 or width % 2:
-            raise AvatarError(f"The latents are {height} x {width}; both must be even (pictures: multiples of 16).")
+        elif self.latent_size is None and self.reference is None:
+            raise AvatarError("This checkpoint takes no portrait, so give latent_size (width, height).")
+        if self.reference is not None:
+            object.__setattr__(self, "latent_size", tuple(self.reference.shape[:-3:-1]))
+        width, height = self.latent_size
+        if not (is_whole(width, 2, 4096) and is_whole(height, 2, 4096)) or width % 2 or height % 2:
+            raise AvatarError(
+                f"The latents are {width}x{height} cells; both must be even "
+                f"(pictures: multiples of {PIXELS_PER_TOKEN})."
+            )
         if self.audio is not None:
             self._check_audio()
         if self.text is not None and (
@@ -145,9 +151,9 @@ class AvatarStream:
             raise AvatarError("The audio was cut for another sampler than this checkpoint's; encode it anew.")
 
     @property
-    def latent_size(self) -> tuple[int, int]:
-        """(h, w) of the latents."""
-        return tuple(self.reference.shape[-2:]) if self.reference is not None else self.size
+    def pixel_size(self) -> Size:
+        """(width, height) in pixels of the decoded frames."""
+        return to_pixel_size(self.latent_size)
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -168,12 +174,12 @@ class AvatarStream:
     def cache_bytes(self) -> int:
         """Bytes of keys and values that a run allocates."""
         kept = self.kv_dtype or self.compute_dtype
-        return cache_bytes(self.model.config, *self.latent_size, self.urcr, self.mci, kept)
+        return cache_bytes(self.model.config, self.latent_size, self.urcr, self.mci, kept)
 
     @property
     def pass_bytes(self) -> int:
         """Bytes that one forward holds at its widest."""
-        return pass_bytes(self.model.config, *self.latent_size, self.compute_dtype)
+        return pass_bytes(self.model.config, self.latent_size, self.compute_dtype)
 
     def __iter__(self) -> StreamRun:
         from .rolling import RollingRun
