@@ -40,6 +40,7 @@ from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer, SelfContext
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import PRESETS, Preset, preset
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.vae import StreamingVAE, TinyDecoder, conv
 
@@ -286,7 +287,7 @@ class Bench:
         chosen = preset("joyavatar", config)
 
         def latents(model: AvatarTransformer, **fields) -> Tensor:
-            run = iter(self.stream(chosen, size, model, **fields))
+            run = StreamRun(self.stream(chosen, size, model, **fields))
             return torch.cat([next(run).latents.float().cpu() for _ in range(2)], dim=2)
 
         truth = latents(exact)
@@ -362,7 +363,7 @@ class Bench:
             if VideoWriter is not None:
                 writer = stack.enter_context(VideoWriter(Path(folder) / "talk.mp4", *size, self.config.fps))
             began, first, frames, counted = time.perf_counter(), 0.0, 0, 0.0
-            run = iter(self.stream(chosen, size, **fields))
+            run = StreamRun(self.stream(chosen, size, **fields))
             with contextlib.closing(run), contextlib.closing(frames_of(run, decoder, overlap=overlap)) as made:
                 for block, pictures in made:
                     first = first or time.perf_counter() - began
@@ -483,7 +484,7 @@ class Bench:
 
         for name in ("checkpoint", "joyavatar"):
             chosen, decoder = self.settings(name)
-            made = frames_of(iter(self.stream(chosen)), decoder, overlap=False)
+            made = frames_of(StreamRun(self.stream(chosen)), decoder, overlap=False)
             for _ in range(7):
                 next(made)
             with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:

@@ -23,6 +23,7 @@ from joyavatar_core.geometry import VIDEO_FRAMES_PER_LATENT
 from joyavatar_core.pipeline.avatar import Avatar, load_avatar
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 
 RATE = 16000
@@ -89,7 +90,7 @@ def main() -> None:
 
 def timed(stream: AvatarStream, avatar: Avatar, decode: bool) -> Iterator[float]:
     """Seconds of each block of a new run."""
-    run = iter(stream)
+    run = StreamRun(stream)
     for block in (block for block, _ in frames_of(run, avatar.decoder)) if decode else run:
         yield block.seconds
 

@@ -15,10 +15,11 @@ from .geometry import LATENT_CHANNELS, PATCH, VIDEO_FRAMES_PER_LATENT
 METADATA_KEY = "joyavatar"
 SAMPLERS = ("blocks", "rolling")
 HEAD_DIM = 128  # of every public Wan2.1 model
+WAN_DIMENSIONS = ((1536, 30), (5120, 40))  # width and layers of Wan2.1 1.3B and 14B
 
-# The public student's trained noise levels as (label, sigma): its script rounds the labels to bfloat16
+# The public student's trained noise levels as (timestep, sigma). Its script rounds the timesteps to bfloat16
 # (937.5 -> 936), its training used the rounded ones, and the update uses the exact sigma.
-EXACT_LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))  # as Self-Forcing labels them
+EXACT_LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))  # Self-Forcing's
 PUBLIC_LEVELS = ((1000.0, 1.0), (936.0, 0.9375), (832.0, 5 / 6), (624.0, 0.625))
 
 
@@ -85,9 +86,9 @@ class AvatarConfig:
             and all(isinstance(settings, Mapping) for settings in self.preset.values())
         ):
             raise AvatarError(f"The checkpoint's preset is {self.preset!r}, expected settings of psb, mci and urcr.")
-        if not self.levels or not all(0 < sigma <= 1 and label > 0 for label, sigma in self.levels):
+        if not self.levels or not all(0 < sigma <= 1 and timestep > 0 for timestep, sigma in self.levels):
             raise AvatarError(
-                f"The checkpoint's levels are {self.levels}, expected (label, sigma) pairs, sigma in 0 ... 1."
+                f"The checkpoint's levels are {self.levels}, expected (timestep, sigma) pairs, sigma in 0 ... 1."
             )
 
     @property
@@ -112,6 +113,11 @@ class AvatarConfig:
     @property
     def has_reference(self) -> bool:
         return self.in_channels == 2 * self.out_channels + 1
+
+    @property
+    def is_wan(self) -> bool:
+        """Whether it has the dimensions of Wan2.1's 1.3B or 14B, of which every public avatar is a finetune."""
+        return (self.dim, self.num_layers) in WAN_DIMENSIONS
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], num_heads: int | None = None) -> AvatarConfig:
@@ -180,6 +186,10 @@ WHOLE = {  # behaviour that is a whole number, and its range
     "fps": (1, 240), "block_frames": (1, 64), "trained_positions": (1, 10**6), "text_tokens": (1, 4096),
     "width": (16, 4096), "height": (16, 4096), "audio_offset": (-240, 240),
 }  # fmt: skip
+SHAPE_FIELDS = (  # what the tensors' shapes say, and the heads that they are split into
+    "dim", "ffn_dim", "num_heads", "num_layers", "in_channels", "out_channels", "text_dim", "freq_dim", "audio_dim",
+    "audio_hidden",
+)  # fmt: skip
 BEHAVIOUR = (
     "num_heads", "fps", "block_frames", "levels", "sampler", "shift", "trained_positions", "text_tokens",
     "audio_features", "audio_offset", "width", "height", "latent_mean", "latent_std", "preset", "trained",
@@ -193,5 +203,5 @@ def _floats(numbers) -> tuple[float, ...]:
 CONVERTED = {  # JSON lists -> tuples
     "latent_mean": _floats,
     "latent_std": _floats,
-    "levels": lambda pairs: tuple((float(label), float(sigma)) for label, sigma in pairs),
+    "levels": lambda pairs: tuple((float(timestep), float(sigma)) for timestep, sigma in pairs),
 }

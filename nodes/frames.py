@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from itertools import pairwise
 
 import comfy.model_management as mm
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
-from ..joyavatar_core.audio import Clock, num_blocks
+from ..joyavatar_core.audio import num_blocks
 from ..joyavatar_core.geometry import to_video_frames
+from ..joyavatar_core.pipeline.render import frames_of
 from .notes import note, show_text, title
 from .progress import StreamProgress
 from .refine import AUTO, Refine, refine_input
@@ -87,18 +90,16 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         starts = [0]
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
         watch = Watch(stream, progress, refining.pixel_size)
-        cache = decoder.new_cache()
         memory = decoder.working_bytes(stream.pixel_size)
-        with stream.running(title(cls), progress.on_step, (decoder.patcher, *refining.patchers), memory) as run:
+        patchers = (decoder.patcher, *refining.patchers)
+        with stream.running(title(cls), progress.on_step, patchers, memory) as run:
             refiner = refining.begin(decoder)
-            for block in run:
-                video = decoder.decode(block.latents, cache)[0, :, : block.num_frames]  # [3, N, H, W] in -1 ... 1
-                video = video if refiner is None else refiner(video)
-                shown = images[block.first_frame : block.last_frame + 1]
-                shown.copy_(video.permute(1, 2, 3, 0).add(1).div(2).clamp(0, 1))
-                if block.reset:
-                    starts.append(block.first_frame)
-                watch(block, shown.mul(255).round().byte())
+            with closing(frames_of(run, decoder, refine=refiner, convert=to_images)) as made:
+                for block, frames in made:
+                    images[block.first_frame : block.last_frame + 1] = frames
+                    if block.reset:
+                        starts.append(block.first_frame)
+                    watch(block, frames.mul(255).round().byte())
         stream.report = watch.report
         batches = cut(total, batching, count, starts)
         sound = [trimmed(stream, frames) for frames in batches]
@@ -106,6 +107,11 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         return io.NodeOutput(
             [images[frames.start : frames.stop] for frames in batches], float(stream.fps), sound, ui=shown
         )
+
+
+def to_images(video: Tensor) -> Tensor:
+    """Decoded video [3, N, H, W] in [-1, 1] as the host's IMAGE, float32 [N, H, W, 3] in 0 ... 1."""
+    return video.float().permute(1, 2, 3, 0).add(1).div(2).clamp(0, 1)
 
 
 def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]:
@@ -117,8 +123,7 @@ def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]
 def trimmed(stream: HostStream, frames: range) -> dict:
     """The driving voice that belongs to some frames, as the host's AUDIO."""
     source = stream.voice.source
-    start, stop = Clock(source.sample_rate, stream.fps).frame_samples(frames)
-    samples = source.read_native(start, min(stop, source.num_samples))  # [S, channels]
+    samples = source.read_native(*source.samples_of(frames, stream.fps))  # [S, channels]
     return {"waveform": torch.from_numpy(samples.T.copy())[None], "sample_rate": source.sample_rate}
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..joyavatar_core.audio import num_blocks
+from ..joyavatar_core.monitoring.report import clock_text
 from ..joyavatar_core.sampling.stream import AvatarStream
 from .notes import show_text
 
@@ -25,7 +26,7 @@ class StreamProgress:
     """
 
     def __init__(self, stream: AvatarStream, node_id: str | None) -> None:
-        config = stream.model.config
+        config = stream.config
         self.node_id = node_id
         self.blocks = num_blocks(stream.num_frames, config.block_frames, config.lead_frames)
         steps = (stream.psb.steps_for(block, len(config.levels)) for block in range(self.blocks))
@@ -65,10 +66,3 @@ class StreamProgress:
     def tell(self, text: str) -> None:
         """Show a line of text on the node."""
         show_text(self.node_id, text)
-
-
-def clock_text(seconds: float) -> str:
-    """1:05, 2:00:09."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

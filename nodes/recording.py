@@ -9,11 +9,11 @@ import folder_paths
 
 from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.monitoring.report import clock_text
 from ..joyavatar_core.recording import DEFAULT_INTERVAL, Interval, Recording
 from ..joyavatar_core.refiner import PortraitRefiner
 from ..joyavatar_core.sampling.stream import AvatarStream, LatentBlock
 from ..joyavatar_core.vae import Decoder
-from .progress import clock_text
 from .watch import Watch
 
 log = logging.getLogger(__name__)

@@ -61,9 +61,7 @@ class Refine:
         """What refines the frames, once the models are loaded; None where they stay as decoded."""
         if not self.patchers:
             return None
-        patcher = self.patchers[0]
-        patcher.model.to(patcher.load_device)
-        return PortraitRefiner.of(patcher.model, self.stream.recipe, decoder, self.pixel_size)
+        return PortraitRefiner.of(self.patchers[0].model, self.stream.recipe, decoder, self.pixel_size)
 
 
 @lru_cache(1)

@@ -9,10 +9,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.monitoring.report import RunReport, read_report
+from ..joyavatar_core.monitoring.report import RunReport, clock_text, read_report
 from ..joyavatar_core.monitoring.report_plot import draw_report
 from .notes import drawn, title, to_image
-from .progress import StreamProgress, clock_text
+from .progress import StreamProgress
 from .report_card import report_card
 from .stream import HostStream
 from .types import OUTPUT, Stream

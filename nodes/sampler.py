@@ -17,12 +17,12 @@ from ..joyavatar_core.sampling.presets import preset as preset_settings
 from ..joyavatar_core.sampling.psb import PsbSettings
 from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video.portrait import check_trained_size
+from .compiled import passes_of
 from .continuity import ContinuitySettings
 from .model import avatar_of
 from .notes import note
 from .patcher import remarks
-from .stream import HostStream
-from .stream import Voice as HostVoice
+from .stream import HostStream, HostVoice
 from .types import CATEGORY, PORTRAIT, Continuity, Psb, Stream, Voice
 from .vae import from_host
 
@@ -53,7 +53,7 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
                     options=list(PRESETS),
                     default="checkpoint",
                     tooltip="PSB, MCI and URCR settings where none are wired. 'checkpoint': what its maker recommends. "
-                    "'joyavatar': all three on. 'plain': all off, as the public student models run. "
+                    "'joyavatar': all three on. 'plain': none of them, as the public student models run. "
                     "'rolling': AvatarForcing's window, which its checkpoint recommends as well.",
                 ),
                 io.Int.Input(
@@ -95,9 +95,9 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             chosen = replace(chosen, psb=psb)
         if continuity is not None:
             chosen = replace(chosen, mci=continuity.mci, urcr=continuity.urcr)
-        latent = reference_of(reference, config)
+        latent, larger = reference_of(reference, config)
         recipe = AvatarStream(
-            avatar.diffusion_model,
+            passes_of(model),
             from_host(latent, config) if config.has_reference else None,
             voice.features,
             text=prompt[0][0][:1] if prompt else None,
@@ -112,19 +112,21 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             portrait=reference.get(PORTRAIT),
         )
         settings = {"preset": preset, "seed": seed, **asdict(chosen)}
-        said = remarks(model)
+        said = [*remarks(model), *filter(None, [larger])]
         for remark in said:
             log.warning("%s", remark)
         return io.NodeOutput(HostStream(recipe, model, voice, settings), ui=note("\n".join(said)))
 
 
-def reference_of(latent: dict, config: AvatarConfig) -> Tensor:
-    """The first of a LATENT's batch, in the host's scale. Raises AvatarError for latents of another kind or size."""
+def reference_of(latent: dict, config: AvatarConfig) -> tuple[Tensor, str | None]:
+    """The first of a LATENT's batch, in the host's scale, and what there is to say of its size.
+
+    Raises AvatarError for latents of another kind, and for sizes that the checkpoint cannot make.
+    """
     samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[1] != config.out_channels:
         raise AvatarError(
             f"The reference latent is {list(samples.shape)}, expected a Wan2.1 latent [1, {config.out_channels}, 1, h, "
             "w]; wire JoyAvatar Reference here."
         )
-    check_trained_size(*to_pixel_size((samples.shape[-1], samples.shape[-2])), config)
-    return samples[:1]
+    return samples[:1], check_trained_size(*to_pixel_size((samples.shape[-1], samples.shape[-2])), config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Voice:
+class HostVoice:
     """JOYAVATAR_AUDIO: the waveform, its lazy features (None: the checkpoint has no audio), and their model if any."""
 
     source: AudioSource
@@ -40,7 +40,7 @@ class HostStream:
 
     recipe: AvatarStream
     model: ModelPatcher
-    voice: Voice
+    voice: HostVoice
     settings: dict[str, object]  # preset, seed and mechanisms, for reports and metadata
     report: RunReport | None = None
     pulled_by: list[str] = field(default_factory=list)
@@ -78,11 +78,13 @@ class HostStream:
             )  # fmt: skip
         self.pulled_by.append(puller)
         encoder = [self.voice.encoder] if self.voice.encoder is not None else []
-        load_together([self.model, *others, *encoder], memory + self.recipe.cache_bytes + self.recipe.pass_bytes)
-        return dataclasses.replace(self.recipe, on_step=on_step)
+        recipe = self.recipe
+        own = recipe.cache_bytes + recipe.pass_bytes + recipe.text_bytes
+        load_together([self.model, *others, *encoder], memory + own)
+        return dataclasses.replace(recipe, on_step=on_step)
 
     @contextmanager
     def running(self, *args: Any, **kwargs: Any) -> Iterator[StreamRun]:
         """A run from the stream's beginning, closed at the end; arguments as in `prepared`."""
-        with closing(iter(self.prepared(*args, **kwargs))) as run:
+        with StreamRun(self.prepared(*args, **kwargs)) as run:
             yield run

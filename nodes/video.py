@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.pipeline.render import output_pixel_size, talk
 from ..joyavatar_core.refiner import PortraitRefiner
+from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video import VideoWriter
 from .notes import note, title
@@ -147,10 +147,10 @@ def write(
     """Make a video in one go; what an interrupted run has made stays beside `target`."""
     width, height = output_pixel_size(recipe, refine)
     writer = VideoWriter(
-        target, width, height, recipe.model.config.fps, sound.sample_rate, sound.channels, crf=quality,
+        target, width, height, recipe.config.fps, sound.sample_rate, sound.channels, crf=quality,
         metadata=metadata,
     )  # fmt: skip
-    with closing(iter(recipe)) as run:
+    with StreamRun(recipe) as run:
         try:
             with writer:
                 talk(run, decoder, writer, sound, watch, refine=refine)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..joyavatar_core.geometry import Size
 from ..joyavatar_core.monitoring.observer import Observer
+from ..joyavatar_core.monitoring.report import clock_text
 from ..joyavatar_core.recording import Recording
 from ..joyavatar_core.sampling.stream import LatentBlock
-from .progress import StreamProgress, clock_text
+from .progress import StreamProgress
 from .report import summary_line
 from .stream import HostStream
 

@@ -29,7 +29,7 @@ from joyavatar_core.audio import (
 )
 from joyavatar_core.audio.resample import read_resampled
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.pipeline.avatar import EMBEDDED_HEARING
+from joyavatar_core.pipeline.avatar import EMBEDDED_VISEME_ENCODER
 
 GOLDEN = Path(__file__).parent / "golden" / "wav2vec.safetensors"
 K = 3
@@ -49,7 +49,7 @@ def wav2vec2() -> Wav2Vec2:
 
 @pytest.fixture(scope="module")
 def encoders(wav2vec2):
-    return {"log-mel": LogMel(), "visemes": VisemeEncoder.load(EMBEDDED_HEARING), "wav2vec2": wav2vec2}
+    return {"log-mel": LogMel(), "visemes": VisemeEncoder.load(EMBEDDED_VISEME_ENCODER), "wav2vec2": wav2vec2}
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 24000, 44100, 48000, 96000, 44101])

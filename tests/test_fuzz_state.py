@@ -93,7 +93,7 @@ def clone(value: object) -> object:
 
 def mutate(folder: Path, foreign: Path, dice: random.Random) -> bool:
     """Do something to the folder; returns whether it was a forgery, whose video may be anything."""
-    files = sorted(path for path in folder.iterdir() if path.name != "lock")
+    files = sorted(path for path in folder.iterdir() if path.name not in ("lock", "owner"))
     states = [path for path in files if path.name.startswith("state")]
     kind = dice.choice(["damage"] * 5 + ["several", "forge", "forge", "swap", "foreign", "rename", "remove", "folder"])
     victim = dice.choice(files)

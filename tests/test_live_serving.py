@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from joyavatar_core.cli.live import parse_address
+from joyavatar_core.cli.options import parse_address
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.serving import Broadcast, LiveServer
 from joyavatar_core.serving.access import refusal, split_host
@@ -325,7 +325,7 @@ def test_a_name_may_be_given_as_people_write_it(given, host):
 
 @pytest.mark.parametrize("given", ["", "*", "*.example", "https://", "a b", "me@studio.example"])
 def test_a_name_that_is_none_is_refused(given):
-    with pytest.raises(AvatarError, match="--allow-host is"):
+    with pytest.raises(AvatarError, match="The allowed host is"):
         LiveServer({}, port=0, names=(given,))
 
 

@@ -23,6 +23,7 @@ from joyavatar_core.sampling.memory import (
     pass_bytes,
 )
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.vae import StreamingVAE, TinyDecoder, conv, layers
 
 LARGE = AvatarConfig()
@@ -85,11 +86,18 @@ def test_a_pass_takes_what_is_said():
 @pytest.mark.parametrize("kv_dtype", [None, torch.float8_e4m3fn])
 @pytest.mark.parametrize("name", ["plain", "checkpoint", "joyavatar"])
 def test_the_cache_takes_what_is_said(make_stream, name, kv_dtype):
-    config = make_stream().model.config
+    config = make_stream().config
     chosen = preset(name, config)
     stream = make_stream(psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, kv_dtype=kv_dtype, frames=12)
     said = cache_bytes(config, (4, 4), chosen.urcr, chosen.mci, kv_dtype or torch.float32)
-    assert iter(stream).cache.nbytes == stream.cache_bytes == said
+    assert StreamRun(stream).cache.nbytes == stream.cache_bytes == said
+
+
+def test_the_prompt_takes_what_is_said(make_stream):
+    stream = make_stream(text=torch.randn(1, 3, 8), frames=12)
+    layers = iter(stream).text.layers
+    assert stream.text_bytes >= sum(part.nbytes for pair in layers for part in pair) > 0
+    assert make_stream(frames=12).text_bytes == 0
 
 
 def test_parameters_are_the_decoders():
@@ -107,15 +115,15 @@ def test_what_fits_a_card(width, height, settings, card):
 def test_too_little_memory_is_one_sentence_that_says_what_to_turn():
     need = memory_needed(LARGE, PARAMETERS, (512, 512))
     check_memory(need, need.total)
-    with pytest.raises(AvatarError, match=r"8\.0 GiB are free; use --kv-dtype fp8"):
+    with pytest.raises(AvatarError, match=r"8\.0 GiB are free; use fp8 keys and values"):
         check_memory(need, 8 * GIB)
 
 
 def test_a_stream_with_fp8_keys_stays_near_the_exact_one(make_stream):
-    chosen = preset("joyavatar", make_stream().model.config)
+    chosen = preset("joyavatar", make_stream().config)
     fields = {"psb": chosen.psb, "mci": chosen.mci, "urcr": chosen.urcr, "frames": 150}
     exact, small = (
-        torch.cat([block.latents for block in make_stream(**fields, kv_dtype=dtype)], dim=2)
+        torch.cat([block.latents for block in StreamRun(make_stream(**fields, kv_dtype=dtype))], dim=2)
         for dtype in (None, torch.float8_e4m3fn)
     )
     error = ((exact - small).square().mean() / exact.square().mean()).sqrt()

@@ -11,8 +11,10 @@ import torch
 from joyavatar_core.audio import Features
 from joyavatar_core.pipeline.overlap import ahead
 from joyavatar_core.pipeline.render import frames_of
+from joyavatar_core.sampling.mci import CarriedNoise
 from joyavatar_core.sampling.noise import CONTEXT, INITIAL, RENOISE, NoiseSource
 from joyavatar_core.sampling.noise_ahead import NoiseAhead
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.vae import VAECache, stand_in_vae
 from joyavatar_core.video.portrait import to_uint8
 
@@ -85,7 +87,8 @@ def test_the_callers_modes_hold_in_the_thread():
 
 def test_overlapping_gives_the_same_frames(make_stream):
     decoder = stand_in_vae(4)
-    one, other = ([f for _, f in frames_of(iter(make_stream(frames=60)), decoder, overlap=x)] for x in (True, False))
+    stream = make_stream(frames=60)
+    one, other = ([f for _, f in frames_of(StreamRun(stream), decoder, overlap=x)] for x in (True, False))
     assert len(one) == len(other) == 6
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -106,16 +109,16 @@ class PlainDecoder:
 
 
 def test_anything_that_keeps_the_protocol_is_a_decoder(make_stream):
-    frames = [shown for _, shown in frames_of(iter(make_stream(frames=30)), PlainDecoder())]
+    frames = [shown for _, shown in frames_of(StreamRun(make_stream(frames=30)), PlainDecoder())]
     assert [len(shown) for shown in frames] == [9, 12, 9]
-    expected = next(iter(make_stream())).latents[0, :3, 1]
+    expected = next(StreamRun(make_stream())).latents[0, :3, 1]
     assert torch.equal(frames[0][1], to_uint8(expected[:, None].clamp(-1, 1))[0])
 
 
 def test_closing_leaves_a_run_that_goes_on(make_stream):
     """The block that was being made is left, not lost: the run makes it when it is pulled again."""
-    whole = [block.latents for block in make_stream(frames=96)]
-    run = iter(make_stream(frames=96))
+    whole = [block.latents for block in StreamRun(make_stream(frames=96))]
+    run = StreamRun(make_stream(frames=96))
     inside, go_on = threading.Event(), threading.Event()
 
     def on_step(block: int, step: int, steps: int) -> None:
@@ -149,14 +152,14 @@ def test_a_waiting_voice_does_not_hold_up_the_end(make_stream):
             return torch.zeros(count, 4, 6)
 
     waiting = threading.Event()
-    made = frames_of(iter(make_stream(audio=Waiting())), stand_in_vae(4))
+    made = frames_of(StreamRun(make_stream(audio=Waiting())), stand_in_vae(4))
     assert [next(made)[0].index for _ in range(2)] == [0, 1]
     made.close()
     assert not [thread for thread in threading.enumerate() if thread.name in ("sampling", "decoding")]
 
 
 def test_noise_drawn_ahead_is_the_same_noise():
-    shape, source = (1, 16, 3, 4, 4), NoiseSource(5, carry=1.0)
+    shape, source = (1, 16, 3, 4, 4), CarriedNoise(NoiseSource(5), carry=1.0)
     noise = NoiseAhead(source, pin=False)
     for block in (0, 1, 2, 7, 8):  # blocks may be left out, as after a resume
         for role, step in ((INITIAL, 0), (RENOISE, 1), (RENOISE, 2)):

@@ -40,8 +40,8 @@ TEXT_TO_VIDEO = AvatarConfig(
     dim=96, ffn_dim=256, num_heads=4, num_layers=6, in_channels=16, text_dim=32, audio_dim=0, levels=EXACT_LEVELS
 )
 AVATAR = dataclasses.replace(TEXT_TO_VIDEO, in_channels=33, audio_dim=24)
-LIVETALK_WINDOW = UrcrSettings("off", sinks=9, recent=0, sink_source="first", window=15)
-SELF_FORCING_WINDOW = UrcrSettings("off", sinks=3, recent=0, sink_source="first", window=9)
+LIVETALK_WINDOW = UrcrSettings("window", sinks=9, recent=0, sink_source="first", window=15)
+SELF_FORCING_WINDOW = UrcrSettings("window", sinks=3, recent=0, sink_source="first", window=9)
 
 
 def seeded(name: str, *shape: int) -> Tensor:
@@ -143,7 +143,7 @@ def played(request):
         request.param
     ]
     stream = make_stream(config, urcr)
-    run = iter(stream)
+    run = StreamRun(stream)
     latents = latents_of(run)
     return load_file(GOLDEN / f"{request.param}.safetensors"), stream, run, latents
 
@@ -172,7 +172,7 @@ def test_a_refresh_that_stops_at_the_last_keys_changes_nothing():
     recorded, shortcut = (
         make_stream(AVATAR, LIVETALK_WINDOW, frames=frames, kind=k) for k in (Recording, AvatarTransformer)
     )
-    assert torch.equal(latents_of(iter(recorded)), latents_of(iter(shortcut)))
+    assert torch.equal(latents_of(StreamRun(recorded)), latents_of(StreamRun(shortcut)))
 
 
 def relative_rms(difference: Tensor, scale: Tensor) -> float:
@@ -185,8 +185,8 @@ def test_bfloat16_rounds_where_the_public_loop_does():
     theirs = golden["bfloat16.out"]
     config = dataclasses.replace(AVATAR, levels=PUBLIC_LEVELS)  # the labels the public script gives in bfloat16
     frames = 4 * theirs.shape[2] - 3
-    ours = latents_of(iter(make_stream(config, LIVETALK_WINDOW, torch.bfloat16, frames)))
-    exact = latents_of(iter(make_stream(config, LIVETALK_WINDOW, torch.float32, frames)))
+    ours = latents_of(StreamRun(make_stream(config, LIVETALK_WINDOW, torch.bfloat16, frames)))
+    exact = latents_of(StreamRun(make_stream(config, LIVETALK_WINDOW, torch.float32, frames)))
     assert ours.dtype == torch.bfloat16
     assert relative_rms(ours.float() - theirs.float(), exact) <= 0.008  # measured: 0 (each is 0.0063 from float32)
     assert relative_rms(ours.float() - exact, exact) <= 1.1 * relative_rms(theirs.float() - exact, exact)
@@ -222,7 +222,7 @@ def one_wide_block(model: AvatarTransformer) -> Tensor:
         model, reference=seeded("portrait", 1, 16, 1, 4, 4), text=seeded("prompt", 1, 8, 4096),
         audio=Voice(seeded("voice", 9, 10752)), noise=SeededNoise(), frames=9,
     )  # fmt: skip
-    return next(iter(stream)).latents
+    return next(StreamRun(stream)).latents
 
 
 def test_a_block_at_full_width_in_bfloat16_is_near_float32(wide):

@@ -17,6 +17,7 @@ import torch
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.recording import Interval, Recording, join_recording
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.video import VideoWriter
 
 from . import recordings
@@ -51,7 +52,7 @@ def names(folder):
 
 
 def test_segments_hold_the_frames_of_the_stream(whole, tmp_path):
-    with closing(iter(stream())) as run:
+    with closing(StreamRun(stream())) as run:
         frames = torch.cat([shown for _, shown in frames_of(run, tiny_decoder())])
     assert len(frames) == FRAMES and frames.float().diff(dim=0).abs().mean() > 10  # something is to be seen
     ends = [0, 33, 69, 100]  # block 0 shows 9 frames, the others 12

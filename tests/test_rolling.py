@@ -25,6 +25,7 @@ from joyavatar_core.recording.state import read_state, write_state
 from joyavatar_core.sampling.mci import MciSettings
 from joyavatar_core.sampling.presets import parse_settings, preset
 from joyavatar_core.sampling.psb import PsbSettings
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.sampling.urcr import UrcrSettings
 
@@ -62,7 +63,7 @@ def latents_of(run) -> Tensor:
 @pytest.fixture(scope="module")
 def played():
     stream = make_stream()
-    run = iter(stream)
+    run = StreamRun(stream)
     return stream, run, list(run)
 
 
@@ -81,14 +82,14 @@ def test_every_pass_predicts_the_public_models_flow(played):
 
 
 def test_the_other_value_of_its_doubled_setting_equals_too():
-    latents = latents_of(iter(make_stream(dataclasses.replace(CONFIG, levels=UNWARPED))))
+    latents = latents_of(StreamRun(make_stream(dataclasses.replace(CONFIG, levels=UNWARPED))))
     assert_near(latents, GOLDEN["unwarped.out"], "out")
     assert (latents - GOLDEN["out"]).abs().max() > 1  # the two differ
 
 
 def test_bfloat16_rounds_where_the_public_loop_does():
     exact, theirs = GOLDEN["out"], GOLDEN["bfloat16.out"].float()
-    ours = latents_of(iter(make_stream(dtype=torch.bfloat16))).float()
+    ours = latents_of(StreamRun(make_stream(dtype=torch.bfloat16))).float()
     assert relative_rms(ours - exact, exact) <= 1.2 * relative_rms(theirs - exact, exact)
 
 
@@ -129,18 +130,18 @@ def test_a_clip_shorter_than_the_window_goes_through_every_level(blocks):
     """The public loop leaves levels out here. A block's frames do not depend on what is behind a longer window."""
     stream = make_stream(frames=16 * blocks + 1)
     steps = []
-    run = iter(dataclasses.replace(stream, on_step=lambda block, step, steps_: steps.append((block, step, steps_))))
-    latents = latents_of(run)
+    stream = dataclasses.replace(stream, on_step=lambda block, step, of: steps.append((block, step, of)))
+    latents = latents_of(StreamRun(stream))
     assert latents.shape[2] == 1 + 4 * blocks and torch.isfinite(latents).all()
     assert steps == [(0, 1, 4), (0, 2, 4), (0, 3, 4), (0, 4, 4), *((b, 1, 1) for b in range(1, blocks))]
 
 
 def test_urcr_bounds_the_positions_and_changes_nothing_but_the_refreshs_distance():
     short = dataclasses.replace(CONFIG, trained_positions=22)
-    bounded = list(iter(make_stream(short)))
+    bounded = list(StreamRun(make_stream(short)))
     assert [block.reset for block in bounded] == [False, False, True, True, True, True]
     assert max(block.max_position for block in bounded) < 22
-    plain = list(iter(make_stream(short, urcr=preset("plain", short).urcr)))
+    plain = list(StreamRun(make_stream(short, urcr=preset("plain", short).urcr)))
     assert max(block.max_position for block in plain) == 24 and not any(block.reset for block in plain)
     # the windows see the same distances, so nothing differs before the first refresh behind a reset has been seen
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(bounded[:2], plain[:2], strict=True))
@@ -150,10 +151,10 @@ def test_urcr_bounds_the_positions_and_changes_nothing_but_the_refreshs_distance
 
 def test_a_stream_goes_past_the_end_of_the_public_table():
     """1024 positions is where the public loop raises; ours goes on with positions that stay below."""
-    run = iter(make_stream(frames=16 * 12 + 1))
+    run = StreamRun(make_stream(frames=16 * 12 + 1))
     first = next(run)
-    run.cache.shift(range(1, run.cache.length), 1000 - run.cursor)  # as after 250 blocks
-    run.cursor = 1000
+    run.cache.shift(range(1, run.cache.length), 1000 - run.sampler.cursor)  # as after 250 blocks
+    run.sampler.cursor = 1000
     blocks = list(run)
     assert first.max_position == 16 and [block.reset for block in blocks].count(True) == 1
     assert all(block.max_position < 1024 for block in blocks)
@@ -161,13 +162,13 @@ def test_a_stream_goes_past_the_end_of_the_public_table():
 
 
 def test_a_run_resumes_bit_for_bit_from_a_file(tmp_path):
-    straight = latents_of(iter(make_stream()))
+    straight = latents_of(StreamRun(make_stream()))
     stream = make_stream()
-    run = iter(stream)
+    run = StreamRun(stream)
     head = [next(run).latents for _ in range(3)]
     write_state(tmp_path / "state", run.state_dict(copy=False))
     state = read_state(tmp_path / "state", 10**8)
-    resumed = iter(stream)
+    resumed = StreamRun(stream)
     resumed.load_state_dict(state)
     assert torch.equal(torch.cat([*head, latents_of(resumed)], dim=2), straight)
 
@@ -180,22 +181,22 @@ def test_a_run_stopped_inside_a_block_makes_the_same_block_again():
         if stop["at"] == 0:
             raise KeyboardInterrupt
 
-    run = iter(make_stream(on_step=on_step))
+    run = StreamRun(make_stream(on_step=on_step))
     found = []
     while len(found) < BLOCKS:
         try:
             found.append(next(run).latents)
         except KeyboardInterrupt:
             continue
-    assert torch.equal(torch.cat(found, dim=2), latents_of(iter(make_stream())))
+    assert torch.equal(torch.cat(found, dim=2), latents_of(StreamRun(make_stream())))
 
 
 def test_heal_forgets_all_but_the_portrait():
-    run = iter(make_stream())
+    run = StreamRun(make_stream())
     for _ in range(3):
         next(run)
     run.reset(0)
-    assert run.cache.frames == [0] and run.cursor == 1
+    assert run.cache.frames == [0] and run.sampler.cursor == 1
     block = next(run)
     assert block.reset and torch.isfinite(block.latents).all()
     with pytest.raises(AvatarError, match="give a multiple"):
@@ -204,7 +205,7 @@ def test_heal_forgets_all_but_the_portrait():
 
 def test_a_new_voice_is_heard_by_the_blocks_in_flight():
     stream = make_stream()
-    run = iter(stream)
+    run = StreamRun(stream)
     next(run)
     changed = FixedFeatures(stream.audio.features * 0, CONFIG.fps, 4, 1)
     run.update(audio=changed)
@@ -212,7 +213,7 @@ def test_a_new_voice_is_heard_by_the_blocks_in_flight():
 
 
 def make_block(stream: AvatarStream, index: int) -> Tensor:
-    run = iter(stream)
+    run = StreamRun(stream)
     return [next(run) for _ in range(index + 1)][index].latents
 
 
@@ -223,7 +224,7 @@ def make_block(stream: AvatarStream, index: int) -> Tensor:
         ({"psb": PsbSettings(steps=(8, 4))}, "every block takes one step in each of 4 passes.*--psb off"),
         ({"mci": MciSettings()}, "already sees noisy neighbours.*--mci off"),
         ({"mci": MciSettings("context")}, "already sees noisy neighbours.*--mci off"),
-        ({"urcr": UrcrSettings("prefill", sinks=1, recent=2)}, "'rotate' or 'off'"),
+        ({"urcr": UrcrSettings("prefill", sinks=1, recent=2)}, "'rotate' or 'window'"),
         ({"urcr": UrcrSettings("rotate", sinks=4, recent=2)}, "window's sink is the portrait's frame"),
         ({"urcr": UrcrSettings("rotate", sinks=1, recent=5)}, "keep at most 4"),
     ],
@@ -237,8 +238,8 @@ def test_the_presets_of_a_rolling_checkpoint():
     rolling = preset("rolling", CONFIG)
     assert rolling == preset("checkpoint", CONFIG)
     assert (rolling.urcr.sinks, rolling.urcr.recent, rolling.urcr.mode) == (1, 2, "rotate")
-    assert preset("plain", CONFIG).urcr == dataclasses.replace(rolling.urcr, mode="off")
-    assert parse_settings("off", rolling.urcr, preset("plain", CONFIG).urcr).recent == 2
+    assert preset("plain", CONFIG).urcr == dataclasses.replace(rolling.urcr, mode="window")
+    assert parse_settings("window", rolling.urcr, preset("plain", CONFIG).urcr).recent == 2
     with pytest.raises(AvatarError, match="trained with a rolling window"):
         preset("rolling", AVATAR)
 
@@ -259,6 +260,6 @@ def test_the_memory_is_what_is_allocated(played):
 def test_a_plain_transformer_gives_the_same():
     """The refresh that stops at the last keys, as streams do it."""
     stream = make_stream()
-    recorded = latents_of(iter(stream))
+    recorded = latents_of(StreamRun(stream))
     stream.model.__class__ = AvatarTransformer
-    assert torch.equal(latents_of(iter(stream)), recorded)
+    assert torch.equal(latents_of(StreamRun(stream)), recorded)

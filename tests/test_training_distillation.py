@@ -72,14 +72,14 @@ def test_rollouts_are_what_the_sampler_makes(teacher, clips):
 
 def test_given_frames_stay(teacher, batch):
     one = ForcedPass(teacher, EXCERPTS.layout(3))
-    assert batch.given[:, :, 0].all()
-    assert not batch.given[:, :, 1:].any()
+    assert batch.conditioning[:, :, 0].all()
+    assert not batch.conditioning[:, :, 1:].any()
     assert torch.equal(clean_estimate(one, batch)[:, :, 0], batch.blocks[:, :, 0])
     other = noised(batch, torch.zeros_like(batch.blocks), torch.tensor([0.5, 0.25]))
     assert torch.equal(other.blocks[:, :, 0], batch.blocks[:, :, 0])
     assert (other.blocks[:, :, 1:] == 0).all()
-    assert (other.labels[0, -batch.count :] == 500).all()
-    assert torch.equal(other.labels[:, : -batch.count], batch.labels[:, : -batch.count])
+    assert (other.timesteps[0, -batch.count :] == 500).all()
+    assert torch.equal(other.timesteps[:, : -batch.count], batch.timesteps[:, : -batch.count])
 
 
 def test_no_guidance_is_the_teacher_itself(teacher, batch):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from fractions import Fraction
 
 import numpy as np
 import torch
 
 from ..errors import AvatarError
 from .channels import Layout, default_layout, heard, heard_channels, voice
-from .clock import check_sample_rate
+from .clock import Clock, check_sample_rate
 from .survey import Survey, survey
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,11 @@ class AudioSource(ABC):
     @abstractmethod
     def _window(self, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop), 0 <= start < stop, as float32 [<= stop - start, layout]: fewer only at the end."""
+
+    def samples_of(self, frames: range, fps: int | Fraction) -> tuple[int, int]:
+        """Samples [start, stop) heard while video frames are shown, cut where the voice ends."""
+        start, stop = Clock(self.sample_rate, fps).frame_samples(frames)
+        return start, stop if self.num_samples is None else max(start, min(stop, self.num_samples))
 
     def read_native(self, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop) for muxing: float32 [stop - start, channels], zeros outside the audio.

@@ -41,6 +41,7 @@ class Wav2Vec2:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.device: torch.device | None = None  # to compute on; None: where the weights are
         self.feature_dim = (model.config.num_hidden_layers + 2) * model.config.hidden_size
 
     @classmethod
@@ -106,7 +107,7 @@ class Wav2Vec2:
         """The conv stack on a normalised waveform [S]: [1, channels, conv frames of 20 ms]; short ones are padded."""
         weight = self.model.feature_projection.projection.weight
         padded = F.pad(waveform, (0, max(0, RECEPTIVE_FIELD - waveform.shape[-1])))
-        return self.model.feature_extractor(padded[None].to(weight.device, weight.dtype))
+        return self.model.feature_extractor(padded[None].to(self.device or weight.device, weight.dtype))
 
     @torch.no_grad()
     def hidden_states(self, conv: Tensor) -> list[Tensor]:

@@ -142,7 +142,9 @@ def recognise(
     elif not all(name in full for name in (*adapter.pairs, *adapter.sums)):
         raise AvatarError(
             f"'{label}' is a LoRA ({len(adapter.pairs)} pairs) and not a whole model, expected the model it was made "
-            "for as well; give it with --base (for OmniAvatar-1.3B: Wan2.1-T2V-1.3B), or this file as --lora."
+            "for as well; give that as the base (Wan2.1-T2V-1.3B for OmniAvatar-1.3B), or this file as a LoRA.",
+            "base",
+            "lora",
         )
     elif is_avatarforcing(tensors, adapter.pairs, full):
         family, layout = AVATARFORCING, f"{AVATARFORCING.name}, adapters not merged"
@@ -171,7 +173,8 @@ def with_lora(
     if not adapter.changes or adapter.full:
         raise AvatarError(
             f"'{path.name}' is no LoRA alone ({len(adapter.pairs)} pairs, {len(adapter.full)} other tensors), expected "
-            "pairs of lora_A and lora_B or lora_down and lora_up; a whole model is given as --weights."
+            "pairs of lora_A and lora_B or lora_down and lora_up; a whole model is given as the weights.",
+            "weights",
         )
     scale = LoraScale(alpha) if alpha is not None or adapter.alpha() is not None else scale_beside(path)
     lazy = merge_lora(checkpoint.lazy, adapter, scale, strength)

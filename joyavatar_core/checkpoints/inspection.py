@@ -141,7 +141,7 @@ def describe_lora(path: Path, file: TensorFile) -> dict[str, object]:
     ranks, told = adapter.ranks(), adapter.alpha()
     alpha = told if told is not None else scale.alpha
     if alpha is None:
-        alpha = "not stated: give --lora-alpha" if adapter.full else "not stated: taken as the rank"
+        alpha = "not stated, and has to be given" if adapter.full else "not stated: taken as the rank"
     return {
         "layout": layout_name(tensors, file.containers, names),
         "pairs": len(adapter.pairs),

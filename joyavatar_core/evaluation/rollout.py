@@ -1,4 +1,4 @@
-"""A held-out person talks for a while through the very stream that users run, and is measured against the drawing."""
+"""Rollouts: a held-out person talks through the usual stream and is measured against the drawn or rendered truth."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from ..audio import ArrayAudio
 from ..pipeline.avatar import Avatar
 from ..sampling.presets import Preset
+from ..sampling.run import StreamRun
 from ..synthetic.clips import SAMPLE_RATE, make_script, play
 from ..synthetic.regions import eyes_above
 from .autoencoder import round_trip
@@ -25,28 +26,38 @@ OTHERS = range(900, 912)  # held-out people that identity is told apart from
 
 @dataclass(frozen=True)
 class Truth:
-    """What the renderer drew for a held-out seed: frames [T, H, W, 3], mouth boxes [T, 4], opening [T], waveform."""
+    """What the renderer shows for a held-out seed.
+
+    frames [T, H, W, 3] uint8. Labels of the drawn or posed face, in pixels: the mouth's box [T, 4], its opening [T] and
+    width [T]; lids [T, 2], 0 closed and 1 as at rest. waveform [samples].
+    """
 
     frames: np.ndarray
     box: np.ndarray
     opening: np.ndarray
+    width: np.ndarray
+    lids: np.ndarray
     waveform: np.ndarray
 
     @classmethod
-    def of(cls, seed: int, seconds: float, size: int, split: str = "held-out") -> Truth:
-        script = make_script(seed, split, seconds)
+    def of(cls, seed: int, seconds: float, size: int, split: str = "held-out", people: str = "drawn") -> Truth:
+        """people: a key of `PEOPLE`. size: side of the frames in pixels."""
+        script = make_script(seed, split, seconds, people)
         drawn = list(play(script, size))
         return cls(
             frames=np.stack([frame for frame, _ in drawn]),
             box=np.array([trace.box for _, trace in drawn], np.float32),
             opening=np.array([trace.opening for _, trace in drawn], np.float32),
+            width=np.array([trace.width for _, trace in drawn], np.float32),
+            lids=np.array([trace.lids for _, trace in drawn], np.float32),
             waveform=script.waveform,
         )
 
     def ends(self, frames: int) -> Truth:
         """The same with so many frames of the beginning and of the end, side by side; the sound stays whole."""
         shown = _ends(len(self.frames), frames)
-        return replace(self, frames=self.frames[shown], box=self.box[shown], opening=self.opening[shown])
+        parts = {name: getattr(self, name)[shown] for name in ("frames", "box", "opening", "width", "lids")}
+        return replace(self, **parts)
 
 
 def _ends(total: int, frames: int) -> np.ndarray:
@@ -70,7 +81,7 @@ class Rollout:
 
 @torch.no_grad()
 def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: int | None = None) -> Rollout:
-    """The person of `truth` says the same, generated from the first frame and the voice.
+    """Generate a video of the person of `truth` from the first frame and the voice.
 
     ends: of the video only so many frames at the beginning and at the end are decoded, as `Truth.ends` shows them;
     most of the time goes into decoding.
@@ -80,7 +91,7 @@ def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: i
     shown = _ends(total, total if ends is None else ends)
     started = time.perf_counter()
     cache, frames, blocks = avatar.decoder.new_cache(), {}, []
-    for block in stream:
+    for block in StreamRun(stream):
         blocks.append(block)
         wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
         if wanted.any():
@@ -130,7 +141,7 @@ class Judge:
         self.own = truth.frames.mean(0)
 
     def measure(self, video: np.ndarray, part: slice = slice(None)) -> dict[str, float]:
-        """Everything that a stretch of a video can be asked, by name."""
+        """All measures of a part of a video, by name."""
         truth, shown = self.truth, video[part]
         drawn, opening, portrait = truth.frames[part], truth.opening[part], truth.frames[0]
         true, seen = (mouth_report(frames, self.box, opening) for frames in (drawn, shown))
@@ -166,6 +177,8 @@ class Judge:
         }
 
 
-def mean_pictures(seeds: range | list[int], size: int, seconds: float = 2.0) -> np.ndarray:
+def mean_pictures(
+    seeds: range | list[int], size: int, seconds: float = 2.0, people: str = "drawn"
+) -> np.ndarray:  # fmt: skip
     """The mean frame of each held-out person, [N, size, size, 3]."""
-    return np.stack([Truth.of(seed, seconds, size).frames.mean(0) for seed in seeds])
+    return np.stack([Truth.of(seed, seconds, size, people=people).frames.mean(0) for seed in seeds])

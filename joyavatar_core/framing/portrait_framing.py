@@ -1,4 +1,4 @@
-"""From any portrait to the picture that an avatar starts with, and what was cropped on the way."""
+"""Turns any portrait into the first picture of a stream, and records the crop."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..video.portrait import WHITE, check_size, check_trained_size, read_picture
 from .crop import Box, Crop, choose_crop
 from .face_locator import face_locator
 
+SMALLEST = 16, 16  # pixels of a video, width and height
 CLOSER = 2  # a crop may be this much smaller than the largest one before its pixels get fewer than usual
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,10 @@ def frame_for(
     Raises AvatarError for sizes that the checkpoint was not trained for, besides `frame_portrait`'s reasons.
     """
     check_size(*pixel_size)
-    check_trained_size(*pixel_size, config)
+    larger = check_trained_size(*pixel_size, config)
     framed = frame_portrait(source, *pixel_size, crop, background, config.audio_features == "visemes", detail)
-    if framed.crop.note:
-        log.warning("%s", framed.crop.note)
+    for remark in filter(None, (larger, framed.crop.note)):
+        log.warning("%s", remark)
     return framed
 
 
@@ -93,6 +94,13 @@ def frame_portrait(
     box = max(left, 0.0), max(top, 0.0), min(left + wide, picture.width), min(top + high, picture.height)
     own = tuple(side / scale[k % 2] for k, side in enumerate(chosen.box))
     return FramedPortrait(picture, box, (width, height), Crop(own, full, chosen.found, chosen.note))
+
+
+def check_portrait(source: Any, crop: str | Box = "face", background: str = "white") -> None:
+    """Raises AvatarError for a picture, a crop or a colour that `frame_portrait` refuses whatever the video's size."""
+    _, full = read_picture(source, *SMALLEST, parse_colour(background))
+    if not isinstance(crop, str):
+        choose_crop(full, SMALLEST, crop)
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""What a command does with every finished block besides writing it: measure, report, and heal where that is wanted."""
+"""What a command does with every finished block besides writing it: measure, report, and reset on drift."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What forgetting the newest frames can mend; lips that do not follow are no matter of memory.
-HEALED = ("colour", "sharpness", "distance", "patch")
+# Measures that a reset of the cache can repair. The correlation of lips and voice is not one of them.
+REPAIRED = ("colour", "sharpness", "distance", "patch")
 
 
 class Observer:
     """Called with every block and its frames; adds a line to the report, with the monitor's measures if there is one.
 
-    heal: the run that is to be reset to its sinks at a warning, None to leave it alone.
+    reset_on_drift: the run that is reset to its sinks at a warning, None for no reset.
     """
 
     def __init__(
-        self, report: RunReport, voice: AudioSource | None, monitor: bool = True, heal: StreamRun | None = None
+        self,
+        report: RunReport,
+        voice: AudioSource | None,
+        monitor: bool = True,
+        reset_on_drift: StreamRun | None = None,
     ) -> None:
-        self.report, self.voice, self.heal = report, voice, heal
+        self.report, self.voice, self.reset_on_drift = report, voice, reset_on_drift
         self.monitor = DriftMonitor(float(report.fps)) if monitor else None
 
     def __call__(self, block: LatentBlock, frames: Tensor, **facts: Any) -> None:
@@ -59,9 +63,9 @@ class Observer:
         new = self.monitor.warnings[warned:]
         if new or len(self.monitor.history) > told or not self.report.more:
             self.report.more.update(self.monitor.summary())
-        if self.heal is not None and any(warning.measure in HEALED for warning in new):
+        if self.reset_on_drift is not None and any(warning.measure in REPAIRED for warning in new):
             log.warning("the stream is reset to its sinks before block %d", block.index + 1)
-            self.heal.reset(0)
+            self.reset_on_drift.reset(0)
             self.monitor.restart()
 
     def look_back(self, recording: Recording, saved: str | os.PathLike[str] | None = None) -> None:
@@ -87,7 +91,7 @@ class Observer:
 
     def _see_beginning(self, recording: Recording) -> None:
         """Show the monitor the first seconds of a recording, from its segments."""
-        config = recording.stream.model.config
+        config = recording.stream.config
         wanted = min(recording.frames, round(WINDOW_SECONDS * float(self.report.fps)))
         with closing(pictures(recording.segment_paths)) as shown:
             for block in range(recording.blocks):

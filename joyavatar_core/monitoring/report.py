@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AvatarError
+from ..paths import replacing
 
 MAX_BYTES = 256 << 20  # of a report that is read back: some hundred hours
 BLOCK_FIELDS = ("index", "steps", "reset", "max_position", "seconds")
 
 
-def peak_rss_bytes() -> int | None:
-    """The most memory this process has held so far, in bytes; None where the system does not tell."""
+def peak_rss_bytes() -> int:
+    """The peak of this process's resident memory, in bytes."""
     with suppress(OSError, ValueError), open("/proc/self/status", encoding="ascii") as status:
         # Preferred on Linux: getrusage there also counts the parent this process was forked from.
         for line in status:
@@ -30,30 +31,11 @@ def peak_rss_bytes() -> int | None:
     try:
         import resource
     except ImportError:
-        return _windows_peak() if sys.platform == "win32" else None
+        import psutil  # on Windows
+
+        return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, the others KiB
-
-
-def _windows_peak() -> int | None:
-    import ctypes
-    from ctypes import wintypes
-
-    # PROCESS_MEMORY_COUNTERS of psapi.h: cb, PageFaultCount, PeakWorkingSetSize, and seven more sizes.
-    class Counters(ctypes.Structure):
-        _fields_ = (
-            ("cb", wintypes.DWORD),
-            ("faults", wintypes.DWORD),
-            ("peak", ctypes.c_size_t),
-            ("others", ctypes.c_size_t * 7),
-        )
-
-    kernel32 = ctypes.WinDLL("kernel32")
-    kernel32.GetCurrentProcess.restype = wintypes.HANDLE
-    query = kernel32.K32GetProcessMemoryInfo
-    query.argtypes = (wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD)
-    counters = Counters(cb=ctypes.sizeof(Counters))
-    return counters.peak if query(kernel32.GetCurrentProcess(), counters, counters.cb) else None
 
 
 @dataclass
@@ -91,17 +73,22 @@ class RunReport:
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Write `summary` to `path`, whole or not at all. Raises AvatarError where that is impossible."""
         target = Path(path)
-        unfinished = target.with_name(target.name + ".tmp")
+        text = json.dumps(self.summary(), indent=1, default=str)
         try:
-            text = json.dumps(self.summary(), indent=1, default=str)
-            unfinished.write_text(text + "\n", encoding="utf-8")
-            os.replace(unfinished, target)
+            with replacing(target) as unfinished:
+                unfinished.write_text(text + "\n", encoding="utf-8")
         except OSError as problem:
-            unfinished.unlink(missing_ok=True)
             raise AvatarError(
                 f"The report {target} cannot be written: {problem.strerror}; choose another place."
             ) from None
         return target
+
+
+def clock_text(seconds: float) -> str:
+    """3661 -> '1:01:01'; 61 -> '1:01'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,15 +27,15 @@ from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
 from ..video.portrait import check_size, check_trained_size
+from .avatar_options import EMBEDDED, EMBEDDED_AVATAR, AvatarOptions
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"
 ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
 EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
-EMBEDDED_HEARING = ASSETS / "visemes.safetensors"  # what checkpoints of "visemes" features hear through
+EMBEDDED_VISEME_ENCODER = ASSETS / "visemes.safetensors"  # for checkpoints with "visemes" features
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +112,9 @@ class Avatar:
         width, height = pixel_size or self.pixel_size()
         config = self.config
         check_size(width, height)
-        check_trained_size(width, height, config)
+        larger = check_trained_size(width, height, config)
+        if larger and not config.has_reference:  # else said when the portrait was framed
+            log.warning("%s", larger)
         reference = None
         if config.has_reference:
             framed = portrait if isinstance(portrait, FramedPortrait) else self.frame(portrait, (width, height))
@@ -128,9 +129,11 @@ class Avatar:
                 offset=config.audio_offset,
                 lead=config.lead_frames,
             )
-        elif voice is not None:  # a checkpoint that is deaf: the voice only says how long the video is
+        elif voice is not None:  # a checkpoint without audio input: the voice only sets the length of the video
             if voice.num_samples is None:
-                raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
+                raise AvatarError(
+                    "This checkpoint has no audio input and cannot follow a live voice; choose one with audio input."
+                )
             length = Clock(voice.sample_rate, config.fps).num_frames(voice.num_samples)
             fields["frames"] = min(length, fields.get("frames") or length)
         picture = None
@@ -160,34 +163,18 @@ def default_refine(avatar: Avatar) -> str:
     return "off" if avatar.refiner is None else "on"
 
 
-def load_avatar(
-    weights: str | Path = EMBEDDED,
-    vae: str | Path = EMBEDDED,
-    *,
-    decoder: str | Path | None = None,
-    audio_encoder: str | Path | None = None,
-    base: str | Path | None = None,
-    lora_alpha: float | None = None,
-    lora_rank: int | None = None,
-    loras: Sequence[tuple[str | Path, float]] = (),
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
-    attention: str = "sdpa",
-    compiled: bool = False,
-) -> Avatar:
-    """Load an avatar from files, or the one that comes with the project (`embedded`).
+def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
+    """Load an avatar from files, by default the one that comes with the project.
 
-    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model; `loras` are (file, strength)
-    on top of the model. dtype None is that of most of the file's parameters, bfloat16 for quantised files; the embedded
-    avatar, stored in half precision to be small, then runs in float32, as it was trained.
-    compiled: run the small steps between products as one kernel each.
     Raises AvatarError for files that are not what they should be or do not belong together.
     """
+    weights, vae, device = options.weights, options.vae, options.device
     checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
-        weights, base=base, lora_alpha=lora_alpha, lora_rank=lora_rank
+        weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank
     )  # fmt: skip
-    for path, strength in loras:
+    for path, strength in options.loras:
         checkpoint = with_lora(checkpoint, path, strength)
+    dtype = options.dtype
     if dtype is None:
         dtype = torch.float32 if weights == EMBEDDED else checkpoint.dtype
     config = checkpoint.config
@@ -195,19 +182,20 @@ def load_avatar(
         log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
     if weights != EMBEDDED and vae == EMBEDDED:
         raise AvatarError(
-            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}' "
-            "(--vae; Wan2.1's for public checkpoints)."
+            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}', "
+            "which is Wan2.1's for public checkpoints.",
+            "vae",
         )
     with torch.device("meta"):
         transformer = AvatarTransformer(config)
     load_into(transformer, checkpoint, dtype)
     transformer.to(device).eval().requires_grad_(False)
-    transformer.attention = attention_backend(attention, device, next(transformer.parameters()).dtype)
+    transformer.attention = attention_backend(options.attention, device, next(transformer.parameters()).dtype)
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         for block in transformer.blocks:
             block.self_attn.pack()
-    if compiled:
+    if options.compiled:
         transformer.pointwise = pointwise.compiled()
     # The decoder is exact on a CPU and as exact as the stream on a GPU, where float32 is four times slower.
     decoding = next(transformer.parameters()).dtype if on_gpu else torch.float32
@@ -216,9 +204,9 @@ def load_avatar(
     return Avatar(
         transformer=transformer,
         vae=wan,
-        decoder=wan if decoder is None else load_decoder(decoder, config).to(device, decoding),
-        encoder=load_audio_encoder(config, audio_encoder, device),
-        name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in loras))),
+        decoder=wan if options.decoder is None else load_decoder(options.decoder, config).to(device, decoding),
+        encoder=load_audio_encoder(config, options.audio_encoder, device),
+        name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in options.loras))),
         refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
     )
 
@@ -240,7 +228,9 @@ def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
     if not isinstance(vae, StreamingVAE):
         raise AvatarError(
             f"'{Path(path).name}' is a tiny decoder and cannot encode the portrait; "
-            "give a Wan2.1 VAE as --vae and this one as --decoder."
+            "give a Wan2.1 VAE as the VAE and this file as the decoder.",
+            "vae",
+            "decoder",
         )
     return vae
 
@@ -264,16 +254,16 @@ def load_audio_encoder(
         return built_in_encoder(config, path)
     if path is None:
         raise AvatarError(
-            "This checkpoint hears through wav2vec2; "
-            "give facebook/wav2vec2-base-960h's model.safetensors (--audio-encoder)."
+            "This checkpoint needs wav2vec2 features; give facebook/wav2vec2-base-960h's model.safetensors.",
+            "audio_encoder",
         )
     return Wav2Vec2.load(path, device=device)
 
 
 def built_in_encoder(config: AvatarConfig, visemes: str | Path | None = None) -> FeatureEncoder | None:
-    """What a checkpoint hears through that needs no file of the user's; None for one that is deaf.
+    """The audio encoder of a checkpoint that needs no separate file; None for a checkpoint without audio input.
 
-    visemes: weights to use instead of those that come with the project, where it hears visemes.
+    visemes: weights used instead of the embedded ones, for checkpoints with viseme features.
     Raises AvatarError for features that this version does not know.
     """
     if not config.audio_dim:
@@ -281,7 +271,7 @@ def built_in_encoder(config: AvatarConfig, visemes: str | Path | None = None) ->
     if config.audio_features == "log-mel":
         return LogMel()
     if config.audio_features == "visemes":
-        return VisemeEncoder.load(visemes or EMBEDDED_HEARING)
+        return VisemeEncoder.load(visemes or EMBEDDED_VISEME_ENCODER)
     raise AvatarError(
         f"The checkpoint wants '{config.audio_features}' features; known are log-mel, visemes and wav2vec2."
     )

@@ -24,6 +24,7 @@ from ..audio.clock import block_to_frames, num_blocks
 from ..errors import AvatarError
 from ..pipeline.render import OnBlock, output_pixel_size, talk
 from ..refiner import PortraitRefiner
+from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
 from ..vae import Decoder
 from ..video import VideoWriter, join_segments
@@ -88,7 +89,7 @@ class Recording:
         self.segments: list[Segment] = []
         self._decoder, self._refine, self._crf, self._resume = decoder, refine, crf, resume
         self._layout = cache_layout(stream, decoder)
-        config = stream.model.config
+        config = stream.config
         self.every = every.in_blocks(self.state_bytes, config.fps, config.block_frames)
         self._run = self._cache = self._identity = None
 
@@ -96,7 +97,7 @@ class Recording:
     def state_bytes(self) -> int:
         """Bytes of a state's tensors once the stream's memory is full; two states lie on the disk, three in passing."""
         decoder = sum(dtype.itemsize * prod(shape) for shape, dtype in self._layout.values())
-        remembered = self.stream.urcr.capacity(self.stream.model.config)  # MCI's overlay is made anew
+        remembered = self.stream.urcr.capacity(self.stream.config)  # MCI's overlay is made anew
         return self.stream.cache_bytes * remembered // (remembered + self.stream.mci.injected) + decoder
 
     @property
@@ -109,7 +110,7 @@ class Recording:
         """Video frames in finished segments."""
         if not self.blocks:
             return 0
-        config = self.stream.model.config
+        config = self.stream.config
         return min(
             block_to_frames(self.blocks - 1, config.block_frames, config.lead_frames).stop, self.stream.num_frames
         )
@@ -129,10 +130,10 @@ class Recording:
         self.folder.lock()
         try:
             self._identity = identity_of(
-                self.stream, self._decoder, self.voice, fps=str(self.stream.model.config.fps), quality=self._crf,
+                self.stream, self._decoder, self.voice, fps=str(self.stream.config.fps), quality=self._crf,
                 checkpoint_every=self.every, **refinement_of(self._refine),
             )  # fmt: skip
-            self._run = iter(self.stream)
+            self._run = StreamRun(self.stream)
             self._identity |= self._run.recipe()
             self._cache = self._decoder.new_cache()
             if self.folder.states() and self._resume:
@@ -194,7 +195,7 @@ class Recording:
         width, height = output_pixel_size(self.stream, self._refine)
         sound = (self.voice.sample_rate, self.voice.channels) if self.voice is not None else (None, 1)
         with VideoWriter(
-            path, width, height, self.stream.model.config.fps, *sound, crf=self._crf, metadata=self.metadata
+            path, width, height, self.stream.config.fps, *sound, crf=self._crf, metadata=self.metadata
         ) as writer:
             blocks = itertools.islice(self._run, self.every)
             talk(
@@ -273,14 +274,14 @@ class Recording:
         self.segments = segments
 
     def _most_bytes(self) -> int:
-        past = 4 * 8 * prod(self._run.shape)  # the few newest blocks' latents, of any dtype, and their voice
+        past = 4 * 8 * prod(self._run.sampler.shape)  # the few newest blocks' latents, of any dtype, and their voice
         return self.state_bytes + (1 + self.stream.urcr.recent + self.stream.mci.injected) * past + MAX_HEADER
 
     # --- arithmetic ------------------------------------------------------------------------------------------------
 
     @property
     def _total_blocks(self) -> int:
-        config = self.stream.model.config
+        config = self.stream.config
         return num_blocks(self.stream.num_frames, config.block_frames, config.lead_frames)
 
     def _saying(self) -> AbstractContextManager[None]:

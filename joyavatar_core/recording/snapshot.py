@@ -25,7 +25,7 @@ WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "weights": "other weights", "config": "weights of another configuration", "decoder": "another decoder",
     "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
     "prompt": "another prompt", "driving_voice": "another driving voice", "refiner": "another refiner",
-    "refined_portrait": "another portrait",
+    "refined_portrait": "another portrait", "initial_latents": "other initial latents",
 }  # fmt: skip
 
 
@@ -56,14 +56,14 @@ class Segment:
 def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | None, **settings: Any) -> dict[str, Any]:
     """Everything that determines the frames and the files: fingerprints and settings, as JSON gives them back."""
     features = stream.audio
-    tensors = {"portrait": stream.reference, "prompt": stream.text}
+    tensors = {"portrait": stream.reference, "prompt": stream.text, "initial_latents": stream.initial_latents}
     driving, encoder, hearing = voice, None, [None] * 3
     if features is not None:
         driving, encoder = voice if features.source is None else features.source, features.encoder
         hearing = [features.left_frames, features.right_frames, features.offset]
     return {
         "weights": module_fingerprint(stream.model),
-        "config": text_fingerprint(repr(stream.model.config)),
+        "config": text_fingerprint(repr(stream.config)),
         "decoder": module_fingerprint(decoder),
         "audio_encoder": module_fingerprint(encoder),
         **{name: tensors_fingerprint([("", t)]) if t is not None else None for name, t in tensors.items()},
@@ -107,7 +107,7 @@ def environment() -> dict[str, str]:
 def cache_layout(stream: AvatarStream, decoder: Decoder) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and dtype of every tensor in the decoder's cache once a block is decoded, found on a tiny picture."""
     cache = decoder.new_cache()
-    config = stream.model.config
+    config = stream.config
     probe = torch.zeros(1, config.out_channels, config.block_frames, PROBE, PROBE, dtype=decoder.compute_dtype)
     decoder.decode(probe.to(decoder.compute_device), cache)
     width, height = (side // PROBE for side in stream.latent_size)
@@ -120,7 +120,7 @@ def cache_layout(stream: AvatarStream, decoder: Decoder) -> dict[str, tuple[tupl
 
 def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Raises DamagedError unless a state fits this run: every tensor's shape and dtype, every number's range."""
-    saved, cache = state["run"], run.cache
+    saved, cache, sampler = state["run"], run.cache, run.sampler
     block, cursor = saved["block"], saved["cursor"]
     frames, positions = saved["cache"]["frames"], saved["cache"]["positions"]
     numbers = [block, cursor, *frames, *positions]
@@ -131,14 +131,18 @@ def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[st
     layers, batch, _, *rest = cache.keys.shape
     shape = (layers, batch, len(frames) * cache.tokens, *rest)
     whole = all(same_layout(saved["cache"][name], shape, cache.keys.dtype) for name in ("keys", "values"))
-    config = run.stream.model.config
-    hidden = (1, config.block_frames, config.audio_hidden)
+    config = run.stream.config
+    audio_embedding = (1, config.block_frames, config.audio_hidden)
     count = len(saved["past"])
-    whole &= count <= run.blocks_kept and [past["index"] for past in saved["past"]] == [*range(block - count, block)]
+    whole &= count <= sampler.blocks_kept and [past["index"] for past in saved["past"]] == [
+        *range(block - count, block)
+    ]
     for past in saved["past"]:
         whole &= set(past) == {"index", "latents", "hidden", "context_noise"} and 0 <= past["context_noise"] <= 1
-        whole &= same_layout(past["latents"], run.shape, run.dtype)
-        whole &= same_layout(past["hidden"], hidden, run.dtype) if config.audio_dim else past["hidden"] is None
+        whole &= same_layout(past["latents"], sampler.shape, sampler.dtype)
+        whole &= (
+            same_layout(past["hidden"], audio_embedding, sampler.dtype) if config.audio_dim else past["hidden"] is None
+        )
     expected = layout if block else {}
     whole &= set(state["decoder"]) == set(expected)
     whole &= all(same_layout(state["decoder"][name], *form) for name, form in expected.items())

@@ -91,11 +91,12 @@ def refined_size(setting: str | int, frame: tuple[int, int]) -> tuple[int, int] 
     wanted = SCALE * width if setting == "on" else setting
     if isinstance(wanted, str):
         if not (wanted.isascii() and wanted.isdigit()):
-            raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.")
+            raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.", "refine")
         wanted = int(wanted)
     if wanted % 2 or not width <= wanted <= MOST * width:
         raise AvatarError(
-            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {MOST * width}."
+            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {MOST * width}.",
+            "refine",
         )
     return wanted, 2 * round(wanted * height / width / 2)
 

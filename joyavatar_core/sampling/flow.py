@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-Level = tuple[float, float]  # (label told to the model, sigma used in the update)
+Level = tuple[float, float]  # (the model's timestep, sigma of the update)
 
 
 def shifted_sigma(u: float, shift: float) -> float:

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..audio.clock import latent_to_frames
 from ..checks import is_whole
+from ..config import SHAPE_FIELDS, AvatarConfig
 from ..errors import AvatarError
 from ..geometry import PIXELS_PER_TOKEN, Size, to_pixel_size
 from ..model.transformer import AvatarTransformer
 from .mci import MCI_OFF, MciSettings
 from .memory import cache_bytes, pass_bytes
-from .noise import NoiseSource
+from .noise import Noise
 from .psb import PSB_OFF, PsbSettings
-from .urcr import URCR_OFF, UrcrSettings
+from .urcr import SLIDING_WINDOW, UrcrSettings
 
 if TYPE_CHECKING:
     from ..audio import Features
-    from .run import StreamRun
 
 OnStep = Callable[[int, int, int], None]  # (block, steps done, steps of this block); raise in it to stop
 
@@ -51,7 +52,7 @@ class LatentBlock:
 
 @dataclass(frozen=True, eq=False)
 class AvatarStream:
-    """Everything that determines a stream; iterate it, as often as you like, for its blocks.
+    """Everything that determines a stream. A `StreamRun` makes its blocks; any number of runs give the same ones.
 
     model: the transformer, on its device, in its dtype.
     reference: the portrait's normalised latent [1, 16, 1, h, w]; None for checkpoints without reference channels.
@@ -62,6 +63,11 @@ class AvatarStream:
     frames: video frames at most; None for as long as the audio lasts (for ever without audio).
     latent_size: (width, height) in latent cells; the reference's where there is one.
     noise: where noise comes from; None for a NoiseSource of `seed`.
+    initial_latents: normalised latents [1, 16, F, h, w] that blocks start from instead of from noise alone, noised to
+        the first of the levels; the stream ends with them. For levels that begin below sigma 1 (SDEdit,
+        arXiv 2108.01073).
+    config: what the sampler goes by; None for the model's own. It may differ from that in behaviour, such as levels or
+        trained positions, and not in the tensors' shapes.
     dtype, device: of latents and cache; None for the weights' own (a host may keep weights elsewhere and otherwise).
     kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory. graphs: on CUDA, launch each pass as
     one graph, where weights stay where they are while a run lasts.
@@ -74,20 +80,25 @@ class AvatarStream:
     text: Tensor | None = None
     psb: PsbSettings = PSB_OFF
     mci: MciSettings = MCI_OFF
-    urcr: UrcrSettings = URCR_OFF
+    urcr: UrcrSettings = SLIDING_WINDOW
     seed: int = 0
     frames: int | None = None
     latent_size: Size | None = None
-    noise: NoiseSource | None = None
+    noise: Noise | None = None
     dtype: torch.dtype | None = None
     device: torch.device | None = None
     on_step: OnStep | None = field(default=None, repr=False)
     portrait: Tensor | None = field(default=None, repr=False)
     kv_dtype: torch.dtype | None = None
     graphs: bool = False
+    initial_latents: Tensor | None = field(default=None, repr=False)
+    config: AvatarConfig | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        config = self.model.config
+        if self.config is None:
+            object.__setattr__(self, "config", self.model.config)
+        self._check_config()
+        config = self.config
         if config.has_reference:
             if self.reference is None:
                 raise AvatarError("This checkpoint animates a portrait and no reference latent was given; encode one.")
@@ -126,11 +137,39 @@ class AvatarStream:
             raise AvatarError("The prompt's embeddings hold NaN or infinite numbers; encode the prompt again.")
         if self.frames is not None and not is_whole(self.frames, 1, 2**62):
             raise AvatarError(f"The stream is to show {self.frames} video frames; give a whole number, at least 1.")
+        if self.initial_latents is not None:
+            self._check_initial_latents()
         self.psb.check(config)
         self.urcr.check(config, self.mci)
 
+    def _check_config(self) -> None:
+        for name in SHAPE_FIELDS:
+            mine, models = getattr(self.config, name), getattr(self.model.config, name)
+            if mine != models:
+                raise AvatarError(
+                    f"The stream's config has {name} {mine} and its model has {models}; give a config of this model."
+                )
+
+    def _check_initial_latents(self) -> None:
+        config, shape = self.config, tuple(self.initial_latents.shape)
+        width, height = self.latent_size
+        expected = (1, config.out_channels, height, width)
+        if len(shape) != 5 or (*shape[:2], *shape[3:]) != expected:
+            raise AvatarError(
+                f"The initial latents are {list(shape)}, expected "
+                f"[1, {config.out_channels}, frames, {height}, {width}]."
+            )
+        blocks, rest = divmod(shape[2] - config.lead_frames, config.block_frames)
+        if blocks < 1 or rest:
+            raise AvatarError(
+                f"The initial latents have {shape[2]} frames, expected whole blocks of {config.block_frames}"
+                f"{f' behind {config.lead_frames}' if config.lead_frames else ''}."
+            )
+        if not torch.isfinite(self.initial_latents).all():
+            raise AvatarError("The initial latents hold NaN or infinite numbers.")
+
     def _check_audio(self) -> None:
-        config = self.model.config
+        config = self.config
         if not config.audio_dim:
             raise AvatarError("This checkpoint has no audio branch; give no audio, or use an avatar checkpoint.")
         if self.audio.feature_dim != config.audio_dim:
@@ -167,6 +206,8 @@ class AvatarStream:
     def num_frames(self) -> int | None:
         """Video frames in all; None while the voice is still growing or for ever."""
         limits = [self.frames, self.audio.num_video_frames if self.audio is not None else None]
+        if self.initial_latents is not None:
+            limits.append(latent_to_frames(self.initial_latents.shape[2] - 1).stop)
         known = [limit for limit in limits if limit is not None]
         return min(known, default=None)
 
@@ -174,15 +215,17 @@ class AvatarStream:
     def cache_bytes(self) -> int:
         """Bytes of keys and values that a run allocates."""
         kept = self.kv_dtype or self.compute_dtype
-        return cache_bytes(self.model.config, self.latent_size, self.urcr, self.mci, kept)
+        return cache_bytes(self.config, self.latent_size, self.urcr, self.mci, kept)
 
     @property
     def pass_bytes(self) -> int:
         """Bytes that one forward holds at its widest."""
-        return pass_bytes(self.model.config, self.latent_size, self.compute_dtype)
+        return pass_bytes(self.config, self.latent_size, self.compute_dtype)
 
-    def __iter__(self) -> StreamRun:
-        from .rolling import RollingRun
-        from .run import StreamRun
-
-        return (RollingRun if self.model.config.sampler == "rolling" else StreamRun)(self)
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the prompt's keys and values in every layer; an empty prompt has none (see `encode_text`)."""
+        config = self.config
+        if self.text is None or not self.text.shape[1]:
+            return 0
+        return 2 * config.num_layers * config.text_tokens * config.dim * self.compute_dtype.itemsize

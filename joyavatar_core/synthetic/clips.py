@@ -1,4 +1,4 @@
-"""A clip: somebody talks for some seconds; everything follows from one integer."""
+"""Clips: a person talks for some seconds. One integer seed determines the whole clip."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PORTRAITS = 4  # reference pictures of a clip
 
 @dataclass(frozen=True)
 class Script:
-    """A clip before it is drawn: who, the sound, and what moves in every frame."""
+    """A clip before it is drawn: the person, the sound, and the motion of every frame."""
 
     character: Character | Person
     voice: Voice
@@ -66,7 +66,7 @@ def frame_count(seconds: float) -> int:
 
 
 def make_script(seed: int, split: str = "train", seconds: float = 7.0, people: str = "drawn") -> Script:
-    """Everything about a clip except its pixels; cheap, also for films of many minutes."""
+    """Everything about a clip except its pixels. This is cheap, also for many minutes."""
     frames = frame_count(seconds)
     first = STREAMS * list(PEOPLE).index(people)
     sound, motion, other = (generator(seed, split, first + k) for k in (1, 2, 3))
@@ -84,7 +84,7 @@ def make_script(seed: int, split: str = "train", seconds: float = 7.0, people: s
 
 
 def _sitting(rng: np.random.Generator, who: Character | Person) -> Moment:
-    """How somebody sits for a portrait: at ease, or smiling for the camera."""
+    """The moment of a reference picture: at rest or with a smile."""
     smile, teeth = 0.1 + 0.3 * max(who.temper, 0), 0.0
     if rng.random() < 0.3 + 0.3 * who.temper:
         smile, teeth = rng.uniform(0.5, 1.0), rng.choice([0.0, rng.uniform(0.3, 0.8)])
@@ -92,7 +92,7 @@ def _sitting(rng: np.random.Generator, who: Character | Person) -> Moment:
 
 
 def person(seed: int, split: str, people: str) -> Character | Person:
-    """Who is seen in the clip of a seed."""
+    """The person in the clip of a seed."""
     stream = STREAMS * list(PEOPLE).index(people)
     if people == "drawn":
         return sample_character(seed, split)
@@ -110,7 +110,7 @@ def play(script: Script, size: int = 128) -> Iterator[tuple[np.ndarray, FaceLabe
 
 
 def figure_of(character: Character | Person, size: int):
-    """What draws a person: its `draw` takes any moments in any order."""
+    """The figure that draws a person; `draw` takes any moments in any order."""
     if isinstance(character, Character):  # each kind needs its own packages
         from .drawn.figure import Portrait
 

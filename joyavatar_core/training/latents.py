@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..audio import ArrayAudio, AudioFeatures, FeatureEncoder, LogMel
 from ..errors import AvatarError
 from ..geometry import PIXELS_PER_CELL, VIDEO_FRAMES_PER_LATENT, to_latent_frames
+from ..paths import replacing
 from ..recording.fingerprint import module_fingerprint, tensors_fingerprint
 from ..synthetic.clips import Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
@@ -84,9 +84,8 @@ def _kept(
         note.write_text(json.dumps(made_by))
     own = [path for path in paths[share.rank :: share.world] if not (folder / path.name).exists()]
     for path in tqdm(own, desc=folder.name, unit="clip", mininterval=5, disable=not share.leads):
-        partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        save_file(make(load_clip(path)), partial)
-        partial.replace(folder / path.name)
+        with replacing(folder / path.name, shared=True) as unfinished:
+            save_file(make(load_clip(path)), unfinished)
     share.wait()
     clips = [load_file(folder / path.name) for path in paths]
     return {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..framing.face_locator import STRIDE, USUAL_SIZE, FaceLocator
+from ..paths import replacing
 from .face_canvases import MOST, SIDE, Canvases, Cutouts, compose
 from .loop import Draw, LoopSettings, Trainer
 
@@ -64,9 +64,8 @@ def _write_cutouts(path: Path, seeds: Sequence[int], people: str, split: str) ->
 
     made = [one for seed in seeds for one in cutouts(FIRST + seed, split, people, FACES)]
     pictures = np.stack([np.ascontiguousarray(one.picture.transpose(2, 0, 1)) for one in made])
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({"pictures": pictures, "points": np.stack([one.points for one in made])}, partial)
-    partial.replace(path)
+    with replacing(path, shared=True) as unfinished:
+        save_file({"pictures": pictures, "points": np.stack([one.points for one in made])}, unfinished)
 
 
 def backgrounds() -> Tensor:

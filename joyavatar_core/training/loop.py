@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch.optim import AdamW
 from tqdm import tqdm
 
 from ..errors import AvatarError
+from ..paths import replacing
 from .parallel import Share, gathered, spread
 from .parameters import parameter_groups
 
@@ -138,9 +138,8 @@ class Trainer:
                 "origin": self.settings.origin,
             }
             self.settings.folder.mkdir(parents=True, exist_ok=True)
-            beside = self.settings.checkpoint.with_suffix(f".{os.getpid()}.partial")
-            torch.save(state, beside)
-            beside.replace(self.settings.checkpoint)
+            with replacing(self.settings.checkpoint, shared=True) as unfinished:
+                torch.save(state, unfinished)
         self.share.wait()
 
     def _resume(self) -> None:
@@ -148,7 +147,9 @@ class Trainer:
         if state.get("origin", "") != self.settings.origin:
             raise AvatarError(
                 f"'{self.settings.folder}' holds a run that began from {state.get('origin') or 'nothing'}, not from "
-                f"{self.settings.origin or 'nothing'}; choose another --runs, or --no-resume to start anew."
+                f"{self.settings.origin or 'nothing'}; choose another folder, or start anew.",
+                "runs",
+                "no_resume",
             )
         set_state_dict(
             self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"],

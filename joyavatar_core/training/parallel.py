@@ -6,9 +6,7 @@ two processes see between them what one would have seen (of performances and rol
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -99,19 +97,3 @@ def spread(tensor: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return tensor.to(like.device)
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
-
-
-@contextmanager
-def process_group() -> Iterator[None]:
-    """Joins the processes that `torchrun` started, for the time of a run; nothing without it."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield
-        return
-    gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor
 from ..errors import AvatarError
 from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, stream_size
 from ..geometry import VIDEO_FRAMES_PER_LATENT, to_video_frames
+from ..paths import replacing
 from ..pipeline.avatar import Avatar
 from ..recording.fingerprint import module_fingerprint
 from ..synthetic.clips import Clip
@@ -28,7 +28,7 @@ from ..synthetic.dataset import DESCRIPTION, load_clip
 from .latents import encode_pictures, encode_voice
 from .losses import box_weight
 from .refiner_alignment import align, moved
-from .self_rollouts import following
+from .self_rollouts import run_from_clip
 
 LEVELS = (1, 1, 1, 2, 3)  # of the avatar's noise levels; one of them is where a rollout's blocks begin
 MOST_ROUNDS = 3  # of a rollout through its clip; only the last is kept
@@ -76,9 +76,8 @@ def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path) -> list[Path
     missing = [path for path in clips if not pair_path(folder, path).exists()]
     for path in tqdm(missing, desc=folder.name, unit="clip", mininterval=5):
         pair = make_pair(avatar, load_clip(path), zlib.crc32(path.name.encode()))
-        partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        save_file(dataclasses.asdict(pair), partial)
-        partial.replace(pair_path(folder, path))
+        with replacing(pair_path(folder, path), shared=True) as unfinished:
+            save_file(dataclasses.asdict(pair), unfinished)
     return [pair_path(folder, path) for path in clips]
 
 
@@ -129,7 +128,7 @@ def follow(
     whole = latents.shape[1] // size * size
     rounds = 1 + int(random.integers(MOST_ROUNDS))
     order = [*range(whole), *[*range(size, whole)] * (rounds - 1)]
-    run = following(
+    run = run_from_clip(
         avatar.transformer, latents, features, order, seed=int(random.integers(2**31)), reference=reference,
         first_level=int(random.choice(LEVELS)), with_mci=bool(random.integers(2)),
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..device import to_device
 from ..geometry import LATENT_CHANNELS, PIXELS_PER_CELL, to_latent_frames
+from ..paths import replacing
 from ..synthetic.clips import Clip
 from ..synthetic.dataset import clip_frames, load_clip
 from ..vae import StreamingVAE
@@ -194,6 +194,5 @@ def save_vae(vae: StreamingVAE, path: Path, dtype: torch.dtype = torch.float16) 
     """Write a folded VAE under Wan2.1's names; the file appears whole or not at all."""
     from safetensors.torch import save_file
 
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in vae.state_dict().items()}, partial)
-    partial.replace(path)
+    with replacing(path, shared=True) as unfinished:
+        save_file({name: tensor.to(dtype).contiguous() for name, tensor in vae.state_dict().items()}, unfinished)

@@ -7,14 +7,14 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from ..errors import AvatarError
-from ..paths import libav_url
+from ..paths import libav_url, replacing
 from .audio import AudioEncoder
 
 # The IPTC vocabulary is what C2PA, search engines and the EU AI Act's code of practice point to:
@@ -113,18 +113,6 @@ def timed_audio(packets: Iterator[av.Packet], stream: av.AudioStream, rate: int,
             packet.duration = min(AudioEncoder.FRAME, samples - position)
             yield packet
             position += AudioEncoder.FRAME
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A name to write to that becomes `target` at once if all goes well, and vanishes if not."""
-    unfinished = target.with_name(target.name + ".tmp")
-    try:
-        yield unfinished
-        os.replace(unfinished, target)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 def assemble(

@@ -24,6 +24,12 @@ def check_h264() -> None:
         raise AvatarError("This PyAV has no libx264, which writing H.264 needs; install PyAV from PyPI.")
 
 
+def check_quality(crf: int) -> None:
+    """Raises AvatarError for a constant rate factor that x264 does not take."""
+    if not 1 <= crf <= 51:
+        raise AvatarError(f"The quality (crf) is {crf}, expected 1 (best) to 51 (smallest file).", "quality")
+
+
 def add_h264(
     container: OutputContainer, width: int, height: int, fps: Fraction, options: Mapping[str, str]
 ) -> av.VideoStream:

@@ -14,7 +14,7 @@ from av.video.frame import PictureType
 from ..errors import AvatarError
 from .audio import AudioEncoder
 from .containers import marked, saying
-from .h264 import YuvConverter, add_h264, check_h264, checked_frames
+from .h264 import YuvConverter, add_h264, check_h264, check_quality, checked_frames
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -82,8 +82,7 @@ class LiveEncoder:
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise AvatarError(f"The live format is {unknown or 'missing'}, expected {' or '.join(FORMATS)}.")
-        if not 1 <= crf <= 51:
-            raise AvatarError(f"The quality (crf) is {crf}, expected 1 (best) to 51 (smallest); change it.")
+        check_quality(crf)
         check_h264()
         self.width, self.height, self.fps = width, height, Fraction(fps)
         self.frames = 0  # encoded so far

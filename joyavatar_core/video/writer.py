@@ -26,7 +26,7 @@ from .containers import (
     saying,
     trim_to_whole_fragments,
 )
-from .h264 import YuvConverter, add_h264, check_h264, checked_frames
+from .h264 import YuvConverter, add_h264, check_h264, check_quality, checked_frames
 
 TWO_MACROBLOCKS = 32  # pixels
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -77,8 +77,7 @@ class VideoWriter:
             )
         if not 0.1 <= fps <= 1000:
             raise AvatarError(f"The frame rate is {fps}, expected 0.1 to 1000 frames/s; change it.")
-        if not 1 <= crf <= 51:
-            raise AvatarError(f"The quality (crf) is {crf}, expected 1 (best) to 51 (smallest file); change it.")
+        check_quality(crf)
         if preset not in PRESETS:
             raise AvatarError(f"The encoder preset is {preset!r}, expected one of {', '.join(PRESETS)}; choose one.")
         check_h264()

@@ -184,7 +184,7 @@ def probe(base: Path) -> dict:
     place = base / "probe"
     shutil.copytree(base / "models", place / "models")
     command = [str(PYTHON), str(Path(__file__).with_name("probe.py")), str(HOST), str(ROOT), str(place)]
-    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=170, check=False)
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
 
