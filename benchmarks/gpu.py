@@ -201,7 +201,7 @@ class Bench:
         model = model or self.model
         return AvatarStream(
             model, reference, FeatureVoice(model.config), psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr,
-            frames=10**6, **fields,
+            video_frames=10**6, **fields,
         )  # fmt: skip
 
     def one_pass(self, history: int, frames: int = 3, cache_only: bool = False, kv_dtype=None) -> Callable[[], Tensor]:
@@ -401,7 +401,7 @@ class Bench:
         state = full.state_dict(copy=False)
 
         def reset() -> None:
-            full.frames, full.positions = list(state["frames"]), list(state["positions"])
+            full.frame_ids, full.positions = list(state["frames"]), list(state["positions"])
             full.keep([0, 1, 2, *range(15, 21)])
             full.shift(range(3, 9), -12)
 

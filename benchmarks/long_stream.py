@@ -62,7 +62,7 @@ def main() -> None:
     frames_per_block = VIDEO_FRAMES_PER_LATENT * avatar.config.block_frames
     voice = Murmur((args.blocks + 100) * frames_per_block / avatar.config.fps)
     picture = np.full((128, 128, 3), 128, np.uint8)
-    stream = replace(avatar.stream(picture, voice, settings), frames=(args.blocks + 100) * frames_per_block)
+    stream = replace(avatar.stream(picture, voice, settings), video_frames=(args.blocks + 100) * frames_per_block)
 
     marks = [mark for mark in (200, 2000) if mark <= args.blocks]
     run = timed(stream, avatar, args.decode)

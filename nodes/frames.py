@@ -81,7 +81,7 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
     def execute(
         cls, stream: HostStream, batching: str, count: int, vae: object | None = None, refine: str = AUTO
     ) -> io.NodeOutput:
-        total = stream.recipe.num_frames
+        total = stream.recipe.num_video_frames
         refining = Refine(stream, refine)
         width, height = refining.pixel_size
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
@@ -155,7 +155,7 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: HostStream) -> io.NodeOutput:
-        config, kept = stream.avatar.config, stream.recipe.num_frames
+        config, kept = stream.avatar.config, stream.recipe.num_video_frames
         width, height = stream.recipe.latent_size
         blocks_made = num_blocks(kept, config.block_frames, config.lead_frames)
         latents = config.lead_frames + config.block_frames * blocks_made
@@ -166,7 +166,7 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
         with stream.running(title(cls), progress.on_step) as run:
             for block in run:
                 blocks.append(block.latents.to(mm.intermediate_device(), torch.float32))
-                report.add(block, block.num_frames)
+                report.add(block, block.num_video_frames)
                 progress.block_done(block.index)
         stream.report = report
         text = f"decodes to {to_video_frames(latents)} frames; the voice ends with frame {kept}: keep the first {kept}"

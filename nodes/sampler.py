@@ -105,7 +105,7 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             mci=chosen.mci,
             urcr=chosen.urcr,
             seed=seed,
-            frames=Clock(voice.source.sample_rate, config.fps).num_frames(voice.source.num_samples),
+            video_frames=Clock(voice.source.sample_rate, config.fps).num_frames(voice.source.num_samples),
             latent_size=(latent.shape[-1], latent.shape[-2]),
             dtype=avatar.compute_dtype,
             device=model.load_device,

@@ -88,16 +88,16 @@ def test_a_pass_takes_what_is_said():
 def test_the_cache_takes_what_is_said(make_stream, name, kv_dtype):
     config = make_stream().config
     chosen = preset(name, config)
-    stream = make_stream(psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, kv_dtype=kv_dtype, frames=12)
+    stream = make_stream(psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, kv_dtype=kv_dtype, video_frames=12)
     said = cache_bytes(config, (4, 4), chosen.urcr, chosen.mci, kv_dtype or torch.float32)
     assert StreamRun(stream).cache.nbytes == stream.cache_bytes == said
 
 
 def test_the_prompt_takes_what_is_said(make_stream):
-    stream = make_stream(text=torch.randn(1, 3, 8), frames=12)
+    stream = make_stream(text=torch.randn(1, 3, 8), video_frames=12)
     layers = iter(stream).text.layers
     assert stream.text_bytes >= sum(part.nbytes for pair in layers for part in pair) > 0
-    assert make_stream(frames=12).text_bytes == 0
+    assert make_stream(video_frames=12).text_bytes == 0
 
 
 def test_parameters_are_the_decoders():
@@ -121,7 +121,7 @@ def test_too_little_memory_is_one_sentence_that_says_what_to_turn():
 
 def test_a_stream_with_fp8_keys_stays_near_the_exact_one(make_stream):
     chosen = preset("joyavatar", make_stream().config)
-    fields = {"psb": chosen.psb, "mci": chosen.mci, "urcr": chosen.urcr, "frames": 150}
+    fields = {"psb": chosen.psb, "mci": chosen.mci, "urcr": chosen.urcr, "video_frames": 150}
     exact, small = (
         torch.cat([block.latents for block in StreamRun(make_stream(**fields, kv_dtype=dtype))], dim=2)
         for dtype in (None, torch.float8_e4m3fn)

@@ -51,13 +51,14 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
         )
     width, height = options.size or avatar.pixel_size()
     text = load_prompt(options.prompt_embeds, config) if options.prompt_embeds else None
-    frames = None if options.seconds is None else max(1, round(options.seconds * config.fps))
+    video_frames = None if options.seconds is None else max(1, round(options.seconds * config.fps))
     framed = None
     if config.has_reference:
         portrait = existing_file(options.portrait)
         framed = avatar.frame(portrait, (width, height), options.crop, options.background)
     stream = avatar.stream(
-        framed, voice, settings, pixel_size=(width, height), text=text, seed=options.seed, frames=frames,
+        framed, voice, settings, pixel_size=(width, height), text=text, seed=options.seed,
+        video_frames=video_frames,
         kv_dtype=options.kv_dtype, graphs=options.cuda_graphs,
     )  # fmt: skip
     avatar.check_memory(stream)

@@ -106,7 +106,7 @@ class Avatar:
         """The recipe of a talking stream: a portrait, a voice, and the mechanisms' settings.
 
         portrait: what `frame` gives, or any picture, which is then framed by the face.
-        pixel_size: (width, height), default the checkpoint's. `fields` are AvatarStream's: text, seed, frames,
+        pixel_size: (width, height), default the checkpoint's. `fields` are AvatarStream's: text, seed, video_frames,
         on_step. Raises AvatarError for whatever cannot work.
         """
         width, height = pixel_size or self.pixel_size()
@@ -135,7 +135,7 @@ class Avatar:
                     "This checkpoint has no audio input and cannot follow a live voice; choose one with audio input."
                 )
             length = Clock(voice.sample_rate, config.fps).num_frames(voice.num_samples)
-            fields["frames"] = min(length, fields.get("frames") or length)
+            fields["video_frames"] = min(length, fields.get("video_frames") or length)
         picture = None
         if reference is not None and self.refiner is not None:
             picture = framed.at(MOST * width, MOST * height)

@@ -81,7 +81,7 @@ def decoded(
     for block in blocks:
         with torch.cuda.stream(stream) if stream else nullcontext():
             latents = block.latents.to(device, dtype)
-            video = decoder.decode(latents, cache)[0][:, : block.num_frames]
+            video = decoder.decode(latents, cache)[0][:, : block.num_video_frames]
             frames = convert(video if refine is None else refine(video))
             if stream:
                 block.latents.record_stream(stream)

@@ -58,7 +58,7 @@ class Recording:
 
     Args:
         folder: made if absent; its parent must exist. One recording per folder.
-        stream: the recipe; with an end (a voice that is not live, or `frames`).
+        stream: the recipe; with an end (a voice that is not live, or `video_frames`).
         decoder: latents -> frames.
         voice: the sound; None for a silent video.
         every: how often a state is written; the rarest of its limits counts.
@@ -82,7 +82,7 @@ class Recording:
         metadata: Mapping[str, object] | None = None,
         refine: PortraitRefiner | None = None,
     ) -> None:
-        if stream.num_frames is None:
+        if stream.num_video_frames is None:
             raise AvatarError("A stream without an end cannot be recorded to a state folder; give a number of frames.")
         self.folder = RecordingFolder(folder)
         self.stream, self.voice, self.metadata = stream, voice, metadata
@@ -112,7 +112,7 @@ class Recording:
             return 0
         config = self.stream.config
         return min(
-            block_to_frames(self.blocks - 1, config.block_frames, config.lead_frames).stop, self.stream.num_frames
+            block_to_frames(self.blocks - 1, config.block_frames, config.lead_frames).stop, self.stream.num_video_frames
         )
 
     @property
@@ -282,7 +282,7 @@ class Recording:
     @property
     def _total_blocks(self) -> int:
         config = self.stream.config
-        return num_blocks(self.stream.num_frames, config.block_frames, config.lead_frames)
+        return num_blocks(self.stream.num_video_frames, config.block_frames, config.lead_frames)
 
     def _saying(self) -> AbstractContextManager[None]:
         return saying(f"The recording in {self.folder.path} cannot be written", "free some space and resume it")

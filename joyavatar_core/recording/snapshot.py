@@ -69,7 +69,7 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
         **{name: tensors_fingerprint([("", t)]) if t is not None else None for name, t in tensors.items()},
         "voice": voice_fingerprint(voice) if voice is not None else None,
         "driving_voice": voice_fingerprint(driving) if driving is not voice else None,  # where the sound is another
-        "frames": stream.num_frames,
+        "frames": stream.num_video_frames,
         "hearing": hearing,
         **settings,
     }

@@ -59,20 +59,21 @@ class Passes:
         latents: Tensor,
         timesteps: Sequence[float],
         audio_embedding: Tensor | None,
-        frames: Sequence[int],
+        frame_ids: Sequence[int],
         positions: Sequence[int],
         cache_only: bool = False,
     ) -> Tensor | None:
         """One pass whose keys and values go behind the cached frames; arguments as in `prepare`."""
-        return self.prepare(audio_embedding, frames, positions, self.cache.length)(latents, timesteps, cache_only)
+        return self.prepare(audio_embedding, frame_ids, positions, self.cache.length)(latents, timesteps, cache_only)
 
     def prepare(
-        self, audio_embedding: Tensor | None, frames: Sequence[int], positions: Sequence[int], slot: int
+        self, audio_embedding: Tensor | None, frame_ids: Sequence[int], positions: Sequence[int], slot: int
     ) -> Pass:
         """The passes over some frames, which differ in latents and timesteps alone.
 
-        audio_embedding: [1, F, audio_hidden]. frames: their numbers in the stream. positions: their temporal positions.
-        slot: where in the cache their keys and values go. The result takes latents [1, 16, F, h, w] and F timesteps.
+        audio_embedding: [1, F, audio_hidden]. frame_ids: their places in the stream. positions: their temporal
+        positions. slot: where in the cache their keys and values go. The result takes latents [1, 16, F, h, w] and F
+        timesteps.
         """
         model = self.model
         self.highest_position = max(self.highest_position, positions[-1])
@@ -81,7 +82,7 @@ class Passes:
         audio = None
         if audio_embedding is not None and self._graphs is None:
             audio = model.project_audio(audio_embedding)
-        conditions = self.conditions(frames)
+        conditions = self.conditions(frame_ids)
 
         def run(latents: Tensor, timesteps: Sequence[float], cache_only: bool = False) -> Tensor | None:
             if conditions is not None:
@@ -105,11 +106,11 @@ class Passes:
         """The portrait's latent for `count` frames, [1, 16, count, h, w]."""
         return self.reference.expand(-1, -1, count, -1, -1)
 
-    def conditions(self, frames: Sequence[int]) -> Tensor | None:
+    def conditions(self, frame_ids: Sequence[int]) -> Tensor | None:
         """Reference and mask channels [1, 17, F, h, w]; the mask is 0 at the conditioning frame, else 1."""
         if self.reference is None:
             return None
-        conditioning = [self.is_conditioning(frame) for frame in frames]
+        conditioning = [self.is_conditioning(frame) for frame in frame_ids]
         return self._table(("conditions", *conditioning), lambda: self._new_conditions(conditioning))
 
     def _new_conditions(self, conditioning: Sequence[bool]) -> Tensor:

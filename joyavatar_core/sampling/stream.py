@@ -45,7 +45,7 @@ class LatentBlock:
     seconds: float
 
     @property
-    def num_frames(self) -> int:
+    def num_video_frames(self) -> int:
         """Video frames to keep of this block."""
         return self.last_frame - self.first_frame + 1
 
@@ -60,7 +60,7 @@ class AvatarStream:
     portrait: the portrait's picture [3, H, W] in [-1, 1] at a multiple of the stream's size, for a refiner; None where
         frames are not to be refined. Latents do not depend on it.
     text: the prompt's embeddings [1, n, text_dim], to be zero-padded to the checkpoint's tokens; None: an empty prompt.
-    frames: video frames at most; None for as long as the audio lasts (for ever without audio).
+    video_frames: how many at most; None for as long as the audio lasts (for ever without audio).
     latent_size: (width, height) in latent cells; the reference's where there is one.
     noise: where noise comes from; None for a NoiseSource of `seed`.
     initial_latents: normalised latents [1, 16, F, h, w] that blocks start from instead of from noise alone, noised to
@@ -82,7 +82,7 @@ class AvatarStream:
     mci: MciSettings = MCI_OFF
     urcr: UrcrSettings = SLIDING_WINDOW
     seed: int = 0
-    frames: int | None = None
+    video_frames: int | None = None
     latent_size: Size | None = None
     noise: Noise | None = None
     dtype: torch.dtype | None = None
@@ -135,8 +135,10 @@ class AvatarStream:
             )
         if self.text is not None and not torch.isfinite(self.text).all():
             raise AvatarError("The prompt's embeddings hold NaN or infinite numbers; encode the prompt again.")
-        if self.frames is not None and not is_whole(self.frames, 1, 2**62):
-            raise AvatarError(f"The stream is to show {self.frames} video frames; give a whole number, at least 1.")
+        if self.video_frames is not None and not is_whole(self.video_frames, 1, 2**62):
+            raise AvatarError(
+                f"The stream is to show {self.video_frames} video frames; give a whole number, at least 1."
+            )
         if self.initial_latents is not None:
             self._check_initial_latents()
         self.psb.check(config)
@@ -203,9 +205,9 @@ class AvatarStream:
         return self.device or next(self.model.parameters()).device
 
     @property
-    def num_frames(self) -> int | None:
+    def num_video_frames(self) -> int | None:
         """Video frames in all; None while the voice is still growing or for ever."""
-        limits = [self.frames, self.audio.num_video_frames if self.audio is not None else None]
+        limits = [self.video_frames, self.audio.num_video_frames if self.audio is not None else None]
         if self.initial_latents is not None:
             limits.append(latent_to_frames(self.initial_latents.shape[2] - 1).stop)
         known = [limit for limit in limits if limit is not None]
