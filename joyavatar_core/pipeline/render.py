@@ -63,7 +63,7 @@ def frames_of(
 
 def output_pixel_size(stream: AvatarStream, refine: PortraitRefiner | None) -> Size:
     """(width, height) in pixels of a stream's finished frames."""
-    return stream.pixel_size if refine is None else refine.size
+    return stream.pixel_size if refine is None else refine.pixel_size
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def decoded(
         with torch.cuda.stream(stream) if stream else nullcontext():
             latents = block.latents.to(device, dtype)
             video = decoder.decode(latents, cache)[0][:, : block.num_video_frames]
-            frames = convert(video if refine is None else refine(video))
+            frames = convert(video if refine is None else refine(video, block.features))
             if stream:
                 block.latents.record_stream(stream)
                 frames = downloaded(frames)

@@ -80,7 +80,7 @@ def refinement_of(refine: PortraitRefiner | None) -> dict[str, Any]:
     if refine is None:
         return dict.fromkeys(("refined_size", "refiner", "refined_portrait"))
     return {
-        "refined_size": list(refine.size),
+        "refined_size": list(refine.pixel_size),
         "refiner": module_fingerprint(refine.net),
         "refined_portrait": tensors_fingerprint([("", refine.portrait)]),
     }
@@ -115,7 +115,7 @@ def cache_layout(stream: AvatarStream, decoder: Decoder) -> dict[str, tuple[tupl
     def scaled(b: int, t: int, h: int, w: int, c: int) -> tuple[int, ...]:
         return b, t, h * height, w * width, c
 
-    return {name: (scaled(*frames.shape), frames.dtype) for name, frames in cache.frames.items()}
+    return {name: (scaled(*kept.shape), kept.dtype) for name, kept in cache.state_dict().items()}
 
 
 def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[str, Any]) -> None:

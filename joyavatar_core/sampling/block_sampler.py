@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..audio.clock import block_to_frames, block_to_latents
+from ..audio.features import ungroup_frames
 from ..device import to_device
 from ..errors import AvatarError
 from ..geometry import VIDEO_FRAMES_PER_LATENT
@@ -95,6 +96,7 @@ class BlockSampler:
         return LatentBlock(
             index=self.block - 1, latents=latents, first_frame=shown.start, last_frame=stop - 1, steps=len(levels),
             reset=reset, max_position=self.passes.highest_position, seconds=time.perf_counter() - started,
+            features=self._video_features(self.block - 1, stop - shown.start),
         )  # fmt: skip
 
     def update(self, stream: AvatarStream) -> None:
@@ -274,6 +276,14 @@ class BlockSampler:
         frame_ids = self._frame_ids_of(block)[-self.shape[2] :]
         clean = to_device(latents[:, :, frame_ids.start : frame_ids.stop], self.device, self.dtype)
         return add_noise(clean, noise, level[1])
+
+    def _video_features(self, block: int, count: int) -> Tensor | None:
+        """The audio features of a block's first `count` video frames, [count, audio_dim]; None without audio."""
+        config, audio = self.stream.config, self.stream.audio
+        if audio is None or not config.audio_dim:
+            return None
+        frame_ids = self._frame_ids_of(block)
+        return ungroup_frames(audio.latent_features(frame_ids.start, len(frame_ids)), frame_ids.start)[:count]
 
     def _audio_embedding(self, frame_ids: range) -> Tensor | None:
         """The audio embedding of some latent frames, [1, F, audio_hidden]; None for checkpoints without audio."""

@@ -32,7 +32,8 @@ class LatentBlock:
     """One generated block.
 
     `latents` [1, 16, K, h, w] are normalised (by the checkpoint's statistics). It shows the video frames
-    first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped.
+    first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped. `features`
+    [num_frames, audio_dim] float32 on the CPU are what was heard of each; None without a voice.
     """
 
     index: int
@@ -43,6 +44,7 @@ class LatentBlock:
     reset: bool
     max_position: int  # highest temporal position in any of the block's passes
     seconds: float
+    features: Tensor | None = None
 
     @property
     def num_video_frames(self) -> int:
