@@ -72,7 +72,7 @@ class Clock:
         return math.floor(frame * self.sample_rate / Fraction(self.fps))
 
     def frame_samples(self, frames: range) -> tuple[int, int]:
-        """Samples [start, stop) heard while a run of video frames is shown."""
+        """Samples [start, stop) of a range of video frames."""
         return self.frame_start(frames.start), self.frame_start(frames.stop)
 
     def num_frames(self, samples: int) -> int:

@@ -1,4 +1,4 @@
-"""An avatar, ready to talk: transformer, VAE and audio encoder that belong together, loaded from files."""
+"""Avatar: a transformer, a VAE and an audio encoder that belong together, loaded from files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Avatar:
 
     transformer: the denoiser. vae: encodes the portrait. decoder: latents -> frames (the VAE, or a tiny decoder).
     encoder: voice -> features; None for checkpoints without audio. name: what the user called the weights.
-    refiner: mends decoded frames with the portrait; None for avatars that have none.
+    refiner: adds the portrait's detail to decoded frames; None for avatars that have none.
     """
 
     transformer: AvatarTransformer

@@ -91,7 +91,7 @@ def decoded(
 
 
 def downloaded(frames: Tensor) -> Tensor:
-    """A copy in pinned memory, on its way: it is there when the current stream has come so far."""
+    """An asynchronous copy in pinned memory; it is complete when the current CUDA stream is synchronised."""
     return torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames, non_blocking=True)
 
 
