@@ -26,17 +26,17 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "framing": {"video"},
     "distributed": {"model", "vae"},
     "refiner": {"sampling", "vae"},
-    "pipeline": {"audio", "checkpoints", "framing", "model", "refiner", "sampling", "vae", "video"},
+    "pipeline": {"audio", "checkpoints", "distributed", "framing", "model", "refiner", "sampling", "vae", "video"},
     "recording": {"audio", "checkpoints", "pipeline", "refiner", "sampling", "vae", "video"},
     "monitoring": {"audio", "recording", "sampling"},
     "evaluation": {"audio", "framing", "pipeline", "recording", "refiner", "sampling", "synthetic", "vae", "video"},
     "training": {
-        "audio", "checkpoints", "distributed", "evaluation", "framing", "model", "pipeline", "recording", "refiner", "sampling",
-        "synthetic", "vae", "video",
+        "audio", "checkpoints", "distributed", "evaluation", "framing", "model", "pipeline", "recording", "refiner",
+        "sampling", "synthetic", "vae", "video",
     },
     "cli": {
-        "audio", "checkpoints", "framing", "model", "monitoring", "pipeline", "recording", "refiner", "sampling",
-        "serving", "video",
+        "audio", "checkpoints", "distributed", "framing", "model", "monitoring", "pipeline", "recording", "refiner",
+        "sampling", "serving", "video",
     },
 }  # fmt: skip
 

@@ -38,14 +38,20 @@ class RemoteDecoder:
 
     def __init__(self, module: StreamingVAE | TinyDecoder, there: Channel, back: Channel) -> None:
         self.module = module
+        self.kind, self.dim = None, module.dim  # it takes no memory here
         self.at_once: int | None = None
         self._there, self._back = there, back
         self._numbers = itertools.count()
         self._caches: weakref.WeakValueDictionary[int, RemoteCache] = weakref.WeakValueDictionary()
 
-    def parameters(self) -> object:
-        """Of the decoder that is here."""
-        return self.module.parameters()
+    @property
+    def compute_device(self) -> torch.device:
+        """Where frames come to."""
+        return self.module.compute_device
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.module.compute_dtype
 
     def new_cache(self) -> RemoteCache:
         """An empty cache: one per stream."""
@@ -95,12 +101,12 @@ class DecodingProcess:
 
     def _decode(self, tensors: dict[str, Tensor], cache: int, at_once: int | None) -> dict[str, Tensor]:
         self.decoder.at_once = at_once
-        latents = tensors["latents"].to(next(self.decoder.parameters()).device)
+        latents = tensors["latents"].to(self.decoder.compute_device)
         return {"frames": self.decoder.decode(latents, self.caches[cache])}
 
     def _state(self, _: dict[str, Tensor], cache: int) -> dict[str, Tensor]:
         return self.caches[cache].state_dict()
 
     def _load(self, tensors: dict[str, Tensor], cache: int) -> None:
-        device = next(self.decoder.parameters()).device
+        device = self.decoder.compute_device
         self.caches[cache].load_state_dict({name: tensor.to(device) for name, tensor in tensors.items()})

@@ -75,23 +75,28 @@ def memory_needed(
     dtype: torch.dtype = torch.bfloat16,
     weight_dtype: torch.dtype | None = None,
     kv_dtype: torch.dtype | None = None,
-    decoder: str = "wan",
+    decoder: str | None = "wan",
     base: int = WAN_WIDTH,
     latents: int = 3,
+    ranks: int = 1,
 ) -> MemoryNeed:
-    """What a stream of `size` (width, height) in pixels takes.
+    """What a stream of `size` (width, height) in pixels takes on one device.
 
     parameters: of the transformer. urcr None: that of the checkpoint's own preset. weight_dtype, kv_dtype: where they
-    differ from what is computed in. decoder: "wan", at base width `base`, or "tiny". latents: decoded at once.
+    differ from what is computed in. decoder: "wan", at base width `base`, or "tiny"; None where another device decodes.
+    latents: decoded at once. ranks: devices that share each pass, and with it the keys and values.
     """
     width, height = size[0] // 8, size[1] // 8
     urcr = preset("checkpoint", config).urcr if urcr is None else urcr
     share = (base / WAN_WIDTH) ** 2 if decoder == "wan" else 1.0
+    working = pass_bytes(config, height, width, dtype) // ranks
+    if decoder is not None:
+        working += decoder_bytes(height, width, dtype, latents, decoder, base)
     return MemoryNeed(
         weights=parameters * (weight_dtype or dtype).itemsize,
-        cache=cache_bytes(config, height, width, urcr, mci, kv_dtype or dtype),
-        decoder=int(DECODER_PARAMETERS[decoder] * share) * dtype.itemsize,
-        working=pass_bytes(config, height, width, dtype) + decoder_bytes(height, width, dtype, latents, decoder, base),
+        cache=cache_bytes(config, height, width, urcr, mci, kv_dtype or dtype) // ranks,
+        decoder=int(DECODER_PARAMETERS[decoder] * share) * dtype.itemsize if decoder is not None else 0,
+        working=working,
     )
 
 
