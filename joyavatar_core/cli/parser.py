@@ -25,6 +25,7 @@ from ..sampling.presets import PRESETS
 from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
 from .options import DTYPES, KV_DTYPES
+from .processes import run_command
 from .speak import speak
 
 MAX_SEED = 2**64 - 1
@@ -144,6 +145,12 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     )
     machine.add_argument("--cuda-graphs", action="store_true", help="launch each pass as one CUDA graph")
     machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
+    machine.add_argument(
+        "--decode-rank", action="store_true",
+        help="in several processes (torchrun --nproc_per_node N -m joyavatar_core ...): the last one decodes; "
+        "the others share each pass of the model, as many as divide its heads",
+    )  # fmt: skip
+    command.set_defaults(team=None)
 
 
 FILES = ("--portrait", "--audio", "--out", "--state", "--report", "--plot", "--weights", "--vae", "--base")
@@ -247,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, stop)
     hook, sys.unraisablehook = sys.unraisablehook, insist
     try:
-        args.run(args)
+        run_command(args)
     except AvatarError as problem:
         print(f"error: {printable(with_flags(problem, args))}", file=sys.stderr)
         return 2

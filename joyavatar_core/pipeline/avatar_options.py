@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from ..distributed.team import Team
 
 EMBEDDED = "embedded"  # in place of a file: the one that comes with the project
 
@@ -26,6 +30,7 @@ class AvatarOptions:
         for the embedded avatar, which is stored in half precision to be small.
     attention: a key of `model.attention.BACKENDS`.
     compiled: fuse the element-wise steps with torch.compile.
+    team: the processes that share the avatar's work, of which this one leads; None for one process.
     """
 
     weights: str | Path = EMBEDDED
@@ -40,6 +45,7 @@ class AvatarOptions:
     dtype: torch.dtype | None = None
     attention: str = "sdpa"
     compiled: bool = False
+    team: Team | None = None
 
 
 EMBEDDED_AVATAR = AvatarOptions()
