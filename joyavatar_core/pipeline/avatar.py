@@ -170,8 +170,12 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
     Raises AvatarError for files that are not what they should be or do not belong together.
     """
     weights, vae, device = options.weights, options.vae, options.device
+    if weights == EMBEDDED and options.release is not None:
+        raise AvatarError(
+            f"The embedded avatar is no public release, so it cannot be '{options.release}'; leave it out."
+        )
     checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
-        weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank
+        weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank, release=options.release
     )  # fmt: skip
     for path, strength in options.loras:
         checkpoint = with_lora(checkpoint, path, strength)
