@@ -172,6 +172,10 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
     """
     weights, vae, device, team = options.weights, options.vae, options.device, options.team
     checkpoint = open_weights(options)
+    if weights == EMBEDDED and options.release is not None:
+        raise AvatarError(
+            f"The embedded avatar is no public release, so it cannot be '{options.release}'; leave it out.", "release"
+        )
     config = checkpoint.config
     if not config.trained:
         log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
@@ -222,7 +226,8 @@ def take_part(options: AvatarOptions) -> None:
 def open_weights(options: AvatarOptions) -> Checkpoint:
     """The transformer's checkpoint with its LoRAs, not read yet. Raises AvatarError."""
     checkpoint = open_embedded() if options.weights == EMBEDDED else open_checkpoint(
-        options.weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank
+        options.weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank,
+        release=options.release,
     )  # fmt: skip
     for path, strength in options.loras:
         checkpoint = with_lora(checkpoint, path, strength)
