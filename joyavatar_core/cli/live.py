@@ -84,7 +84,7 @@ def warm_up(job: Job) -> None:
     if audio is not None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
         audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames, lead=audio.lead)
-    stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
+    stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), video_frames=1)
     with StreamRun(stream) as run:
         for _ in frames_of(run, job.avatar.decoder, refine=job.refine):
             pass

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..audio.clock import VIDEO_FRAMES_PER_LATENT
 from ..errors import AvatarError
+from ..geometry import VIDEO_FRAMES_PER_LATENT
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 MAX_BLOCKS = 10**6

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..audio import AudioSource
 from ..audio.clock import block_to_frames, num_blocks
 from ..errors import AvatarError
-from ..pipeline.render import OnBlock, picture_size, talk
+from ..pipeline.render import OnBlock, output_pixel_size, talk
 from ..refiner import PortraitRefiner
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
@@ -57,7 +57,7 @@ class Recording:
 
     Args:
         folder: made if absent; its parent must exist. One recording per folder.
-        stream: the recipe; with an end (a voice that is not live, or `frames`).
+        stream: the recipe; with an end (a voice that is not live, or `video_frames`).
         decoder: latents -> frames.
         voice: the sound; None for a silent video.
         every: how often a state is written.
@@ -81,7 +81,7 @@ class Recording:
         metadata: Mapping[str, object] | None = None,
         refine: PortraitRefiner | None = None,
     ) -> None:
-        if stream.num_frames is None:
+        if stream.num_video_frames is None:
             raise AvatarError("A stream without an end cannot be recorded to a state folder; give a number of frames.")
         self.folder = RecordingFolder(folder)
         self.stream, self.voice, self.metadata = stream, voice, metadata
@@ -111,7 +111,7 @@ class Recording:
             return 0
         config = self.stream.config
         return min(
-            block_to_frames(self.blocks - 1, config.block_frames, config.lead_frames).stop, self.stream.num_frames
+            block_to_frames(self.blocks - 1, config.block_frames, config.lead_frames).stop, self.stream.num_video_frames
         )
 
     @property
@@ -191,7 +191,7 @@ class Recording:
             if on_block is not None:
                 on_block(block, frames)
 
-        width, height = picture_size(self.stream, self._refine)
+        width, height = output_pixel_size(self.stream, self._refine)
         sound = (self.voice.sample_rate, self.voice.channels) if self.voice is not None else (None, 1)
         with VideoWriter(
             path, width, height, self.stream.config.fps, *sound, crf=self._crf, metadata=self.metadata
@@ -281,7 +281,7 @@ class Recording:
     @property
     def _total_blocks(self) -> int:
         config = self.stream.config
-        return num_blocks(self.stream.num_frames, config.block_frames, config.lead_frames)
+        return num_blocks(self.stream.num_video_frames, config.block_frames, config.lead_frames)
 
     def _saying(self) -> AbstractContextManager[None]:
         return saying(f"The recording in {self.folder.path} cannot be written", "free some space and resume it")
