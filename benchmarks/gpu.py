@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from joyavatar_core.audio import Features
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.geometry import LATENT_CHANNELS, to_latent_size, tokens_per_frame
 from joyavatar_core.model import pointwise
 from joyavatar_core.model.attention import attention_backend, available_backends
 from joyavatar_core.model.graphs import GraphedPasses
@@ -195,22 +196,23 @@ class Bench:
         return preset(known, self.config), self.tiny if name == "realtime" else self.vae
 
     def stream(self, chosen: Preset, size: tuple[int, int] | None = None, model=None, **fields) -> AvatarStream:
-        width, height = size or self.size
-        reference = torch.randn(1, 16, 1, height // 8, width // 8, generator=torch.Generator().manual_seed(1))
+        w, h = to_latent_size(size or self.size)
+        reference = torch.randn(1, LATENT_CHANNELS, 1, h, w, generator=torch.Generator().manual_seed(1))
         model = model or self.model
         return AvatarStream(
             model, reference, FeatureVoice(model.config), psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr,
-            frames=10**6, **fields,
+            video_frames=10**6, **fields,
         )  # fmt: skip
 
     def one_pass(self, history: int, frames: int = 3, cache_only: bool = False, kv_dtype=None) -> Callable[[], Tensor]:
         """A pass over `frames` latent frames behind `history` remembered ones, at the chosen size."""
-        config, (width, height) = self.config, self.size
-        h, w = height // 8, width // 8
+        config, latent_size = self.config, to_latent_size(self.size)
+        w, h = latent_size
         dtype = kv_dtype or self.dtype
         cache = KVCache(
-            config.num_layers, 1, history + frames, h * w // 4, config.num_heads, config.head_dim, dtype, self.device
-        )
+            config.num_layers, 1, history + frames, tokens_per_frame(latent_size), config.num_heads, config.head_dim,
+            dtype, self.device,
+        )  # fmt: skip
         for tensor in (cache.keys, cache.values):
             tensor.copy_(torch.randn(tensor.shape[1:], device=self.device, dtype=self.dtype).expand_as(tensor))
         cache.commit(range(history), range(history))
@@ -233,8 +235,7 @@ class Bench:
 
     def floor(self, history: int, frames: int = 3) -> float:
         """Milliseconds of a pass's matrix products and attention alone."""
-        config, (width, height) = self.config, self.size
-        tokens = frames * width * height // 256
+        config, tokens = self.config, frames * tokens_per_frame(to_latent_size(self.size))
         make = lambda *shape: torch.randn(*shape, device=self.device, dtype=self.dtype)  # noqa: E731
         x, y, narrow, wide = (
             make(tokens, config.dim),
@@ -381,6 +382,7 @@ class Bench:
     def stages(self) -> None:
         """Milliseconds of each stage of one block, one after the other, and their sum."""
         config, (width, height) = self.config, self.size
+        w, h = to_latent_size(self.size)
         parts: dict[str, float] = {}
         features = torch.randn(1, 3, 4, config.audio_dim, device=self.device, dtype=self.dtype)
         audio_embedding = self.model.encode_audio(features)
@@ -399,12 +401,12 @@ class Bench:
         state = full.state_dict(copy=False)
 
         def reset() -> None:
-            full.frames, full.positions = list(state["frames"]), list(state["positions"])
+            full.frame_ids, full.positions = list(state["frames"]), list(state["positions"])
             full.keep([0, 1, 2, *range(15, 21)])
             full.shift(range(3, 9), -12)
 
         self.report("reset", self.ms(reset), "ms", "every fourth block")
-        z = torch.randn(1, 16, 3, height // 8, width // 8, device=self.device, dtype=self.dtype)
+        z = torch.randn(1, LATENT_CHANNELS, 3, h, w, device=self.device, dtype=self.dtype)
         for name, decoder in (("Wan's autoencoder", self.vae), ("tiny decoder", self.tiny)):
             cache = decoder.new_cache()
             decoder.decode(z, cache)
@@ -502,8 +504,8 @@ class Bench:
     @torch.no_grad()
     def autoencoder(self) -> None:
         """Wan's decoder in each form: milliseconds a block and peak memory."""
-        width, height = self.size
-        z = torch.randn(1, 16, 3, height // 8, width // 8, device=self.device)
+        w, h = to_latent_size(self.size)
+        z = torch.randn(1, LATENT_CHANNELS, 3, h, w, device=self.device)
         for dtype in (torch.bfloat16, torch.float32):
             vae = filled(lambda: StreamingVAE(self.width), self.device, dtype)
             for form, at_once in ((conv.VOLUME, None), (conv.VOLUME, 1), (conv.STACKED, None)):
@@ -519,7 +521,7 @@ class Bench:
 
     def fp8(self) -> None:
         """Products in float8 with a scale a tensor, against bfloat16."""
-        config, tokens = self.config, 3 * self.size[0] * self.size[1] // 256
+        config, tokens = self.config, 3 * tokens_per_frame(to_latent_size(self.size))
         one = torch.ones((), device=self.device)
         for n, k in ((3 * config.dim, config.dim), (config.ffn_dim, config.dim), (config.dim, config.ffn_dim)):
             x, w = (torch.randn(rows, k, device=self.device, dtype=self.dtype) for rows in (tokens, n))

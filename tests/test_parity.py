@@ -116,7 +116,7 @@ def make_stream(config: AvatarConfig, urcr: UrcrSettings, dtype=torch.float32, f
     return AvatarStream(
         model.to(dtype), reference=portrait() if config.has_reference else None,
         audio=Voice(voice(config)) if config.audio_dim else None, text=prompt(config), urcr=urcr,
-        size=SIZE, frames=frames, noise=SeededNoise(),
+        latent_size=SIZE, video_frames=frames, noise=SeededNoise(),
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def latents_of(run: StreamRun) -> Tensor:
 def by_frame(cache: KVCache, tensor: Tensor, layer: int) -> Tensor:
     """[frames, tokens, heads * head_dim] in the order of time, whatever slot a frame is in."""
     slots = tensor[layer, 0].flatten(1).unflatten(0, (cache.slots, cache.tokens))
-    return slots[sorted(range(cache.length), key=cache.frames.__getitem__)]
+    return slots[sorted(range(cache.length), key=cache.frame_ids.__getitem__)]
 
 
 def assert_near(ours: Tensor, theirs: Tensor, what: str) -> None:
@@ -220,7 +220,7 @@ def wide() -> WideBlocks:
 def one_wide_block(model: AvatarTransformer) -> Tensor:
     stream = AvatarStream(
         model, reference=seeded("portrait", 1, 16, 1, 4, 4), text=seeded("prompt", 1, 8, 4096),
-        audio=Voice(seeded("voice", 9, 10752)), noise=SeededNoise(), frames=9,
+        audio=Voice(seeded("voice", 9, 10752)), noise=SeededNoise(), video_frames=9,
     )  # fmt: skip
     return next(StreamRun(stream)).latents
 

@@ -51,7 +51,7 @@ def make_stream(config=CONFIG, dtype=torch.float32, frames=FRAMES, **fields) -> 
     settings = preset("rolling", config)
     fields = {"psb": settings.psb, "mci": settings.mci, "urcr": settings.urcr, "noise": SeededNoise()} | fields
     return AvatarStream(
-        model.to(dtype), reference=portrait(), text=seeded("prompt", 1, 20, config.text_dim), frames=frames,
+        model.to(dtype), reference=portrait(), text=seeded("prompt", 1, 20, config.text_dim), video_frames=frames,
         audio=FixedFeatures(features, config.fps, config.block_frames, config.lead_frames), **fields,
     )  # fmt: skip
 
@@ -97,9 +97,9 @@ def test_the_cache_holds_the_public_loops_history(played):
     """Their last cache update: the portrait's key unrotated, two frames of history, the last block."""
     _, run, _ = played
     theirs = GOLDEN["keys.first"][0].flatten(1).unflatten(0, (7, 16))
-    order = sorted(range(run.cache.length), key=run.cache.frames.__getitem__)
+    order = sorted(range(run.cache.length), key=run.cache.frame_ids.__getitem__)
     ours = run.cache.keys[0, 0].flatten(1).unflatten(0, (-1, 16))[order]
-    assert [run.cache.frames[slot] for slot in order] == [0, 19, 20, 21, 22, 23, 24]
+    assert [run.cache.frame_ids[slot] for slot in order] == [0, 19, 20, 21, 22, 23, 24]
     assert_near(ours[1:], theirs[1:], "keys")
     values = run.cache.values[-1, 0].flatten(1).unflatten(0, (-1, 16))[order]
     assert_near(values, GOLDEN["values.last"][0].flatten(1).unflatten(0, (7, 16)), "values")
@@ -196,7 +196,7 @@ def test_heal_forgets_all_but_the_portrait():
     for _ in range(3):
         next(run)
     run.reset(0)
-    assert run.cache.frames == [0] and run.sampler.cursor == 1
+    assert run.cache.frame_ids == [0] and run.sampler.cursor == 1
     block = next(run)
     assert block.reset and torch.isfinite(block.latents).all()
     with pytest.raises(AvatarError, match="give a multiple"):

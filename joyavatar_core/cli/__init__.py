@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code, as `parser.main`."""
+    """Run a command; returns the exit code of `parser.main`."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if terminal:  # importing torch takes seconds, on a fresh machine many
         print("loading ...", end="", file=sys.stderr, flush=True)

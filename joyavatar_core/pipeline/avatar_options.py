@@ -18,7 +18,7 @@ class AvatarOptions:
     vae: the VAE it was trained with, a file or `embedded`.
     decoder: a faster decoder of the same latents; None is the VAE's.
     audio_encoder: for checkpoints with wav2vec2 features; None where the features need no file.
-    base: the base model, where `weights` is a release of LoRA type.
+    base: the base model, where `weights` is published as a LoRA.
     lora_alpha, lora_rank: the scale of that LoRA, where neither its file nor a config.json states it.
     loras: (file, strength) of every LoRA on top of the model.
     device: where the avatar runs.

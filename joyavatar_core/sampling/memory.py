@@ -6,11 +6,13 @@ The figures are those of a run on CUDA. tests/test_memory.py compares them with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..geometry import VIDEO_FRAMES_PER_LATENT, Size, to_latent_size, tokens_per_frame
 from .mci import MCI_OFF, MciSettings
 from .presets import preset
 from .urcr import UrcrSettings
@@ -42,33 +44,34 @@ class MemoryNeed:
 
 
 def cache_bytes(
-    config: AvatarConfig, height: int, width: int, urcr: UrcrSettings, mci: MciSettings, dtype: torch.dtype
+    config: AvatarConfig, latent_size: Size, urcr: UrcrSettings, mci: MciSettings, dtype: torch.dtype
 ) -> int:
-    """Bytes of keys and values for latents of height x width."""
+    """Bytes of keys and values."""
     slots = urcr.capacity(config) + mci.injected
-    return 2 * config.num_layers * slots * (height // 2) * (width // 2) * config.dim * dtype.itemsize
+    return 2 * config.num_layers * slots * tokens_per_frame(latent_size) * config.dim * dtype.itemsize
 
 
-def pass_bytes(config: AvatarConfig, height: int, width: int, dtype: torch.dtype) -> int:
+def pass_bytes(config: AvatarConfig, latent_size: Size, dtype: torch.dtype) -> int:
     """Bytes that one forward over a block (or a rolling window) holds at its peak."""
-    tokens = config.window_frames * (height // 2) * (width // 2)
+    tokens = config.window_frames * tokens_per_frame(latent_size)
     return tokens * (PASS_HIDDEN * config.ffn_dim + PASS_WIDTHS * config.dim) * dtype.itemsize
 
 
 def decoder_bytes(
-    height: int, width: int, dtype: torch.dtype, latents: int = 3, kind: str = "wan", base: int = WAN_WIDTH
+    pixel_size: Size, dtype: torch.dtype, latent_frames: int = 3, kind: str = "wan", base: int = WAN_WIDTH
 ) -> int:
-    """Bytes of decoding `latents` latent frames of height x width at once, with the decoder's cache."""
-    pixels, channels = 64 * height * width, base if kind == "wan" else TINY_WIDTH
-    widest = DECODER_WIDTHS[kind] * 4 * latents * channels * pixels
-    pictures = 4 * latents * 3 * pixels * 3 * 4  # float32 frames and two copies of them
+    """Bytes of decoding `latent_frames` latent frames at once, with the decoder's cache."""
+    pixels, channels = prod(pixel_size), base if kind == "wan" else TINY_WIDTH
+    video_frames = VIDEO_FRAMES_PER_LATENT * latent_frames
+    widest = DECODER_WIDTHS[kind] * video_frames * channels * pixels
+    pictures = 3 * video_frames * 3 * pixels * torch.float32.itemsize  # the frames and two copies of them
     return int((widest + DECODER_CACHE[kind] * channels * pixels) * dtype.itemsize + pictures)
 
 
 def memory_needed(
     config: AvatarConfig,
     parameters: int,
-    size: tuple[int, int],
+    pixel_size: Size,
     *,
     urcr: UrcrSettings | None = None,
     mci: MciSettings = MCI_OFF,
@@ -77,21 +80,21 @@ def memory_needed(
     kv_dtype: torch.dtype | None = None,
     decoder: str = "wan",
     base: int = WAN_WIDTH,
-    latents: int = 3,
+    latent_frames: int = 3,
 ) -> MemoryNeed:
-    """What a stream of `size` (width, height) in pixels takes.
+    """What a stream takes.
 
     parameters: of the transformer. urcr None: that of the checkpoint's own preset. weight_dtype, kv_dtype: where they
-    differ from what is computed in. decoder: "wan", at base width `base`, or "tiny". latents: decoded at once.
+    differ from what is computed in. decoder: "wan", at base width `base`, or "tiny". latent_frames: decoded at once.
     """
-    width, height = size[0] // 8, size[1] // 8
+    latent_size = to_latent_size(pixel_size)
     urcr = preset("checkpoint", config).urcr if urcr is None else urcr
     share = (base / WAN_WIDTH) ** 2 if decoder == "wan" else 1.0
     return MemoryNeed(
         weights=parameters * (weight_dtype or dtype).itemsize,
-        cache=cache_bytes(config, height, width, urcr, mci, kv_dtype or dtype),
+        cache=cache_bytes(config, latent_size, urcr, mci, kv_dtype or dtype),
         decoder=int(DECODER_PARAMETERS[decoder] * share) * dtype.itemsize,
-        working=pass_bytes(config, height, width, dtype) + decoder_bytes(height, width, dtype, latents, decoder, base),
+        working=pass_bytes(config, latent_size, dtype) + decoder_bytes(pixel_size, dtype, latent_frames, decoder, base),
     )
 
 

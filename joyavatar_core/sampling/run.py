@@ -18,7 +18,7 @@ from .run_state import check_state, environment_of, recipe_of
 from .stream import AvatarStream, LatentBlock
 
 SAMPLERS: dict[str, type[BlockSampler]] = {"blocks": BlockSampler, "rolling": RollingSampler}  # by AvatarConfig.sampler
-CHANGEABLE = {"text", "audio", "psb", "mci", "frames", "on_step"}  # fields of the recipe, inside a run
+CHANGEABLE = {"text", "audio", "psb", "mci", "video_frames", "on_step"}  # fields of the recipe, inside a run
 
 
 class StreamRun:
@@ -67,7 +67,7 @@ class StreamRun:
         return self._open_sampler().passes.cache
 
     def update(self, **changes: object) -> None:
-        """Change fields of the recipe (text, audio, psb, mci, frames, on_step) from the next block on.
+        """Change fields of the recipe (text, audio, psb, mci, video_frames, on_step) from the next block on.
 
         The past stays as it is; only the prompt's keys and values are computed anew. Raises AvatarError for a field
         that cannot change inside a run, and for values that the recipe refuses.

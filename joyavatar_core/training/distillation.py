@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..audio import FixedFeatures
 from ..device import to_device
+from ..geometry import LATENT_CHANNELS
 from ..model.transformer import AvatarTransformer
 from ..sampling.flow import shifted_sigma
 from ..sampling.presets import Preset, preset
@@ -100,7 +101,7 @@ def clean_estimate(one: ForcedPass, batch: ForcedBatch) -> Tensor:
 def noised(batch: ForcedBatch, blocks: Tensor, sigma: Tensor) -> ForcedBatch:
     """The same batch with other blocks to be denoised, at levels [B]; conditioning frames stay."""
     latents, timesteps = batch.latents.clone(), batch.timesteps.clone()
-    latents[:, :16, -batch.count :] = torch.where(batch.conditioning, batch.blocks, blocks)
+    latents[:, :LATENT_CHANNELS, -batch.count :] = torch.where(batch.conditioning, batch.blocks, blocks)
     timesteps[:, -batch.count :] = 1000 * sigma[:, None]
     return replace(batch, latents=latents, timesteps=timesteps)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import AvatarConfig
+from ..geometry import tokens_per_frame
 from ..model.attention import Attention
 from ..model.transformer import AvatarTransformer, SelfContext
 from .batches import forcing_batch
@@ -144,7 +145,8 @@ class ForcedPass:
         """Make what pictures of so many latent cells need, once; before a compiled call, which cannot."""
         if (height, width) not in self._prepared:
             rope = self.model.rope(self.layout.frames, height, width, self.text.device)
-            self._prepared[height, width] = rope, self.layout.attention(height * width // 4, self.text.device)
+            tokens = tokens_per_frame((width, height))
+            self._prepared[height, width] = rope, self.layout.attention(tokens, self.text.device)
 
     def __call__(self, latents: Tensor, timesteps: Tensor, features: Tensor) -> Tensor:
         model, size = self.model, tuple(latents.shape[-2:])
