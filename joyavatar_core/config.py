@@ -22,6 +22,8 @@ WAN_DIMENSIONS = ((1536, 30), (5120, 40))  # width and layers of Wan2.1 1.3B and
 EXACT_LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))  # Self-Forcing's
 PUBLIC_LEVELS = ((1000.0, 1.0), (936.0, 0.9375), (832.0, 5 / 6), (624.0, 0.625))
 
+TEXT_TO_VIDEO = {"levels": EXACT_LEVELS, "width": 832, "height": 480}  # of the public students that take no portrait
+
 
 @dataclass(frozen=True)
 class AvatarConfig:
@@ -152,7 +154,7 @@ class AvatarConfig:
             dim=dim, ffn_dim=ffn_dim, num_heads=heads, num_layers=layers, in_channels=patch[1],
             out_channels=out_channels, text_dim=text_dim, freq_dim=freq_dim,
             audio_dim=audio[1] // VIDEO_FRAMES_PER_LATENT, audio_hidden=audio[0],
-            levels=PUBLIC_LEVELS if patch[1] > out_channels else EXACT_LEVELS,
+            **({} if patch[1] > out_channels else TEXT_TO_VIDEO),
         )  # fmt: skip
 
     def with_metadata(self, metadata: Mapping[str, str] | None) -> AvatarConfig:

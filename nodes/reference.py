@@ -36,7 +36,7 @@ class JoyAvatarReference(io.ComfyNode):
                     max=4096,
                     step=16,
                     tooltip="Pixels, a multiple of 16; 0 is the checkpoint's own width. Larger pictures than the "
-                    "checkpoint was trained on are refused.",
+                    "checkpoint was trained on are refused, or, by checkpoints of Wan2.1's size, made with a warning.",
                 ),
                 io.Int.Input(
                     "height",

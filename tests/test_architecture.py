@@ -26,7 +26,7 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "framing": {"video"},
     "distributed": {"model", "vae"},
     "refiner": {"sampling", "vae"},
-    "pipeline": {"audio", "checkpoints", "framing", "model", "refiner", "sampling", "vae", "video"},
+    "pipeline": {"audio", "checkpoints", "distributed", "framing", "model", "refiner", "sampling", "vae", "video"},
     "batch": {"recording"},  # what makes a video is handed in
     "recording": {"audio", "checkpoints", "pipeline", "refiner", "sampling", "vae", "video"},
     "monitoring": {"audio", "recording", "sampling"},
@@ -36,8 +36,8 @@ ALLOWED = {  # room -> rooms it may import besides the base
         "sampling", "synthetic", "vae", "video",
     },
     "cli": {
-        "audio", "batch", "checkpoints", "framing", "model", "monitoring", "pipeline", "recording", "refiner",
-        "sampling", "serving", "video",
+        "audio", "batch", "checkpoints", "distributed", "framing", "model", "monitoring", "pipeline", "recording",
+        "refiner", "sampling", "serving", "video",
     },
 }  # fmt: skip
 

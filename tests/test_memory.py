@@ -22,6 +22,7 @@ from joyavatar_core.sampling.memory import (
     memory_needed,
     pass_bytes,
 )
+from joyavatar_core.sampling.passes import Passes
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.vae import StreamingVAE, TinyDecoder, conv, layers
@@ -95,7 +96,7 @@ def test_the_cache_takes_what_is_said(make_stream, name, kv_dtype):
 
 def test_the_prompt_takes_what_is_said(make_stream):
     stream = make_stream(text=torch.randn(1, 3, 8), video_frames=12)
-    layers = StreamRun(stream).sampler.passes.text.layers
+    layers = Passes(stream).text.layers
     assert stream.text_bytes >= sum(part.nbytes for pair in layers for part in pair) > 0
     assert make_stream(video_frames=12).text_bytes == 0
 

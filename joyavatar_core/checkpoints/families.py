@@ -32,10 +32,11 @@ AVATARFORCING = Family(
      "audio_offset": -1, "width": 832, "height": 480},
     LoraScale(alpha=64.0, rank=128),  # of its configuration; the file has no alpha
 )  # fmt: skip
-WAN = Family("Wan2.1-T2V-1.3B", "Apache-2.0")
+WAN = Family("Wan2.1-T2V-1.3B or a student of it", "Wan2.1 and most students: Apache-2.0")
 AVATAR = Family(
-    "avatar 1.3B (LiveTalk, OmniAvatar merged)",
-    "LiveTalk: its licence file says CC BY-NC-SA 4.0, its readme Apache-2.0; OmniAvatar: Apache-2.0",
+    "avatar 1.3B (LiveTalk, OmniAvatar or AvatarForcing merged)",
+    "LiveTalk: its licence file says CC BY-NC-SA 4.0, its readme Apache-2.0; OmniAvatar: Apache-2.0; AvatarForcing: "
+    "its licence file allows academic use only, its readme says Apache-2.0",
 )
 OMNIAVATAR_14B = Family("avatar 14B (OmniAvatar merged)", "Apache-2.0")
 UMT5 = Family("umt5-xxl encoder (Wan2.1)", "Apache-2.0")

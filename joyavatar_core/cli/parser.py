@@ -18,6 +18,7 @@ import threading
 from collections.abc import Sequence
 
 from ..audio.pcm import PCM_FORMATS
+from ..checkpoints.releases import RELEASES
 from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
 from ..paths import printable
@@ -25,9 +26,11 @@ from ..sampling.presets import PRESETS
 from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
 from .options import DTYPES, KV_DTYPES
+from .processes import run_command
 from .speak import speak
 
 MAX_SEED = 2**64 - 1
+RELEASE_HELP = "which public release the file is, where others have the same tensors (docs/checkpoints.md)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="describe a file of weights")
     inspect.set_defaults(run=run_inspect)
     inspect.add_argument("file")
+    inspect.add_argument("--release", choices=RELEASES, help=RELEASE_HELP)
 
     prompt = commands.add_parser("encode-prompt", help="write the file for --prompt-embeds")
     prompt.set_defaults(run=run_encode_prompt)
@@ -133,6 +137,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         help="a LoRA on top of the model, in any layout ComfyUI reads; strength 1 if not given; may be repeated",
     )  # fmt: skip
     models.add_argument("--lora-rank", type=int, help="its rank, where no config.json beside it states it")
+    models.add_argument("--release", choices=RELEASES, help=RELEASE_HELP)
     machine = command.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: bfloat16 on CUDA, float32 on a CPU")
@@ -144,6 +149,12 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     )
     machine.add_argument("--cuda-graphs", action="store_true", help="launch each pass as one CUDA graph")
     machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
+    machine.add_argument(
+        "--decode-rank", action="store_true",
+        help="in several processes (torchrun --nproc_per_node N -m joyavatar_core ...): the last one decodes; "
+        "the others share each pass of the model, as many as divide its heads",
+    )  # fmt: skip
+    command.set_defaults(team=None)
 
 
 FILES = ("--portrait", "--audio", "--out", "--state", "--report", "--plot", "--weights", "--vae", "--base")
@@ -204,7 +215,7 @@ def run_inspect(args: argparse.Namespace) -> None:
     """``inspect``: print what a file of weights is."""
     from ..checkpoints.inspection import describe, format_description
 
-    print(format_description(describe(args.file)))
+    print(format_description(describe(args.file, args.release)))
 
 
 def run_encode_prompt(args: argparse.Namespace) -> None:
@@ -247,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, stop)
     hook, sys.unraisablehook = sys.unraisablehook, insist
     try:
-        args.run(args)
+        run_command(args)
     except AvatarError as problem:
         print(f"error: {printable(with_flags(problem, args))}", file=sys.stderr)
         return 2

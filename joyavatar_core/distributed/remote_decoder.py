@@ -33,6 +33,7 @@ class RemoteDecoder:
 
     def __init__(self, module: StreamingVAE | TinyDecoder, there: Channel, back: Channel) -> None:
         self.module = module
+        self.kind, self.dim = None, module.dim  # it takes no memory here
         self.at_once: int | None = None
         self._there, self._back = there, back
         self._numbers = itertools.count()
@@ -40,20 +41,12 @@ class RemoteDecoder:
 
     @property
     def compute_device(self) -> torch.device:
-        """Of the decoder that is here, as the next three."""
+        """Where frames come to."""
         return self.module.compute_device
 
     @property
     def compute_dtype(self) -> torch.dtype:
         return self.module.compute_dtype
-
-    @property
-    def kind(self) -> str:
-        return self.module.kind
-
-    @property
-    def dim(self) -> int:
-        return self.module.dim
 
     def new_cache(self) -> RemoteCache:
         """An empty cache: one per stream."""

@@ -43,6 +43,10 @@ class KVCache:
         return len(self.frame_ids)
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.keys.dtype
+
+    @property
     def nbytes(self) -> int:
         """Bytes of keys and values together."""
         return self.keys.nbytes + self.values.nbytes

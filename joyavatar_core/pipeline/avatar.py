@@ -20,6 +20,7 @@ from ..framing.portrait_framing import FramedPortrait, frame_for
 from ..geometry import Size, to_latent_size
 from ..model import pointwise
 from ..model.attention import attention_backend
+from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
 from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from ..sampling.memory import check_memory, memory_needed
@@ -75,7 +76,7 @@ class Avatar:
             need = memory_needed(
                 self.config, 0, stream.pixel_size, urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
                 kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
-                latent_frames=latent_frames,
+                latent_frames=latent_frames, ranks=self.transformer.ranks,
             )  # fmt: skip
             if need.total <= free:
                 self.decoder.at_once = None if latent_frames > 1 else 1
@@ -166,17 +167,15 @@ def default_refine(avatar: Avatar) -> str:
 def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
     """Load an avatar from files, by default the one that comes with the project.
 
-    Raises AvatarError for files that are not what they should be or do not belong together.
+    Raises AvatarError for files that are not what they should be or do not belong together, and where a process of the
+    team cannot load its part.
     """
-    weights, vae, device = options.weights, options.vae, options.device
-    checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
-        weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank
-    )  # fmt: skip
-    for path, strength in options.loras:
-        checkpoint = with_lora(checkpoint, path, strength)
-    dtype = options.dtype
-    if dtype is None:
-        dtype = torch.float32 if weights == EMBEDDED else checkpoint.dtype
+    weights, vae, device, team = options.weights, options.vae, options.device, options.team
+    checkpoint = open_weights(options)
+    if weights == EMBEDDED and options.release is not None:
+        raise AvatarError(
+            f"The embedded avatar is no public release, so it cannot be '{options.release}'; leave it out.", "release"
+        )
     config = checkpoint.config
     if not config.trained:
         log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
@@ -186,29 +185,82 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
             "which is Wan2.1's for public checkpoints.",
             "vae",
         )
-    with torch.device("meta"):
-        transformer = AvatarTransformer(config)
-    load_into(transformer, checkpoint, dtype)
-    transformer.to(device).eval().requires_grad_(False)
-    transformer.attention = attention_backend(options.attention, device, next(transformer.parameters()).dtype)
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        for block in transformer.blocks:
-            block.self_attn.pack()
-    if options.compiled:
-        transformer.pointwise = pointwise.compiled()
-    # The decoder is exact on a CPU and as exact as the stream on a GPU, where float32 is four times slower.
-    decoding = next(transformer.parameters()).dtype if on_gpu else torch.float32
+    transformer = load_transformer(options, checkpoint)
+    decoding = decoding_dtype(options, checkpoint)
     wan = load_vae(vae, config).to(device, decoding)
+    decoder = wan if options.decoder is None else load_decoder(options.decoder, config).to(device, decoding)
     refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
+    if team is not None:
+        team.ready()
+        transformer, decoder = team.share(transformer), team.decode_there(decoder)
     return Avatar(
         transformer=transformer,
         vae=wan,
-        decoder=wan if options.decoder is None else load_decoder(options.decoder, config).to(device, decoding),
+        decoder=decoder,
         encoder=load_audio_encoder(config, options.audio_encoder, device),
         name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in options.loras))),
         refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
     )
+
+
+def take_part(options: AvatarOptions) -> None:
+    """What the other processes of a team do in place of `load_avatar`: load a part and serve the leader until it ends.
+
+    A process that cannot load its part says so to the leader. Raises RuntimeError where the leader ends without a word.
+    """
+    team = options.team
+    try:
+        checkpoint = open_weights(options)
+        if team.decodes:
+            path = options.vae if options.decoder is None else options.decoder
+            load = load_vae if options.decoder is None else load_decoder
+            part = load(path, checkpoint.config).to(options.device, decoding_dtype(options, checkpoint))
+        else:
+            part = load_transformer(options, checkpoint)
+    except AvatarError as problem:
+        team.ready(str(problem))
+    team.ready()
+    team.follow(part)
+
+
+def open_weights(options: AvatarOptions) -> Checkpoint:
+    """The transformer's checkpoint with its LoRAs, not read yet. Raises AvatarError."""
+    checkpoint = open_embedded() if options.weights == EMBEDDED else open_checkpoint(
+        options.weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank,
+        release=options.release,
+    )  # fmt: skip
+    for path, strength in options.loras:
+        checkpoint = with_lora(checkpoint, path, strength)
+    if options.team is not None:
+        check_ranks(checkpoint.config.num_heads, options.team.ranks)
+    return checkpoint
+
+
+def transformer_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
+    """What is asked for, else what AvatarOptions says of None."""
+    return options.dtype or (torch.float32 if options.weights == EMBEDDED else checkpoint.dtype)
+
+
+def decoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
+    """Exact on a CPU; on a GPU, where float32 is four times slower, as exact as the stream."""
+    on_gpu = torch.device(options.device).type == "cuda"
+    return transformer_dtype(options, checkpoint) if on_gpu else torch.float32
+
+
+def load_transformer(options: AvatarOptions, checkpoint: Checkpoint) -> AvatarTransformer:
+    """The checkpoint's transformer on the options' device, ready to run."""
+    with torch.device("meta"):
+        transformer = AvatarTransformer(checkpoint.config)
+    load_into(transformer, checkpoint, transformer_dtype(options, checkpoint))
+    transformer.to(options.device).eval().requires_grad_(False)
+    dtype = next(transformer.parameters()).dtype
+    transformer.attention = attention_backend(options.attention, options.device, dtype)
+    if torch.device(options.device).type == "cuda":
+        for block in transformer.blocks:
+            block.self_attn.pack()
+    if options.compiled:
+        transformer.pointwise = pointwise.compiled()
+    return transformer
 
 
 def open_embedded() -> Checkpoint:

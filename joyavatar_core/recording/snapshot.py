@@ -128,10 +128,9 @@ def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[st
         raise DamagedError("its numbers are out of range")
     if len(frames) != len(positions) or len(frames) > cache.slots or (block == 0) != (not frames):
         raise DamagedError("its cache does not fit")
-    layers, batch, _, *rest = cache.keys.shape
-    shape = (layers, batch, len(frames) * cache.tokens, *rest)
-    whole = all(same_layout(saved["cache"][name], shape, cache.keys.dtype) for name in ("keys", "values"))
     config = run.stream.config
+    shape = (config.num_layers, 1, len(frames) * cache.tokens, config.num_heads, config.head_dim)
+    whole = all(same_layout(saved["cache"][name], shape, cache.dtype) for name in ("keys", "values"))
     audio_embedding = (1, config.block_frames, config.audio_hidden)
     count = len(saved["past"])
     whole &= count <= sampler.blocks_kept and [past["index"] for past in saved["past"]] == [

@@ -78,23 +78,28 @@ def memory_needed(
     dtype: torch.dtype = torch.bfloat16,
     weight_dtype: torch.dtype | None = None,
     kv_dtype: torch.dtype | None = None,
-    decoder: str = "wan",
+    decoder: str | None = "wan",
     base: int = WAN_WIDTH,
     latent_frames: int = 3,
+    ranks: int = 1,
 ) -> MemoryNeed:
-    """What a stream takes.
+    """What a stream takes on one device.
 
     parameters: of the transformer. urcr None: that of the checkpoint's own preset. weight_dtype, kv_dtype: where they
-    differ from what is computed in. decoder: "wan", at base width `base`, or "tiny". latent_frames: decoded at once.
+    differ from what is computed in. decoder: "wan", at base width `base`, or "tiny"; None where another device decodes.
+    latent_frames: decoded at once. ranks: devices that share each pass, and with it the keys and values.
     """
     latent_size = to_latent_size(pixel_size)
     urcr = preset("checkpoint", config).urcr if urcr is None else urcr
     share = (base / WAN_WIDTH) ** 2 if decoder == "wan" else 1.0
+    working = pass_bytes(config, latent_size, dtype) // ranks
+    if decoder is not None:
+        working += decoder_bytes(pixel_size, dtype, latent_frames, decoder, base)
     return MemoryNeed(
         weights=parameters * (weight_dtype or dtype).itemsize,
-        cache=cache_bytes(config, latent_size, urcr, mci, kv_dtype or dtype),
-        decoder=int(DECODER_PARAMETERS[decoder] * share) * dtype.itemsize,
-        working=pass_bytes(config, latent_size, dtype) + decoder_bytes(pixel_size, dtype, latent_frames, decoder, base),
+        cache=cache_bytes(config, latent_size, urcr, mci, kv_dtype or dtype) // ranks,
+        decoder=int(DECODER_PARAMETERS[decoder] * share) * dtype.itemsize if decoder is not None else 0,
+        working=working,
     )
 
 

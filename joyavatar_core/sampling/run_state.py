@@ -40,7 +40,7 @@ def environment_of(model: AvatarTransformer, device: torch.device) -> dict[str, 
     attention = model.attention
     return {
         "torch": torch.__version__,
-        "device": device.type,
+        "device": device.type if model.ranks == 1 else f"{model.ranks} x {device.type}",
         "threads": torch.get_num_threads(),
         "attention": f"{attention.__module__}.{attention.__name__}",
     }
