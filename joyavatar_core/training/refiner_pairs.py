@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio.features import ungroup_frames
 from ..errors import AvatarError
-from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, stream_size
+from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, features_of, stream_size
 from ..geometry import VIDEO_FRAMES_PER_LATENT, to_video_frames
 from ..paths import replacing
 from ..pipeline.avatar import Avatar
@@ -111,7 +110,7 @@ def make_pair(avatar: Avatar, clip: Clip, seed: int, rollout: bool = True) -> Pa
             followed, shows = follow(avatar, latents, features, still[int(random.integers(len(still)))], random)
     if rollout:
         flow, apart = bring_together(small, round_trip, followed, shows)
-    visemes = ungroup_frames(features, 0).numpy()[: len(round_trip)]
+    visemes = features_of(clip, avatar).numpy()
     return Pair(round_trip, visemes, followed, shows, flow, apart, portraits, chosen)
 
 

@@ -162,18 +162,22 @@ def train_refiner(options: argparse.Namespace) -> None:
     """The portrait refiner, on clips of twice the avatar's size; first their pairs. Writes runs/refiner.safetensors."""
     from safetensors.torch import load_file, save_file
 
-    from . import refiner_training as training
     from .refiner_pairs import make_pairs
+    from .refiner_samples import Pairs, RefinerRecipe
+    from .refiner_training import train_refiner as train
 
+    if not 0 <= options.rollouts <= 1:
+        raise AvatarError(f"--rollouts is {options.rollouts:g}, expected 0 to 1.")
     avatar, run = judged_avatar(options), RunFolder.of(options)
     clips = run.clips()
     settings = _settings(options, "refiner", 1.5e-3, weight_decay=1e-3, ema=0.995)
-    pairs = make_pairs(avatar, clips, options.runs / "pairs")
+    pairs = make_pairs(avatar, clips, options.runs / "pairs", options.rollouts)
     if options.pairs_only:
         return
-    recipe = training.RefinerRecipe(batch=options.batch or training.RefinerRecipe.batch)
+    batch = options.batch or RefinerRecipe.batch
+    recipe = RefinerRecipe(batch=batch, close_batch=3 * batch)
     start = load_file(options.fine_tune) if options.fine_tune else None
-    net = training.train_refiner(training.Pairs(clips, pairs, recipe), settings, start)
+    net = train(Pairs(clips, pairs, recipe), settings, start)
     if Share.mine().leads:
         weights = {name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}
         save_file(weights, run.refiner_path)
