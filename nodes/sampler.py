@@ -52,7 +52,7 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
                     options=list(PRESETS),
                     default="checkpoint",
                     tooltip="PSB, MCI and URCR settings where none are wired. 'checkpoint': what its maker recommends. "
-                    "'joyavatar': all three on. 'plain': all off, as the public student models run. "
+                    "'joyavatar': all three on. 'plain': none of them, as the public student models run. "
                     "'rolling': AvatarForcing's window, which its checkpoint recommends as well.",
                 ),
                 io.Int.Input(

@@ -24,18 +24,20 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "video": {"audio"},
     "sampling": {"audio", "model"},
     "framing": {"video"},
+    "distributed": {"model", "vae"},
     "refiner": {"sampling", "vae"},
     "pipeline": {"audio", "checkpoints", "framing", "model", "refiner", "sampling", "vae", "video"},
+    "batch": {"recording"},  # what makes a video is handed in
     "recording": {"audio", "checkpoints", "pipeline", "refiner", "sampling", "vae", "video"},
     "monitoring": {"audio", "recording", "sampling"},
     "evaluation": {"audio", "framing", "pipeline", "recording", "refiner", "sampling", "synthetic", "vae", "video"},
     "training": {
-        "audio", "checkpoints", "evaluation", "framing", "model", "pipeline", "recording", "refiner", "sampling",
-        "synthetic", "vae", "video",
+        "audio", "checkpoints", "distributed", "evaluation", "framing", "model", "pipeline", "recording", "refiner",
+        "sampling", "synthetic", "vae", "video",
     },
     "cli": {
-        "audio", "checkpoints", "framing", "model", "monitoring", "pipeline", "recording", "refiner", "sampling",
-        "serving", "video",
+        "audio", "batch", "checkpoints", "framing", "model", "monitoring", "pipeline", "recording", "refiner",
+        "sampling", "serving", "video",
     },
 }  # fmt: skip
 

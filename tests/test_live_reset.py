@@ -39,7 +39,7 @@ def test_a_reset_when_it_is_due_is_the_one_that_would_have_come(make_stream, mod
         assert (a.reset, a.max_position) == (b.reset, b.max_position)
 
 
-@pytest.mark.parametrize("mode", [*MODES, "off"])
+@pytest.mark.parametrize("mode", [*MODES, "window"])
 @pytest.mark.parametrize("recent", [0, 3])
 def test_after_a_reset_frames_and_positions_are_the_sinks_and_the_newest(make_stream, mode, recent):
     run = StreamRun(recipe(make_stream, mode))

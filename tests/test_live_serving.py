@@ -325,7 +325,7 @@ def test_a_name_may_be_given_as_people_write_it(given, host):
 
 @pytest.mark.parametrize("given", ["", "*", "*.example", "https://", "a b", "me@studio.example"])
 def test_a_name_that_is_none_is_refused(given):
-    with pytest.raises(AvatarError, match="--allow-host is"):
+    with pytest.raises(AvatarError, match="The allowed host is"):
         LiveServer({}, port=0, names=(given,))
 
 

@@ -116,7 +116,7 @@ def test_what_fits_a_card(width, height, settings, card):
 def test_too_little_memory_is_one_sentence_that_says_what_to_turn():
     need = memory_needed(LARGE, PARAMETERS, (512, 512))
     check_memory(need, need.total)
-    with pytest.raises(AvatarError, match=r"8\.0 GiB are free; use --kv-dtype fp8"):
+    with pytest.raises(AvatarError, match=r"8\.0 GiB are free; use fp8 keys and values"):
         check_memory(need, 8 * GIB)
 
 

@@ -40,8 +40,8 @@ TEXT_TO_VIDEO = AvatarConfig(
     dim=96, ffn_dim=256, num_heads=4, num_layers=6, in_channels=16, text_dim=32, audio_dim=0, levels=EXACT_LEVELS
 )
 AVATAR = dataclasses.replace(TEXT_TO_VIDEO, in_channels=33, audio_dim=24)
-LIVETALK_WINDOW = UrcrSettings("off", sinks=9, recent=0, sink_source="first", window=15)
-SELF_FORCING_WINDOW = UrcrSettings("off", sinks=3, recent=0, sink_source="first", window=9)
+LIVETALK_WINDOW = UrcrSettings("window", sinks=9, recent=0, sink_source="first", window=15)
+SELF_FORCING_WINDOW = UrcrSettings("window", sinks=3, recent=0, sink_source="first", window=9)
 
 
 def seeded(name: str, *shape: int) -> Tensor:

@@ -224,7 +224,7 @@ def make_block(stream: AvatarStream, index: int) -> Tensor:
         ({"psb": PsbSettings(steps=(8, 4))}, "every block takes one step in each of 4 passes.*--psb off"),
         ({"mci": MciSettings()}, "already sees noisy neighbours.*--mci off"),
         ({"mci": MciSettings("context")}, "already sees noisy neighbours.*--mci off"),
-        ({"urcr": UrcrSettings("prefill", sinks=1, recent=2)}, "'rotate' or 'off'"),
+        ({"urcr": UrcrSettings("prefill", sinks=1, recent=2)}, "'rotate' or 'window'"),
         ({"urcr": UrcrSettings("rotate", sinks=4, recent=2)}, "window's sink is the portrait's frame"),
         ({"urcr": UrcrSettings("rotate", sinks=1, recent=5)}, "keep at most 4"),
     ],
@@ -238,8 +238,8 @@ def test_the_presets_of_a_rolling_checkpoint():
     rolling = preset("rolling", CONFIG)
     assert rolling == preset("checkpoint", CONFIG)
     assert (rolling.urcr.sinks, rolling.urcr.recent, rolling.urcr.mode) == (1, 2, "rotate")
-    assert preset("plain", CONFIG).urcr == dataclasses.replace(rolling.urcr, mode="off")
-    assert parse_settings("off", rolling.urcr, preset("plain", CONFIG).urcr).recent == 2
+    assert preset("plain", CONFIG).urcr == dataclasses.replace(rolling.urcr, mode="window")
+    assert parse_settings("window", rolling.urcr, preset("plain", CONFIG).urcr).recent == 2
     with pytest.raises(AvatarError, match="trained with a rolling window"):
         preset("rolling", AVATAR)
 

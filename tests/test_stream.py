@@ -54,7 +54,7 @@ def test_a_recipe_can_be_iterated_again(make_stream, whole):
 
 
 @settings(deadline=None, max_examples=8)
-@given(stop=st.integers(0, BLOCKS - 1), urcr_mode=st.sampled_from(["rotate", "prefill", "off"]),
+@given(stop=st.integers(0, BLOCKS - 1), urcr_mode=st.sampled_from(["rotate", "prefill", "window"]),
        mci_mode=st.sampled_from(["inject", "context"]))  # fmt: skip
 def test_resuming_after_any_block_gives_the_same_bits(make_stream, stop, urcr_mode, mci_mode):
     stream = make_stream(
@@ -199,7 +199,7 @@ def test_bfloat16_runs(model, make_stream):
 
 def test_presets_mean_what_they_say():
     plain, joyavatar, own = (preset(name, MINIATURE) for name in ("plain", "joyavatar", "checkpoint"))
-    assert plain.psb.first is None and plain.mci.mode == "off" and plain.urcr.mode == "off"
+    assert plain.psb.first is None and plain.mci.mode == "off" and plain.urcr.mode == "window"
     assert (joyavatar.psb.first, joyavatar.mci.mode, joyavatar.urcr.sink_source) == (8, "inject", "portrait")
     assert own.psb.first is None and own.mci.mode == "off"
     assert (own.urcr.mode, own.urcr.sink_source) == ("rotate", "first")

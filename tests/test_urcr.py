@@ -15,12 +15,12 @@ from joyavatar_core.sampling.presets import parse_settings, preset
 from joyavatar_core.sampling.psb import PsbSettings
 from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
-from joyavatar_core.sampling.urcr import URCR_OFF, UrcrSettings
+from joyavatar_core.sampling.urcr import SLIDING_WINDOW, UrcrSettings
 
 from .conftest import MINIATURE, RecordedFeatures, build_model
 
 P, K = MINIATURE.trained_positions, MINIATURE.block_frames
-MODES = ["rotate", "prefill", "off"]
+MODES = ["rotate", "prefill", "window"]
 
 
 def latents(stream, count):
@@ -56,11 +56,11 @@ def test_400_blocks_stay_bounded(make_stream, mode, sinks, recent, inject, sourc
     cursor, storage = 0, run.cache.keys.data_ptr()
     for block in itertools.islice(run, 400):
         now = (block.index + 1) * K
-        due = mode != "off" and cursor + K > P
+        due = mode != "window" and cursor + K > P
         assert block.reset == due
         cursor = (sinks + recent if due else cursor) + K
         assert block.max_position == cursor - 1
-        if mode != "off":
+        if mode != "window":
             assert max(run.cache.positions) <= P - 1
             assert sorted(run.cache.positions) == list(range(cursor))
         newest = run.cache.length - min(sinks, now)
@@ -161,7 +161,7 @@ def test_portrait_sinks_remember_the_portrait(make_stream):
 
 
 def test_plain_slides_a_window_at_true_positions(make_stream):
-    run = StreamRun(make_stream(urcr=URCR_OFF))
+    run = StreamRun(make_stream(urcr=SLIDING_WINDOW))
     blocks = list(itertools.islice(run, 9))
     assert blocks[-1].max_position == 26
     assert sorted(run.cache.frames) == sorted(run.cache.positions) == list(range(12, 27))
@@ -171,7 +171,7 @@ def test_plain_slides_a_window_at_true_positions(make_stream):
     "urcr",
     [
         UrcrSettings(sinks=4), UrcrSettings(recent=4), UrcrSettings(sinks=6, recent=9), UrcrSettings(recent=9),
-        UrcrSettings("off", window=5, sinks=3), UrcrSettings("off", window=0), UrcrSettings("off", sinks=1),
+        UrcrSettings("window", window=5, sinks=3), UrcrSettings("window", window=0), UrcrSettings("window", sinks=1),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_checkpoint_is_refused(make_stream, urcr):
@@ -212,12 +212,27 @@ def test_presets_fit_every_checkpoint(block, trained, channels):
         if trained >= block:
             chosen.urcr.check(config, chosen.mci)
     chosen = preset("checkpoint", dataclasses.replace(config, preset={}))
-    assert chosen.urcr.mode == "off" or chosen.urcr.sink_source == "first"
+    assert chosen.urcr.mode == "window" or chosen.urcr.sink_source == "first"
 
 
-def test_off_means_off_and_a_window_belongs_to_it():
-    assert parse_settings("off,window=15", UrcrSettings()) == dataclasses.replace(URCR_OFF, window=15)
+def test_a_window_is_plain_and_its_length_belongs_to_it():
+    assert parse_settings("window,window=15", UrcrSettings()) == dataclasses.replace(SLIDING_WINDOW, window=15)
+    assert parse_settings("window", UrcrSettings()) == SLIDING_WINDOW
     assert parse_settings("prefill", UrcrSettings()) == UrcrSettings("prefill")
     for text in ("rotate,window=15", "rotate,off", "sinks=x", "colour=3"):
         with pytest.raises(AvatarError, match="URCR"):
             parse_settings(text, UrcrSettings())
+
+
+def test_off_the_old_name_of_window_is_accepted_wherever_it_may_stand(make_stream):
+    assert UrcrSettings("off", 3, 6, "first", 12) == UrcrSettings("window", 3, 6, "first", 12)  # a node's inputs
+    assert parse_settings("off,window=15", UrcrSettings()) == parse_settings("window,window=15", UrcrSettings())
+    recommended = dataclasses.replace(MINIATURE, preset={"urcr": {"mode": "off", "window": 12}})
+    assert preset("checkpoint", recommended).urcr.mode == "window"
+    run = StreamRun(make_stream(urcr=SLIDING_WINDOW))
+    next(run)
+    state = run.state_dict()
+    assert state["recipe"]["urcr"]["mode"] == "off"  # the state format keeps its spelling
+    resumed = StreamRun(make_stream(urcr=UrcrSettings("off", 0, 0, "first")))
+    resumed.load_state_dict(state)
+    assert torch.equal(next(resumed).latents, next(run).latents)

@@ -29,6 +29,12 @@ def group_frames(features: Tensor, first_latent: int) -> Tensor:
     return features.unflatten(0, (-1, VIDEO_FRAMES_PER_LATENT))
 
 
+def ungroup_frames(features: Tensor, first_latent: int) -> Tensor:
+    """The inverse of `group_frames`: [latents, 4, C] -> [L, C], one row per video frame."""
+    rows = features.flatten(0, 1)
+    return rows if first_latent else rows[VIDEO_FRAMES_PER_LATENT - 1 :]
+
+
 class AudioFeatures(Features):
     """Features of a voice, block by block, on the exact clock.
 

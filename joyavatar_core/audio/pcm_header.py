@@ -59,5 +59,8 @@ def _check_format(chunk: bytes, sample_rate: int, channels: int, sample_format: 
     if found != (sample_rate, channels, sample_format):
         raise AvatarError(
             f"Standard input is a WAV file of {found[0]} Hz, {found[1]} channels, {found[2]}, expected {sample_rate} "
-            f"Hz, {channels} channels, {sample_format}; give --audio-rate, --audio-channels, --audio-format."
+            f"Hz, {channels} channels, {sample_format}; give the file's own values.",
+            "audio_rate",
+            "audio_channels",
+            "audio_format",
         )

@@ -147,7 +147,9 @@ def recognise(
     elif not all(name in full for name in (*adapter.pairs, *adapter.sums)):
         raise AvatarError(
             f"'{label}' is a LoRA ({len(adapter.pairs)} pairs) and not a whole model, expected the model it was made "
-            "for as well; give it with --base (for OmniAvatar-1.3B: Wan2.1-T2V-1.3B), or this file as --lora."
+            "for as well; give that as the base (Wan2.1-T2V-1.3B for OmniAvatar-1.3B), or this file as a LoRA.",
+            "base",
+            "lora",
         )
     elif is_avatarforcing(tensors, adapter.pairs, full):
         family, layout = AVATARFORCING, f"{AVATARFORCING.name}, adapters not merged"
@@ -157,7 +159,9 @@ def recognise(
     if METADATA_KEY in file.metadata and layout in FLAT:
         layout = "JoyAvatar"
     if family and named and named is not family:
-        raise AvatarError(f"'{label}' is {family.name} by its tensors, not {named.name}; leave the release out.")
+        raise AvatarError(
+            f"'{label}' is {family.name} by its tensors, not {named.name}; leave the release out.", "release"
+        )
     config = read_config(merged, metadata, label, family)
     if named is not None:
         check_release(release, config, label)
@@ -181,7 +185,8 @@ def with_lora(
     if not adapter.changes or adapter.full:
         raise AvatarError(
             f"'{path.name}' is no LoRA alone ({len(adapter.pairs)} pairs, {len(adapter.full)} other tensors), expected "
-            "pairs of lora_A and lora_B or lora_down and lora_up; a whole model is given as --weights."
+            "pairs of lora_A and lora_B or lora_down and lora_up; a whole model is given as the weights.",
+            "weights",
         )
     scale = LoraScale(alpha) if alpha is not None or adapter.alpha() is not None else scale_beside(path)
     lazy = merge_lora(checkpoint.lazy, adapter, scale, strength)

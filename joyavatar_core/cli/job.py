@@ -10,7 +10,7 @@ from ..config import AvatarConfig
 from ..errors import AvatarError
 from ..monitoring.report import RunReport
 from ..paths import existing_file
-from ..sampling.presets import OFF, Preset, all_on, parse_settings, preset
+from ..sampling.presets import PLAIN, Preset, all_on, parse_settings, preset
 from ..sampling.stream import AvatarStream
 from .options import VideoOptions
 
@@ -80,7 +80,7 @@ def chosen_settings(options: VideoOptions, config: AvatarConfig) -> Preset:
     for name in ("psb", "mci", "urcr"):
         text, settings = getattr(options, name), getattr(chosen, name)
         if text is not None:
-            default = getattr(everything, name) if settings == OFF[type(settings)] else settings
+            default = getattr(everything, name) if settings == PLAIN[type(settings)] else settings
             chosen = replace(chosen, **{name: parse_settings(text, default, getattr(plain, name))})
     return chosen
 

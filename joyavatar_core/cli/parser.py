@@ -1,6 +1,6 @@
-"""The command line: ``speak`` makes a video of a portrait and a voice, ``live`` lets it be watched meanwhile,
-``join`` saves what an interrupted recording made, ``inspect`` tells what a file is, ``encode-prompt`` encodes a
-prompt."""
+"""The command line: ``speak`` makes a video of a portrait and a voice, ``batch`` makes many, ``live`` lets one be
+watched meanwhile, ``join`` saves what an interrupted recording made, ``inspect`` tells what a file is,
+``encode-prompt`` encodes a prompt."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from collections.abc import Sequence
 
 from ..audio.pcm import PCM_FORMATS
 from ..checkpoints.releases import RELEASES
-from ..errors import AvatarError
+from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
 from ..paths import printable
 from ..sampling.presets import PRESETS
+from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
 from .options import DTYPES, KV_DTYPES
 from .speak import speak
@@ -36,16 +37,12 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("speak", help="make a talking video", description="Make a talking video.")
     command.set_defaults(run=speak)
-    command.add_argument("--out", required=True, help="the video to write, *.mp4")
-    add_avatar_flags(command)
-    recording = command.add_argument_group("recording", "long videos that survive a crash")
-    recording.add_argument("--state", metavar="DIR", help="record in segments and states in this folder")
-    recording.add_argument(
-        "--checkpoint-every", metavar="N|SIZE",
-        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
-        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
-    )  # fmt: skip
-    recording.add_argument("--resume", action="store_true", help="go on with what is in --state, if anything")
+    add_speak_flags(command)
+
+    usage = "joyavatar batch JOBS --out DIR [options]"
+    command = commands.add_parser("batch", help="make many videos from a table", description=BATCH, usage=usage)
+    command.set_defaults(run=batch)
+    add_batch_flags(command)
 
     command = commands.add_parser("live", help="let a talking video be watched while it is made")
     command.set_defaults(run=live)
@@ -71,6 +68,20 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def add_speak_flags(command: argparse.ArgumentParser) -> None:
+    """All that `speak` takes."""
+    command.add_argument("--out", required=True, help="the video to write, *.mp4")
+    add_avatar_flags(command)
+    recording = command.add_argument_group("recording", "long videos that survive a crash")
+    recording.add_argument("--state", metavar="DIR", help="record in segments and states in this folder")
+    recording.add_argument(
+        "--checkpoint-every", metavar="N|SIZE",
+        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
+        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
+    )  # fmt: skip
+    recording.add_argument("--resume", action="store_true", help="go on with what is in --state, if anything")
+
+
 def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     """What every command that makes a video takes: portrait, voice, mechanisms, models, machine, report."""
     command.add_argument("--portrait", required=True, help="a picture of any size")
@@ -89,7 +100,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--psb", help="steps: off | first=8,base=4,blocks=4,curve=1,mode=restart|dense | 8,6,4")
     command.add_argument("--mci", help="motion: off | inject,frames=3,noise=0.25,carry=1 | context,noise=0.1")
     command.add_argument(
-        "--urcr", help="memory: off | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
+        "--urcr", help="memory: window,window=21 | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
     )
     command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
     command.add_argument(
@@ -240,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except AvatarError as problem:
-        print(f"error: {printable(str(problem))}", file=sys.stderr)
+        print(f"error: {printable(with_flags(problem, args))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what was written so far is kept and plays", file=sys.stderr)

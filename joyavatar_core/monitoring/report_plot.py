@@ -40,7 +40,7 @@ def draw_report(summary: Mapping[str, Any], width: int = 1200, panel_height: int
     """
     blocks = summary.get("blocks") if isinstance(summary, Mapping) else None
     if not isinstance(blocks, Sequence) or not all(isinstance(block, Mapping) for block in blocks):
-        raise AvatarError("This is not a run's report (it has no list of blocks); give the JSON that --report wrote.")
+        raise AvatarError("This is not a run's report (it has no list of blocks); give the JSON report of a run.")
     panels = [panel for panel in PANELS if any(number(block.get(panel[0])) is not None for block in blocks)]
     warnings = [
         str(warning.get("text", "")) for warning in summary.get("warnings") or () if isinstance(warning, Mapping)

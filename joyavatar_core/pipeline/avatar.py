@@ -187,8 +187,9 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
         log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
     if weights != EMBEDDED and vae == EMBEDDED:
         raise AvatarError(
-            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}' "
-            "(--vae; Wan2.1's for public checkpoints)."
+            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}', "
+            "which is Wan2.1's for public checkpoints.",
+            "vae",
         )
     with torch.device("meta"):
         transformer = AvatarTransformer(config)
@@ -232,7 +233,9 @@ def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
     if not isinstance(vae, StreamingVAE):
         raise AvatarError(
             f"'{Path(path).name}' is a tiny decoder and cannot encode the portrait; "
-            "give a Wan2.1 VAE as --vae and this one as --decoder."
+            "give a Wan2.1 VAE as the VAE and this file as the decoder.",
+            "vae",
+            "decoder",
         )
     return vae
 
@@ -256,8 +259,8 @@ def load_audio_encoder(
         return built_in_encoder(config, path)
     if path is None:
         raise AvatarError(
-            "This checkpoint needs wav2vec2 features; "
-            "give facebook/wav2vec2-base-960h's model.safetensors (--audio-encoder)."
+            "This checkpoint needs wav2vec2 features; give facebook/wav2vec2-base-960h's model.safetensors.",
+            "audio_encoder",
         )
     return Wav2Vec2.load(path, device=device)
 

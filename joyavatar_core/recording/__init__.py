@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .interval import DEFAULT_INTERVAL, Interval
     from .recording import Recording
-    from .salvage import join_recording
+    from .recovery import join_recording
 
 __all__ = ["DEFAULT_INTERVAL", "Interval", "Recording", "join_recording"]
 PLACES = {
-    "DEFAULT_INTERVAL": "interval", "Interval": "interval", "Recording": "recording", "join_recording": "salvage",
+    "DEFAULT_INTERVAL": "interval", "Interval": "interval", "Recording": "recording", "join_recording": "recovery",
 }  # fmt: skip
 
 

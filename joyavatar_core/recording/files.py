@@ -25,6 +25,10 @@ LOCK, OWNER = "lock", "owner"
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
+class FolderInUseError(AvatarError):
+    """Another process holds the folder."""
+
+
 class RecordingFolder:
     """The files of one recording, numbered by the block they begin at.
 
@@ -43,7 +47,7 @@ class RecordingFolder:
             self.path.mkdir(exist_ok=True)
             self._lock.acquire(blocking=False)
         except Timeout:
-            raise AvatarError(
+            raise FolderInUseError(
                 f"The state folder {self.path} is in use by process {process_in(owner)}; "
                 "wait for it, stop it, or choose another folder."
             ) from None
@@ -58,6 +62,20 @@ class RecordingFolder:
 
     def unlock(self) -> None:
         self._lock.release()
+
+    def remove(self) -> None:
+        """Delete the recording, and the folder if nothing else is in it. Raises AvatarError where it is in use."""
+        if not self.path.is_dir():
+            return
+        self.lock()
+        try:
+            self.prune(range(0), range(0))
+        finally:
+            self.unlock()
+        for name in (OWNER, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def state(self, block: int) -> Path:
         return self.path / f"state-{block:08d}.safetensors"

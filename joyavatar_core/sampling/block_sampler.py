@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..audio.clock import block_to_frames, block_to_latents
+from ..audio.features import ungroup_frames
 from ..device import to_device
 from ..errors import AvatarError
 from .flow import Level, add_noise, predict_x0
@@ -93,6 +94,7 @@ class BlockSampler:
         return LatentBlock(
             index=self.block - 1, latents=latents, first_frame=shown.start, last_frame=stop - 1, steps=len(levels),
             reset=reset, max_position=self.passes.highest_position, seconds=time.perf_counter() - started,
+            features=self._video_features(self.block - 1, stop - shown.start),
         )  # fmt: skip
 
     def update(self, stream: AvatarStream) -> None:
@@ -156,7 +158,7 @@ class BlockSampler:
     def _make_room(self) -> bool:
         """URCR: reset where the positions run out, or drop what left the window; True for a reset."""
         config, urcr, cache = self.stream.config, self.stream.urcr, self.passes.cache
-        if urcr.mode == "off":
+        if urcr.mode == "window":
             dropped = set(urcr.oldest_to_drop(cache.frames, config))
             if dropped:
                 cache.keep([slot for slot in range(cache.length) if slot not in dropped])
@@ -271,6 +273,14 @@ class BlockSampler:
             return noise
         frames = self._frames_of(block)[-self.shape[2] :]
         return add_noise(to_device(latents[:, :, frames.start : frames.stop], self.device, self.dtype), noise, level[1])
+
+    def _video_features(self, block: int, count: int) -> Tensor | None:
+        """The audio features of a block's first `count` video frames, [count, audio_dim]; None without audio."""
+        config, audio = self.stream.config, self.stream.audio
+        if audio is None or not config.audio_dim:
+            return None
+        frames = self._frames_of(block)
+        return ungroup_frames(audio.latent_features(frames.start, len(frames)), frames.start)[:count]
 
     def _audio_embedding(self, frames: range) -> Tensor | None:
         """The audio embedding of some latent frames, [1, F, audio_hidden]; None for checkpoints without audio."""

@@ -52,7 +52,8 @@ class PsbSettings:
         if config.sampler == "rolling" and {self.steps_for(0, trained), base, *self.steps} != {trained}:
             raise AvatarError(
                 f"In a rolling window every block takes one step in each of {trained} passes, so PSB cannot give the "
-                "first blocks more; switch it off (--psb off)."
+                "first blocks more; switch it off.",
+                "psb",
             )
         if self.first is not None and not self.steps and self.first < base:
             raise AvatarError(

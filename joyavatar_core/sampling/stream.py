@@ -18,7 +18,7 @@ from .mci import MCI_OFF, MciSettings
 from .memory import cache_bytes, pass_bytes
 from .noise import Noise
 from .psb import PSB_OFF, PsbSettings
-from .urcr import URCR_OFF, UrcrSettings
+from .urcr import SLIDING_WINDOW, UrcrSettings
 
 if TYPE_CHECKING:
     from ..audio import Features
@@ -31,7 +31,8 @@ class LatentBlock:
     """One generated block.
 
     `latents` [1, 16, K, h, w] are normalised (by the checkpoint's statistics). It shows the video frames
-    first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped.
+    first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped. `features`
+    [num_frames, audio_dim] float32 on the CPU are what was heard of each; None without a voice.
     """
 
     index: int
@@ -42,6 +43,7 @@ class LatentBlock:
     reset: bool
     max_position: int  # highest temporal position in any of the block's passes
     seconds: float
+    features: Tensor | None = None
 
     @property
     def num_frames(self) -> int:
@@ -79,7 +81,7 @@ class AvatarStream:
     text: Tensor | None = None
     psb: PsbSettings = PSB_OFF
     mci: MciSettings = MCI_OFF
-    urcr: UrcrSettings = URCR_OFF
+    urcr: UrcrSettings = SLIDING_WINDOW
     seed: int = 0
     frames: int | None = None
     size: tuple[int, int] | None = None

@@ -49,7 +49,10 @@ def allowed_name(text: str) -> str:
     rest = urlsplit(bare).netloc if "://" in bare else bare.partition("/")[0]
     found = (canonical(rest), 0) if is_address(rest) else split_host(rest)
     if found is None or "*" in rest or "@" in rest or any(character.isspace() for character in rest):
-        raise AvatarError(f"--allow-host is '{text}', expected the name people ask for, such as studio.example.")
+        raise AvatarError(
+            f"The allowed host is '{text}', expected the name that viewers ask for, such as studio.example.",
+            "allow_host",
+        )
     return found[0]
 
 

@@ -79,7 +79,8 @@ def check_size(width: int, height: int) -> None:
     for side in (width, height):
         if not isinstance(side, Integral) or side % 16 or not SIDES[0] <= side <= SIDES[1]:
             raise AvatarError(
-                f"The picture size is {width}x{height}, expected multiples of 16 from {SIDES[0]} to {SIDES[1]}."
+                f"The picture size is {width}x{height}, expected multiples of 16 from {SIDES[0]} to {SIDES[1]}.",
+                "size",
             )
 
 
@@ -99,7 +100,8 @@ def check_trained_size(width: int, height: int, config: AvatarConfig) -> str | N
         )
     raise AvatarError(
         f"The picture is {width}x{height}, more pixels than the {trained} this checkpoint was trained on, and would "
-        "fall apart; use the checkpoint's size and upscale the finished frames."
+        "fall apart; use the checkpoint's size and upscale the finished frames.",
+        "size",
     )
 
 

@@ -98,7 +98,7 @@ def inspect_segment(path: Path) -> tuple[tuple[Fraction, int, int, bytes], int]:
         return (stream.average_rate, context.width, context.height, bytes(context.extradata or b"")), stream.frames
 
 
-def rescue_segment(growing: Path, out: Path) -> None:
+def recover_segment(growing: Path, out: Path) -> None:
     """Cut a growing file behind its last whole fragment and copy it, pictures and sound, to a plain mp4.
 
     Raises OSError or av.FFmpegError where not one frame can be saved.

@@ -18,7 +18,7 @@ from ..errors import AvatarError
 from ..paths import libav_url
 from ..video import join_segments
 from ..video.containers import checked_target
-from ..video.segments import inspect_segment, rescue_segment
+from ..video.segments import inspect_segment, recover_segment
 from .files import RecordingFolder
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
         paths = [files.segment(block) for block in files.segments()]
         growing = files.growing()
         if growing is not None and files.segment(int(growing.name[8:16])) not in paths:
-            paths += rescued(growing, Path(scratch))
+            paths += recovered(growing, Path(scratch))
         whole = []
         for path in paths:
             try:
@@ -78,12 +78,12 @@ def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
         return join_segments([path for path, *_ in whole], target, sound_of(whole))
 
 
-def rescued(growing: Path, scratch: Path) -> list[Path]:
+def recovered(growing: Path, scratch: Path) -> list[Path]:
     """A plain mp4 of the whole fragments of a growing file, none where there is none; the file itself is only read."""
     copy, plain = scratch / "fragments.mp4", scratch / growing.name
     try:
         shutil.copyfile(growing, copy)
-        rescue_segment(copy, plain)
+        recover_segment(copy, plain)
     except (OSError, av.FFmpegError):
         return []
     return [plain]
