@@ -133,8 +133,8 @@ def test_ray_that_is_not_installed_is_one_sentence(folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("share", "sentence"), [
-    (Share(3), "2 CPUs and 0 GPUs"), (Share(1, 1), "2 CPUs and 0 GPUs"), (Share(0), "--cpus-per-job"),
-    (Share(1, 1.5), "--gpus-per-job"), (Share(1, -1), "--gpus-per-job"), (Share(float("nan")), "--cpus-per-job"),
+    (Share(3), "2 CPUs and 0 GPUs"), (Share(1, 1), "2 CPUs and 0 GPUs"), (Share(0), "CPUs of a worker"),
+    (Share(1, 1.5), "GPUs of a worker"), (Share(1, -1), "GPUs of a worker"), (Share(float("nan")), "CPUs of a worker"),
 ])  # fmt: skip
 def test_a_share_that_no_cluster_holds_is_one_sentence(share, sentence):
     with pytest.raises(AvatarError, match=sentence):

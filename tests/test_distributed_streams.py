@@ -67,7 +67,7 @@ CASES = {
     "sliding window": Case({"psb": TWO_STEPS, "urcr": UrcrSettings("off", 3, 0, "first", 6)}, 4),
     "prompt, bands of 7 and 8 tokens": Case({"psb": TWO_STEPS, "urcr": MEMORY, "text": PROMPT}, 2, (6, 10)),
     "one token, an empty band": Case({"psb": TWO_STEPS, "urcr": MEMORY}, 2, (2, 2)),
-    "rolling": Case({"urcr": preset("rolling", ROLLING).urcr, "audio": Lead(), "frames": 54}, 3, config=ROLLING),
+    "rolling": Case({"urcr": preset("rolling", ROLLING).urcr, "audio": Lead(), "video_frames": 54}, 3, config=ROLLING),
     "keys and values in 8 bits": Case({"psb": TWO_STEPS, "urcr": MEMORY, "kv_dtype": torch.float8_e4m3fn}),
 }
 RESUMED = {

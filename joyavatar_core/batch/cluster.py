@@ -34,16 +34,19 @@ class Share:
     def fits(self, available: dict[str, float]) -> int:
         """How many of these a cluster holds. Raises AvatarError where it holds none, or a number is out of range."""
         if not 0 < self.cpus < float("inf"):
-            raise AvatarError(f"--cpus-per-job is {self.cpus}; give a number above 0.")
+            raise AvatarError(f"The CPUs of a worker are {self.cpus}; give a number above 0.", "cpus_per_job")
         if not 0 <= self.gpus < float("inf") or (self.gpus > 1 and not float(self.gpus).is_integer()):
-            raise AvatarError(f"--gpus-per-job is {self.gpus}; give 0, a fraction such as 0.5, or a whole number.")
+            raise AvatarError(
+                f"The GPUs of a worker are {self.gpus}; give 0, a fraction such as 0.5, or a whole number.",
+                "gpus_per_job",
+            )
         cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
         count = int(min(cpus / self.cpus, gpus / self.gpus if self.gpus else float("inf")))
         if not count:
             raise AvatarError(
-                f"The cluster has {cpus:g} CPUs and {gpus:g} GPUs; one job asks for {self.cpus:g} and {self.gpus:g}, "
-                "so lower --cpus-per-job or --gpus-per-job."
-            )
+                f"The cluster has {cpus:g} CPUs and {gpus:g} GPUs, one worker takes {self.cpus:g} and {self.gpus:g}; "
+                "lower its share.", "cpus_per_job", "gpus_per_job",
+            )  # fmt: skip
         return count
 
 
@@ -58,7 +61,7 @@ def connected(address: str, **options: Any) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise AvatarError("--ray needs the package 'ray'; install comfyui-joyavatar[ray].") from None
+        raise AvatarError("Workers on a cluster need the package 'ray'; install comfyui-joyavatar[ray].") from None
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own, which would skip what is cleaned up here
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}

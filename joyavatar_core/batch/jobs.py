@@ -42,18 +42,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Checked:
-    """What the command says about one job's values.
+    """What the command says about one job's values and outputs.
 
-    flags: its arguments, without those for outputs. group: jobs of one group share a loaded avatar. resumable: whether
-    it can be recorded in a state folder.
+    flags: all its arguments. options: those of them that are not outputs. group: jobs of one group share a loaded
+    avatar.
     """
 
     flags: tuple[str, ...]
+    options: tuple[str, ...]
     group: str
-    resumable: bool
 
 
-Check = Callable[[Mapping[str, object]], Checked]  # raises AvatarError for values that the command does not take
+Outputs = Mapping[str, Path]  # "out", "report" and "state"; "plot" where one is to be drawn
+Check = Callable[[Mapping[str, object], Outputs], Checked]  # raises AvatarError for values that the command refuses
 
 
 @dataclass
@@ -98,15 +99,14 @@ def jobs_of(row: Row, out: Path, check: Check, taken: dict[str, int]) -> list[Jo
             if folded(name) in taken:
                 raise AvatarError(f"The name '{named}' is that of row {taken[folded(name)]} too; choose another out.")
         mine[folded(name)] = row.number
-        checked = check({**values, "portrait": portrait, "voice": voice})
-        video, state = out / f"{name}.mp4", out / "states" / name
-        flags = (*checked.flags, f"--out={video}", f"--report={out / 'reports' / name}.json")
-        if plot:
-            flags = (*flags, f"--plot={out / 'reports' / name}.png")
-        if checked.resumable:
-            flags = (*flags, f"--state={state}", "--resume")
-        log, mark = out / "logs" / f"{name}.log", fingerprint(checked.flags, (portrait, voice))
-        jobs.append(Job(row.number, name, flags, video, log, state, checked.group, mark))
+        outputs = {
+            "out": out / f"{name}.mp4", "report": out / "reports" / f"{name}.json", "state": out / "states" / name,
+            **({"plot": out / "reports" / f"{name}.png"} if plot else {}),
+        }  # fmt: skip
+        checked = check({**values, "portrait": portrait, "voice": voice}, outputs)
+        mark = fingerprint(checked.options, (portrait, voice))
+        log = out / "logs" / f"{name}.log"
+        jobs.append(Job(row.number, name, checked.flags, outputs["out"], log, outputs["state"], checked.group, mark))
     taken |= mine
     return jobs
 
@@ -153,7 +153,7 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def fingerprint(flags: tuple[str, ...], files: tuple[Path, ...]) -> str:
-    """Of the arguments and of the size and time of the files that are read."""
+def fingerprint(options: tuple[str, ...], files: tuple[Path, ...]) -> str:
+    """Of the options and of the size and time of the files that are read."""
     facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.blake2b(json.dumps([flags, facts]).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps([options, facts]).encode(), digest_size=16).hexdigest()

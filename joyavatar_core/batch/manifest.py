@@ -35,7 +35,8 @@ class Manifest:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
             raise AvatarError(
-                f"'{path}' is not a manifest of this version ({problem}); choose another --out, or move the file away."
+                f"'{path}' is not a manifest of this version ({problem}); choose another folder or move it away.",
+                "out",
             ) from None
         self.jobs = found["jobs"]
 

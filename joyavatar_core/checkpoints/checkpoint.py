@@ -13,6 +13,7 @@ import torch
 
 from ..config import METADATA_KEY, AvatarConfig
 from ..errors import AvatarError
+from ..geometry import LATENT_CHANNELS
 from .adapter_names import is_adapter
 from .families import AVATARFORCING, Family, is_avatarforcing
 from .kinds import kind_of
@@ -24,7 +25,6 @@ from .releases import check_release, release_named
 from .shapes import canonical_shapes, key_fingerprint, mismatch
 
 EXPECTED = "expected a Wan2.1-style transformer (Wan2.1 T2V, Self-Forcing, LiveTalk, OmniAvatar or one of this project)"
-LATENT_CHANNELS = 16  # of the Wan2.1 VAE
 
 
 @dataclass(frozen=True)

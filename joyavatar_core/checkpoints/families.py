@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from .lora import LoraScale
 
-# AvatarForcing's levels: entries 0, 200, 600 and 800 of a float32 schedule of 1000 that is shifted by 5. The label is
-# 1000 sigma in float32, a few of its last digits away from the exact product, and the model is given just that.
+# AvatarForcing's levels: entries 0, 200, 600 and 800 of a float32 schedule of 1000 that is shifted by 5. A timestep is
+# 1000 sigma in float32, which differs from the exact product in its last digits.
 ROLLING_LEVELS = (
     (1000.0, 1.0), (952.3810424804688, 4 / 4.2), (769.2307739257812, 2 / 2.6), (555.5556030273438, 1 / 1.8),
 )  # fmt: skip

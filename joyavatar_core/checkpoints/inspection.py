@@ -121,7 +121,7 @@ def device_memory(checkpoint: Checkpoint) -> dict[str, str]:
     """What a stream takes on a GPU at some sizes, in GiB: as it is, and at its smallest."""
     own = (checkpoint.config.width, checkpoint.config.height)
     sizes = [own, (832, 480)] if own == (512, 512) else [own]
-    small = {"kv_dtype": torch.float8_e4m3fn, "decoder": "tiny", "latents": 1}
+    small = {"kv_dtype": torch.float8_e4m3fn, "decoder": "tiny", "latent_frames": 1}
     found = {}
     for size in sizes:
         usual, least = (

@@ -12,8 +12,8 @@ from ..batch.local import run_here
 from ..batch.manifest import Manifest
 from ..batch.table import read_table
 from ..batch.work import Made, Progress, remove_state
-from ..errors import AvatarError
-from ..recording.files import RecordingFolder
+from ..errors import AvatarError, with_flags
+from ..recording.files import FolderInUseError, RecordingFolder
 from .batch_columns import add_default_flags, check_row, given_defaults, row_parser, with_columns
 from .options import SpeakOptions, parsed
 from .speak import make_video, say
@@ -123,9 +123,15 @@ class Speaker:
         self._avatar: Avatar | None = None
 
     def __call__(self, flags: tuple[str, ...], progress: Progress) -> Made:
-        options = parsed(SpeakOptions, row_parser().parse_args(flags))
-        voice = options.check()
-        report = make_video(options, voice, self._loaded(options.avatar), progress)
+        args = row_parser().parse_args(flags)
+        try:
+            options = parsed(SpeakOptions, args)
+            voice = options.check()
+            report = make_video(options, voice, self._loaded(options.avatar), progress)
+        except FolderInUseError:
+            raise
+        except AvatarError as problem:
+            raise AvatarError(with_flags(problem, args)) from None
         return Made(report.frames, report.frames / float(report.fps))
 
     def _loaded(self, options: AvatarOptions) -> Avatar:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NoReturn
 
-from ..batch.jobs import Checked
+from ..batch.jobs import Checked, Outputs
 from ..batch.table import Row, truth
 from ..errors import AvatarError
 from ..paths import existing_file
@@ -91,12 +91,19 @@ def with_columns(row: Row, defaults: Mapping[str, object]) -> Row:
     return Row(row.number, values, row.problem)
 
 
-def check_row(values: Mapping[str, object]) -> Checked:
-    """One job's arguments for `speak`, with absolute paths. Raises AvatarError for what `speak` does not take."""
+def check_row(values: Mapping[str, object], outputs: Outputs) -> Checked:
+    """One job's arguments for `speak`, with absolute paths. Raises AvatarError for what `speak` does not take.
+
+    A job that is reset on drift cannot be resumed and is made without a state folder.
+    """
     values = {("audio" if name == "voice" else name): value for name, value in values.items()}
-    flags = tuple(flag for name, value in values.items() for flag in flags_of(name, value))
-    args = row_parser().parse_args([*flags, "--out=video.mp4"])
-    return Checked(flags, repr([getattr(args, name) for name in MODEL]), resumable=not args.reset_on_drift)
+    options = tuple(flag for name, value in values.items() for flag in flags_of(name, value))
+    args = row_parser().parse_args([*options, "--out=video.mp4"])
+    placed = {name: path for name, path in outputs.items() if name != "state" or not args.reset_on_drift}
+    flags = (*options, *(f"--{name}={path}" for name, path in placed.items()))
+    if "state" in placed:
+        flags = (*flags, "--resume")
+    return Checked(flags, options, repr([getattr(args, name) for name in MODEL]))
 
 
 def flags_of(name: str, value: object) -> list[str]:

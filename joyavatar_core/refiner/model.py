@@ -25,6 +25,7 @@ DETAIL = 12  # channels of the U-Net's features at the frame's own side
 HEAD = 32  # channels of the head at the frame's own side
 HEARING = 1 + 8  # numbers heard of a frame: whether there are any, and its visemes
 SAID = 64  # numbers that are made of these, beside them
+GAIN = 6.0  # of the layers that hear, which have few inputs: without it they learn much later than convolutions do
 FILM = ("said.", "film.", "head_film.")  # how the names of the layers begin that hear
 REACH = 0.3  # the longest flow, in halves of the picture's side
 GROUPS = 8
@@ -97,7 +98,7 @@ class RefinerNet(nn.Module):
     ) -> Prediction:
         count = len(frame)
         heard = frame.new_zeros(count, HEARING) if heard is None else heard
-        said = torch.cat([heard, self.said(heard)], dim=1)
+        said = GAIN * torch.cat([heard, self.said(heard)], dim=1)
         film = [layer(said) for layer in self.film]
         round_trip, portrait = (still.expand(count, -1, -1, -1) for still in (round_trip, portrait))
         seen = [F.pixel_unshuffle(torch.cat([frame, round_trip], 1), 2), F.pixel_unshuffle(portrait, 4)]

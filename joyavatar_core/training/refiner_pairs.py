@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio.features import ungroup_frames
 from ..errors import AvatarError
-from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, stream_size
+from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, features_of, stream_size
+from ..geometry import VIDEO_FRAMES_PER_LATENT, to_video_frames
 from ..paths import replacing
 from ..pipeline.avatar import Avatar
 from ..recording.fingerprint import module_fingerprint
-from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.clips import Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
 from .latents import encode_pictures, encode_voice
 from .losses import box_weight
@@ -110,7 +110,7 @@ def make_pair(avatar: Avatar, clip: Clip, seed: int, rollout: bool = True) -> Pa
             followed, shows = follow(avatar, latents, features, still[int(random.integers(len(still)))], random)
     if rollout:
         flow, apart = bring_together(small, round_trip, followed, shows)
-    visemes = ungroup_frames(features, 0).numpy()[: len(round_trip)]
+    visemes = features_of(clip, avatar).numpy()
     return Pair(round_trip, visemes, followed, shows, flow, apart, portraits, chosen)
 
 
@@ -151,6 +151,6 @@ def follow(
     kept = whole - size if rounds > 1 else whole
     warm = size if rounds > 1 else 0  # the decoder remembers a little
     frames = decoded(avatar, made[:, :, -(kept + warm) :])
-    shows = np.arange(1 + LATENT_FRAMES * (whole - 1))
-    count = LATENT_FRAMES * kept if rounds > 1 else len(shows)
+    shows = np.arange(to_video_frames(whole))
+    count = VIDEO_FRAMES_PER_LATENT * kept if rounds > 1 else len(shows)
     return frames[-count:], shows[-count:]
