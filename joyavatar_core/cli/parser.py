@@ -121,7 +121,9 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         help="measure colour, sharpness, structure and lips, and warn of drift; default: yes",
     )  # fmt: skip
     command.add_argument(
-        "--reset-on-drift", action="store_true", help="at such a warning, reset the cache to the sinks (a visible seam)"
+        "--reset-on-drift",
+        action="store_true",
+        help="at a warning of drift, reset the cache to the sinks (a visible seam)",
     )
     command.add_argument("--heal", dest="reset_on_drift", action="store_true", help=argparse.SUPPRESS)  # its old name
     models = command.add_argument_group("models")
@@ -248,7 +250,7 @@ def insist(lost: sys.UnraisableHookArgs) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for bad input said in one sentence, 130 when interrupted."""
+    """Run a command; returns the exit code: 0, 2 for bad input, with one sentence, 130 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot write is escaped
             stream.reconfigure(errors="backslashreplace")
