@@ -29,6 +29,7 @@ RUNNABLE = ("schedules", "frames", "talk")  # with the embedded avatar
 NOT_RUNNABLE = ("talk_avatarforcing", "talk_livetalk")  # shown as it is loaded
 ALONE = "JoyAvatarStreamToLatent"  # in no workflow
 MARGINS = [20, 20, 20, 20]
+WAIT = 300_000  # ms, for whatever shall appear: the machine may be busy
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -90,8 +91,9 @@ def open_page(url: str, width: int = 1600, height: int = 900) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(WAIT)
         page.goto(url)
-        page.wait_for_function(READY, timeout=90_000)
+        page.wait_for_function(READY)
         page.wait_for_timeout(1500)
         yield page
         browser.close()
