@@ -131,7 +131,8 @@ def test_a_merged_copy_of_avatarforcing_is_what_it_is_said_to_be(tmp_path):
 
 @pytest.mark.parametrize(
     ("portrait", "name", "sentence"),
-    [(False, "livetalk", "takes no portrait, so it is not LiveTalk"), (True, "longlive", "takes a portrait and"),
+    [(False, "livetalk", "takes no portrait, so it is not LiveTalk"),
+     (True, "longlive", "takes a portrait, so it is not LongLive"),
      (False, "loglive", "is not known; choose one of livetalk")],
 )  # fmt: skip
 def test_a_release_that_a_file_cannot_be_is_one_sentence(tmp_path, portrait, name, sentence):

@@ -27,6 +27,7 @@ from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
 from .options import DTYPES, KV_DTYPES
 from .processes import run_command
+from .serve import SERVE, add_serve_flags, serve
 from .speak import speak
 
 MAX_SEED = 2**64 - 1
@@ -46,6 +47,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("batch", help="make many videos from a table", description=BATCH, usage=usage)
     command.set_defaults(run=batch)
     add_batch_flags(command)
+
+    command = commands.add_parser("serve", help="serve live sessions on a cluster", description=SERVE)
+    command.set_defaults(run=serve)
+    add_serve_flags(command)
 
     command = commands.add_parser("live", help="serve a talking video while it is made")
     command.set_defaults(run=live)

@@ -83,7 +83,9 @@ def encode_prompt(
         from sentencepiece import SentencePieceProcessor
         from transformers import UMT5Config, UMT5EncoderModel
     except ImportError as missing:
-        raise AvatarError(f"Prompts need the package '{missing.name}'; install comfyui-joyavatar[prompt].") from None
+        raise AvatarError(
+            f"Prompts need the package '{missing.name}'; run: pip install transformers sentencepiece."
+        ) from None
     tensors, pieces = read_encoder(Path(encoder), None if tokenizer is None else Path(tokenizer))
     if not clean(text):
         raise AvatarError("The prompt is empty; describe the person and the scene in a sentence.")
