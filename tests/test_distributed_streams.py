@@ -73,7 +73,7 @@ CASES = {
     "sliding window": Case({"psb": STEPS, "urcr": UrcrSettings("off", 3, 0, "first", 6)}, 3),
     "prompt, bands of 7 and 8 tokens": Case({"psb": STEPS, "urcr": ROTATE, "text": PROMPT}, 2, (6, 10)),
     "one token, an empty band": Case({"psb": STEPS, "urcr": ROTATE}, 1, (2, 2)),
-    "rolling": Case({"urcr": preset("rolling", ROLLING).urcr, "audio": Lead(), "frames": 54}, 3, config=ROLLING),
+    "rolling": Case({"urcr": preset("rolling", ROLLING).urcr, "audio": Lead(), "video_frames": 54}, 3, config=ROLLING),
     FP8: Case({"psb": STEPS, "urcr": BRIEF, "kv_dtype": torch.float8_e4m3fn}, 3, config=SHORT),
 }
 RESUMED = {"joyavatar": 3, "rolling": 2, FP8: 2}  # case -> the block before which a state is taken

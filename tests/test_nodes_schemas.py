@@ -87,3 +87,18 @@ def test_renamed_nodes_lead_to_nodes_and_inputs_that_exist(pack, schemas):
     for entry in pack.nodes.renamed.RENAMED:
         assert entry["old_node_id"] not in ids
         assert {mapped["new_id"] for mapped in entry.get("input_mapping", [])} <= ids[entry["new_node_id"]]
+
+
+def test_missing_packages_are_named_with_what_to_run(pack, monkeypatch, tmp_path):
+    wanted = tmp_path / "requirements.txt"
+    wanted.write_text("# what the pack needs\nnumpy>=1\nno-such-package-a>=2\n\nno_such_package_b\n")
+    monkeypatch.setattr(pack, "REQUIREMENTS", wanted)
+    with pytest.raises(ImportError) as refused:
+        asyncio.run(pack.comfy_entrypoint())
+    said = str(refused.value)
+    assert "no-such-package-a, no_such_package_b is not installed" in said and "numpy" not in said
+    assert f"pip install -r {wanted}" in said
+
+
+def test_the_requirements_are_packages_that_are_looked_for(pack):
+    pack.require_packages()  # all are installed where the tests run

@@ -1,4 +1,4 @@
-"""The command line: `joyavatar speak`, `live`, `join`, `inspect`, `encode-prompt`."""
+"""The command line: `joyavatar speak`, `batch`, `live`, `join`, `inspect`, `encode-prompt`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code, as `parser.main`."""
-    leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts one prints
+    """Run a command; returns the exit code of `parser.main`."""
+    leads = os.environ.get("RANK", "0") == "0"  # one of torchrun's processes prints
     terminal = leads and sys.stderr is not None and sys.stderr.isatty()
     if terminal:  # importing torch takes seconds, on a fresh machine many
         print("loading ...", end="", file=sys.stderr, flush=True)

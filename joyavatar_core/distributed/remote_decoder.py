@@ -19,14 +19,9 @@ class RemoteCache:
     def __init__(self, number: int, decoder: RemoteDecoder) -> None:
         self.number, self._decoder = number, decoder
 
-    @property
-    def frames(self) -> dict[str, Tensor]:
-        """What the decoding process remembers, brought here."""
-        return self._decoder.ask("state", cache=self.number)
-
     def state_dict(self) -> dict[str, Tensor]:
-        """As VAECache.state_dict."""
-        return self.frames
+        """As VAECache.state_dict; the tensors are brought from the decoding process."""
+        return self._decoder.ask("state", cache=self.number)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """As VAECache.load_state_dict."""
