@@ -220,10 +220,10 @@ def make_block(stream: AvatarStream, index: int) -> Tensor:
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
-        ({"psb": PsbSettings()}, "every block takes one step in each of 4 passes.*--psb off"),
-        ({"psb": PsbSettings(steps=(8, 4))}, "every block takes one step in each of 4 passes.*--psb off"),
-        ({"mci": MciSettings()}, "already sees noisy neighbours.*--mci off"),
-        ({"mci": MciSettings("context")}, "already sees noisy neighbours.*--mci off"),
+        ({"psb": PsbSettings()}, "every block takes one step in each of 4 passes.*switch it off"),
+        ({"psb": PsbSettings(steps=(8, 4))}, "every block takes one step in each of 4 passes.*switch it off"),
+        ({"mci": MciSettings()}, "already sees noisy neighbours.*switch it off"),
+        ({"mci": MciSettings("context")}, "already sees noisy neighbours.*switch it off"),
         ({"urcr": UrcrSettings("prefill", sinks=1, recent=2)}, "'rotate' or 'window'"),
         ({"urcr": UrcrSettings("rotate", sinks=4, recent=2)}, "window's sink is the portrait's frame"),
         ({"urcr": UrcrSettings("rotate", sinks=1, recent=5)}, "keep at most 4"),

@@ -16,6 +16,7 @@ from ..errors import AvatarError
 
 ROOT = Path(__file__).parents[2]
 LOCAL = "local"  # the address that means: start a cluster on this machine
+CPUS, GPUS = ("cpus_per_job", "cpus_per_worker"), ("gpus_per_job", "gpus_per_worker")  # settings of Share
 STORE_BYTES = 100 << 20  # shared memory of a local cluster; messages are small, videos go to files
 
 
@@ -34,18 +35,18 @@ class Share:
     def fits(self, available: dict[str, float]) -> int:
         """How many of these a cluster holds. Raises AvatarError where it holds none, or a number is out of range."""
         if not 0 < self.cpus < float("inf"):
-            raise AvatarError(f"The CPUs of a worker are {self.cpus}; give a number above 0.", "cpus_per_job")
+            raise AvatarError(f"The CPUs of a worker are {self.cpus}; give a number above 0.", *CPUS)
         if not 0 <= self.gpus < float("inf") or (self.gpus > 1 and not float(self.gpus).is_integer()):
             raise AvatarError(
                 f"The GPUs of a worker are {self.gpus}; give 0, a fraction such as 0.5, or a whole number.",
-                "gpus_per_job",
+                *GPUS,
             )
         cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
         count = int(min(cpus / self.cpus, gpus / self.gpus if self.gpus else float("inf")))
         if not count:
             raise AvatarError(
                 f"The cluster has {cpus:g} CPUs and {gpus:g} GPUs, one worker takes {self.cpus:g} and {self.gpus:g}; "
-                "lower its share.", "cpus_per_job", "gpus_per_job",
+                "lower its share.", *CPUS, *GPUS,
             )  # fmt: skip
         return count
 

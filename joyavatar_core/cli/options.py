@@ -71,6 +71,14 @@ class VideoOptions:
         """
         from ..audio import open_voice
         from ..audio.survey import check_voice
+
+        self.check_all_but_voice()
+        voice = open_voice(self.audio, self.audio_rate, self.audio_channels, self.audio_format)
+        check_voice(voice, f"The voice '{self.audio}'", self.seconds)
+        return voice
+
+    def check_all_but_voice(self) -> None:
+        """The part of `check` for a voice that comes in another way."""
         from ..framing.portrait_framing import check_portrait
         from ..video.h264 import check_quality
         from ..video.portrait import check_size
@@ -85,9 +93,6 @@ class VideoOptions:
             if not os.path.exists(path):
                 raise AvatarError(f"The {name} '{path}' does not exist; check the path.")
         check_portrait(existing_file(self.portrait), self.crop, self.background)
-        voice = open_voice(self.audio, self.audio_rate, self.audio_channels, self.audio_format)
-        check_voice(voice, f"The voice '{self.audio}'", self.seconds)
-        return voice
 
     def _model_files(self) -> list[tuple[str, str | Path]]:
         """(what it is, path) of every file that the avatar is loaded from, the embedded ones left out."""
