@@ -25,7 +25,7 @@ from ..paths import printable
 from ..sampling.presets import PRESETS
 from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
-from .options import DTYPES, KV_DTYPES
+from .options import DTYPES, ENCODERS, KV_DTYPES
 from .processes import run_command
 from .serve import SERVE, add_serve_flags, serve
 from .speak import speak
@@ -119,6 +119,11 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
+    command.add_argument(
+        "--encoder", choices=ENCODERS, default=ENCODERS[0],
+        help="x264 gives the same bytes on every machine; nvenc is the card's own encoder; auto takes that where there "
+        "is one (not with --state)",
+    )  # fmt: skip
     command.add_argument("--report", help="write a JSON report of the run here")
     command.add_argument("--plot", metavar="FILE.png", help="draw the report as a picture here")
     command.add_argument(
