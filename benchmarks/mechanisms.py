@@ -17,17 +17,17 @@ from joyavatar_core.sampling.mci import MCI_OFF, MciSettings
 from joyavatar_core.sampling.presets import Preset
 from joyavatar_core.sampling.psb import PSB_OFF, PsbSettings
 from joyavatar_core.sampling.run import StreamRun
-from joyavatar_core.sampling.urcr import URCR_OFF, UrcrSettings
+from joyavatar_core.sampling.urcr import SLIDING_WINDOW, UrcrSettings
 
 ROTATE = UrcrSettings("rotate", 3, 6, "portrait")
 VARIANTS = {
-    "plain": Preset(PSB_OFF, MCI_OFF, URCR_OFF),
-    "PSB 8 to 4": Preset(PsbSettings(), MCI_OFF, URCR_OFF),
-    "2 steps": Preset(PsbSettings(steps=(2,)), MCI_OFF, URCR_OFF),
-    "8 steps": Preset(PsbSettings(steps=(8,)), MCI_OFF, URCR_OFF),
-    "MCI inject, 1 frame": Preset(PSB_OFF, MciSettings("inject", 1, 0.25), URCR_OFF),
-    "MCI inject, 3 frames": Preset(PSB_OFF, MciSettings("inject", 3, 0.25), URCR_OFF),
-    "MCI context": Preset(PSB_OFF, MciSettings("context", 3, 0.25), URCR_OFF),
+    "plain": Preset(PSB_OFF, MCI_OFF, SLIDING_WINDOW),
+    "PSB 8 to 4": Preset(PsbSettings(), MCI_OFF, SLIDING_WINDOW),
+    "2 steps": Preset(PsbSettings(steps=(2,)), MCI_OFF, SLIDING_WINDOW),
+    "8 steps": Preset(PsbSettings(steps=(8,)), MCI_OFF, SLIDING_WINDOW),
+    "MCI inject, 1 frame": Preset(PSB_OFF, MciSettings("inject", 1, 0.25), SLIDING_WINDOW),
+    "MCI inject, 3 frames": Preset(PSB_OFF, MciSettings("inject", 3, 0.25), SLIDING_WINDOW),
+    "MCI context": Preset(PSB_OFF, MciSettings("context", 3, 0.25), SLIDING_WINDOW),
     "URCR rotate": Preset(PSB_OFF, MCI_OFF, ROTATE),
     "URCR prefill": Preset(PSB_OFF, MCI_OFF, UrcrSettings("prefill", 3, 6, "portrait")),
     "joyavatar (all three)": Preset(PsbSettings(), MciSettings(), ROTATE),

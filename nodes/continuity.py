@@ -40,7 +40,7 @@ class JoyAvatarContinuity(io.ComfyNode):
                     options=["inject", "context", "off"],
                     default="inject",
                     tooltip="'inject': noisy copies of the newest frames stand beside the clean ones. 'context': all "
-                    "of the past is remembered noisy, at no cost. 'off': nothing is added.",
+                    "of the past is cached noisy, at no cost. 'off': nothing is added.",
                 ),
                 io.Int.Input(
                     "mci_frames", default=3, min=0, max=1000, tooltip="Newest latent frames shown noised; 0 is off."
@@ -55,10 +55,11 @@ class JoyAvatarContinuity(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "urcr_mode",
-                    options=["rotate", "prefill", "off"],
+                    options=["rotate", "prefill", "window", "off"],
                     default="rotate",
                     tooltip="What happens to the newest frames at a reset. 'rotate': their keys are moved, at no cost. "
-                    "'prefill': they are run through the model again. 'off': no reset, a sliding window.",
+                    "'prefill': they are run through the model again. 'window': no reset, a sliding window. "
+                    "'off': the old name of 'window'.",
                 ),
                 io.Int.Input(
                     "sinks",
@@ -88,7 +89,7 @@ class JoyAvatarContinuity(io.ComfyNode):
                         default=0,
                         min=0,
                         max=1000000,
-                        tooltip="Latent frames remembered with urcr_mode 'off'; 0 is the checkpoint's trained length.",
+                        tooltip="Latent frames kept with urcr_mode 'window'; 0 is the checkpoint's trained length.",
                     )
                 ),
                 advanced(
@@ -137,14 +138,14 @@ class JoyAvatarContinuity(io.ComfyNode):
 
 
 def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str:
-    """What the settings mean for a checkpoint: what is remembered, how often it is reset, what it costs."""
+    """What the settings mean for a checkpoint: what stays in the cache, how often it is reset, what it costs."""
     block = config.block_frames
     seconds = 4 / config.fps  # of video a latent frame
-    passes = len(config.levels) + 1.0  # of a settled block: its steps and the refresh
+    passes = len(config.levels) + 1.0  # of a settled block: its steps and the cache update
     extra = mci.injected / block
-    if urcr.mode == "off":
+    if urcr.mode == "window":
         window = urcr.capacity(config)
-        memory = f"remembers {window} latent frames ({window * seconds:.1f} s), never resets"
+        memory = f"keeps {window} latent frames ({window * seconds:.1f} s), never resets"
     else:
         blocks = max(1, (config.trained_positions - urcr.sinks - urcr.recent) // block)
         memory = (

@@ -46,7 +46,7 @@ class Case:
     """A stream of the miniature, and how many of its blocks are made."""
 
     fields: dict
-    blocks: int = 5
+    blocks: int = 4
     size: tuple[int, int] = (4, 4)  # of the latents
     config: AvatarConfig = SMALL
 
@@ -62,16 +62,16 @@ class Case:
 PROMPT = torch.randn(1, 3, SMALL.text_dim, generator=torch.Generator().manual_seed(6))
 MOTION, MEMORY, TWO_STEPS = MciSettings("inject", 3, 0.25), UrcrSettings("rotate", 3, 3), PsbSettings(steps=(3, 2))
 CASES = {
-    "joyavatar": Case({"psb": PsbSettings(), "urcr": MEMORY, "mci": MOTION}),
+    "joyavatar": Case({"psb": TWO_STEPS, "urcr": MEMORY, "mci": MOTION}),
     "prefill": Case({"psb": TWO_STEPS, "urcr": UrcrSettings("prefill", 3, 3), "mci": MciSettings("context")}),
     "sliding window": Case({"psb": TWO_STEPS, "urcr": UrcrSettings("off", 3, 0, "first", 6)}, 4),
     "prompt, bands of 7 and 8 tokens": Case({"psb": TWO_STEPS, "urcr": MEMORY, "text": PROMPT}, 2, (6, 10)),
     "one token, an empty band": Case({"psb": TWO_STEPS, "urcr": MEMORY}, 2, (2, 2)),
-    "rolling": Case({"urcr": preset("rolling", ROLLING).urcr, "audio": Lead(), "frames": 70}, 4, config=ROLLING),
+    "rolling": Case({"urcr": preset("rolling", ROLLING).urcr, "audio": Lead(), "video_frames": 54}, 3, config=ROLLING),
     "keys and values in 8 bits": Case({"psb": TWO_STEPS, "urcr": MEMORY, "kv_dtype": torch.float8_e4m3fn}),
 }
 RESUMED = {
-    "joyavatar": 4,
+    "joyavatar": 3,
     "rolling": 2,
     "keys and values in 8 bits": 3,
 }  # case -> the block before which a state is taken

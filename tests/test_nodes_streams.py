@@ -46,7 +46,7 @@ def whole(host, vae):
 def test_making_a_stream_runs_nothing(host, monkeypatch):
     monkeypatch.setattr(type(host.model.model.diffusion_model), "forward", lambda *_, **__: pytest.fail("it ran"))
     stream = make_stream(host)
-    assert stream.recipe.num_frames == FRAMES and stream.size == (SIDE, SIDE)
+    assert stream.recipe.num_video_frames == FRAMES and stream.pixel_size == (SIDE, SIDE)
 
 
 def test_a_stream_is_the_same_at_every_pull(host, whole, vae):
@@ -73,9 +73,9 @@ def test_the_sampler_says_what_does_not_fit(host, inputs, sentence):
 
 
 def test_schedule_nodes_override_the_preset(host):
-    continuity = host.Continuity.execute("off", 0, 0.0, "off", 3, 6, "first", 12, None)[0]
+    continuity = host.Continuity.execute("off", 0, 0.0, "window", 3, 6, "first", 12, None)[0]
     recipe = make_stream(host, continuity=continuity).recipe
-    assert recipe.urcr.mode == "off" and recipe.urcr.window == 12 and recipe.psb.steps == (2, 1)
+    assert recipe.urcr.mode == "window" and recipe.urcr.window == 12 and recipe.psb.steps == (2, 1)
     assert make_stream(host, preset="plain", psb=None).recipe.psb.first is None
 
 

@@ -154,7 +154,7 @@ def test_a_missing_bundle_is_one_sentence(tmp_path):
 
 def test_missing_moderngl_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "moderngl", None)
-    with pytest.raises(AvatarError, match="extra 'train', or choose --people drawn"):
+    with pytest.raises(AvatarError, match="extra 'train', or choose drawn people"):
         studio.open_context()
 
 

@@ -173,11 +173,12 @@ Options = TypeVar("Options", SpeakOptions, LiveOptions)
 
 def parsed(kind: type[Options], args: argparse.Namespace) -> Options:
     """The options of a command from its parsed flags. Raises AvatarError for values that cannot be read."""
-    device = choose_device(args.device)
+    device = choose_device(args.device) if args.team is None else args.team.device
     avatar = AvatarOptions(
         weights=args.weights, vae=args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
-        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, loras=tuple(args.lora), device=device,
-        dtype=DTYPES[args.dtype] or USUAL_DTYPES.get(device.type), attention=args.attention, compiled=args.compile,
+        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, release=args.release, loras=tuple(args.lora),
+        device=device, dtype=DTYPES[args.dtype] or USUAL_DTYPES.get(device.type), attention=args.attention,
+        compiled=args.compile, team=args.team,
     )  # fmt: skip
     values = {**vars(args), "avatar": avatar, "kv_dtype": KV_DTYPES[args.kv_dtype]}
     if kind is SpeakOptions and args.checkpoint_every is not None:

@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..geometry import VIDEO_FRAMES_PER_LATENT
 from ..paths import printable
 from ..sampling.run import StreamRun
 from ..sampling.stream import LatentBlock
@@ -23,65 +25,75 @@ if TYPE_CHECKING:
     from ..recording import Recording
 
 log = logging.getLogger(__name__)
+OnFrames = Callable[[int, int | None], None]  # (frames so far, frames in all)
 
 
 def speak(args: argparse.Namespace) -> None:
     """``joyavatar speak``: parse, check, load, make the video. Raises AvatarError for bad input."""
+    from tqdm import tqdm
+
     from ..pipeline.avatar import load_avatar
 
     options = parsed(SpeakOptions, args)
     voice = options.check()
     log.info("loading")  # torch's first steps take seconds, on a fresh machine many
-    make_video(options, voice, load_avatar(options.avatar))
+    avatar = load_avatar(options.avatar)
+    started, made = time.perf_counter(), []
+    with tqdm(unit="frame", disable=None) as bar:
+
+        def on_frames(frames: int, total: int | None) -> None:
+            made.append(frames)
+            bar.total = total
+            bar.set_postfix_str(f"{frames / avatar.config.fps:.1f} s of video", refresh=False)
+            bar.update(frames - bar.n)
+
+        report = make_video(options, voice, avatar, on_frames)
+    seconds = time.perf_counter() - started
+    untrained = "" if avatar.config.trained else " (random weights: the picture has no meaning)"
+    say(f"{options.out}: {report.frames} frames, {report.frames / avatar.config.fps:.2f} s, "
+        f"{(report.frames - made[0]) / seconds:.1f} frames/s{untrained}")  # fmt: skip
 
 
-def make_video(options: SpeakOptions, voice: AudioSource, avatar: Avatar) -> RunReport:
-    """Make one video with its report, and print one line about it. Raises AvatarError for bad input.
+def make_video(options: SpeakOptions, voice: AudioSource, avatar: Avatar, on_frames: OnFrames) -> RunReport:
+    """Make one video and its report. Raises AvatarError for bad input.
 
-    voice: what `options.check` returned. avatar: loaded from `options.avatar`.
+    voice: what `options.check` returned. avatar: loaded from `options.avatar`. on_frames: called at the start, with the
+    frames that are there already, and after every block; an exception that it raises ends the video early.
     """
-    from tqdm import tqdm
-
     from ..monitoring.observer import Observer
     from ..pipeline.render import talk
     from ..recording import DEFAULT_INTERVAL, Recording
     from ..video import VideoWriter
 
     job = prepare(options, voice, avatar)
-    stream, report, config = job.stream, job.report, avatar.config
+    stream, report = job.stream, job.report
     observe = Observer(report, voice, options.monitor)
-    with tqdm(total=stream.num_frames, unit="frame", disable=None) as bar:
 
-        def on_block(block: LatentBlock, shown: Tensor) -> None:
-            observe(block, shown)
-            bar.set_postfix_str(f"block {block.index}, {report.frames / config.fps:.1f} s of video")
-            bar.update(len(shown))
+    def on_block(block: LatentBlock, shown: Tensor) -> None:
+        observe(block, shown)
+        on_frames(report.frames, stream.num_video_frames)
 
-        started, before = time.perf_counter(), 0
-        if options.state:
-            with Recording(
-                options.state, stream, avatar.decoder, voice, every=options.checkpoint_every or DEFAULT_INTERVAL,
-                crf=options.quality, resume=options.resume, metadata=job.metadata, refine=job.refine,
-            ) as recording:  # fmt: skip
-                say_where(recording)
-                observe.look_back(recording)
-                before = bar.n = recording.frames
-                report.settings = {**report.settings, "resumed_at_block": recording.blocks}
-                recording.record(on_block)
-                recording.join(options.out)
-        else:
-            with VideoWriter(
-                options.out, *job.size, config.fps, voice.sample_rate, voice.channels, crf=options.quality,
-                metadata=job.metadata,
-            ) as writer, StreamRun(stream) as run:  # fmt: skip
-                reset = options.reset_on_drift
-                observe.reset_on_drift = run if reset else None
-                talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine, overlap=not reset)
-    seconds = time.perf_counter() - started
+    if options.state:
+        with Recording(
+            options.state, stream, avatar.decoder, voice, every=options.checkpoint_every or DEFAULT_INTERVAL,
+            crf=options.quality, resume=options.resume, metadata=job.metadata, refine=job.refine,
+        ) as recording:  # fmt: skip
+            say_where(recording)
+            observe.look_back(recording)
+            on_frames(recording.frames, stream.num_video_frames)
+            report.settings = {**report.settings, "resumed_at_block": recording.blocks}
+            recording.record(on_block)
+            recording.join(options.out)
+    else:
+        with VideoWriter(
+            options.out, *job.size, avatar.config.fps, voice.sample_rate, voice.channels, crf=options.quality,
+            metadata=job.metadata,
+        ) as writer, StreamRun(stream) as run:  # fmt: skip
+            on_frames(0, stream.num_video_frames)
+            reset = options.reset_on_drift
+            observe.reset_on_drift = run if reset else None
+            talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine, overlap=not reset)
     save_report(options, job)
-    untrained = "" if config.trained else " (random weights: the picture has no meaning)"
-    say(f"{options.out}: {report.frames} frames, {report.frames / config.fps:.2f} s, "
-        f"{(report.frames - before) / seconds:.1f} frames/s{untrained}")  # fmt: skip
     return report
 
 
@@ -96,7 +108,7 @@ def say_where(recording: Recording) -> None:
     fps = recording.stream.config.fps
     log.info(
         "every %d blocks a segment of %.1f s and a state of up to %.1f MB in %s (two states are kept)",
-        recording.every, recording.every * recording.stream.config.block_frames * 4 / fps,
+        recording.every, recording.every * recording.stream.config.block_frames * VIDEO_FRAMES_PER_LATENT / fps,
         recording.state_bytes / 1e6, recording.folder.path,
     )  # fmt: skip
     if recording.finished:

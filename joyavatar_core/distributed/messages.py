@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,10 @@ from torch import Tensor, distributed
 from ..errors import AvatarError
 
 Message = tuple[str, dict, list[Tensor]]
+LOST = "Another process of this run has ended, so the stream cannot go on; its own message says why."
+HEAD = 1024  # bytes of the first broadcast of a message, which most facts fit in
+LENGTH = 8  # of these, how many say how long the facts are
+ALIGNMENT = 16
 
 
 class Channel:
@@ -37,26 +41,31 @@ class Channel:
     def say(self, name: str, tensors: Sequence[Tensor] = (), /, **facts: object) -> None:
         """Send a message; facts are what JSON can hold."""
         forms = [[str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for tensor in tensors]
-        text = bytearray(json.dumps([name, facts, forms]).encode())
-        distributed.broadcast(torch.tensor([len(text)]), self.source, group=self.control)
-        distributed.broadcast(torch.frombuffer(text, dtype=torch.uint8), self.source, group=self.control)
-        self._broadcast(tensor.to(self.device) for tensor in tensors)
+        text = json.dumps([name, facts, forms]).encode()
+        head = torch.zeros(HEAD, dtype=torch.uint8)
+        head[:LENGTH] = _numbers(len(text).to_bytes(LENGTH, "little"))
+        head[LENGTH : LENGTH + len(text)] = _numbers(text[: HEAD - LENGTH])
+        self._broadcast(head, self.control)
+        self._broadcast(_numbers(text[HEAD - LENGTH :]), self.control)
+        self._broadcast(packed([tensor.to(self.device) for tensor in tensors], self.device), self.data)
 
     def hear(self) -> Message:
         """The next message, its tensors on this process's device. Raises RuntimeError where the speaker has ended."""
-        length = torch.empty(1, dtype=torch.int64)
-        distributed.broadcast(length, self.source, group=self.control)
-        text = torch.empty(int(length), dtype=torch.uint8)
-        distributed.broadcast(text, self.source, group=self.control)
-        name, facts, forms = json.loads(text.numpy().tobytes())
-        tensors = [torch.empty(shape, dtype=getattr(torch, dtype), device=self.device) for dtype, shape in forms]
-        self._broadcast(tensors)
-        return name, facts, tensors
+        head = torch.empty(HEAD, dtype=torch.uint8)
+        self._broadcast(head, self.control)
+        raw = head.numpy().tobytes()
+        length = int.from_bytes(raw[:LENGTH], "little")
+        rest = torch.empty(max(0, length + LENGTH - HEAD), dtype=torch.uint8)
+        self._broadcast(rest, self.control)
+        name, facts, forms = json.loads(raw[LENGTH : LENGTH + length] + rest.numpy().tobytes())
+        tensors = [torch.empty(shape, dtype=getattr(torch, dtype), device="meta") for dtype, shape in forms]
+        data = torch.empty(sum(map(padded, tensors)), dtype=torch.uint8, device=self.device)
+        self._broadcast(data, self.data)
+        return name, facts, unpacked(data, tensors)
 
-    def _broadcast(self, tensors: Iterable[Tensor]) -> None:
-        for tensor in tensors:
-            if tensor.numel():
-                distributed.broadcast(as_bytes(tensor), self.source, group=self.data)
+    def _broadcast(self, data: Tensor, group: distributed.ProcessGroup) -> None:
+        if data.numel():
+            distributed.broadcast(data, self.source, group=group)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -71,11 +80,9 @@ class Channel:
             try:
                 yield
             except RuntimeError as problem:
-                if not is_lost(problem):
-                    raise
-                raise AvatarError(
-                    "Another process of this run has ended, so the stream cannot go on; its own message says why."
-                ) from problem
+                if is_lost(problem):
+                    raise AvatarError(LOST) from problem
+                raise
             self._broken = False
 
     def end(self) -> None:
@@ -93,6 +100,31 @@ class Channel:
 def as_bytes(tensor: Tensor) -> Tensor:
     """A tensor's bytes, uint8 [n]: back ends do not know every dtype. A view where it is contiguous."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def padded(tensor: Tensor) -> int:
+    """Bytes that a tensor takes in a pack, so that the next one begins at a multiple of its items."""
+    return -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def packed(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The bytes of tensors behind one another, uint8 [n]."""
+    pack = torch.zeros(sum(map(padded, tensors)), dtype=torch.uint8, device=device)
+    for part, tensor in zip(pack.split([padded(tensor) for tensor in tensors]), tensors, strict=True):
+        part[: tensor.nbytes] = as_bytes(tensor)
+    return pack
+
+
+def unpacked(pack: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors of the dtypes and shapes of `like`, as views of a pack."""
+    parts = pack.split([padded(tensor) for tensor in like])
+    return [
+        part[: tensor.nbytes].view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, like, strict=True)
+    ]
+
+
+def _numbers(data: bytes) -> Tensor:
+    return torch.tensor(list(data), dtype=torch.uint8)
 
 
 def is_lost(problem: RuntimeError) -> bool:

@@ -43,13 +43,14 @@ class Launch:
         name = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
         if name not in ("cpu", "cuda"):
             raise AvatarError(
-                f"--device is '{wanted}', and {self.world} processes run on cpu or cuda; give one of them."
+                f"The device is '{wanted}', and {self.world} processes run on cpu or cuda; give one of them.", "device"
             )
         cards = torch.cuda.device_count() if name == "cuda" else 0
         if name == "cuda" and cards < self.locals:
             raise AvatarError(
-                f"{self.locals} processes were started on a machine with {cards} GPUs; start one for each GPU "
-                "(torchrun --nproc_per_node), or give --device cpu."
+                f"{self.locals} processes were started on a machine with {cards} GPUs; start one for each "
+                "GPU, or run on cpu.",
+                "device",
             )
         return torch.device(name, self.local) if name == "cuda" else torch.device("cpu")
 

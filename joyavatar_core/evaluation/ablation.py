@@ -17,7 +17,7 @@ from ..recording.fingerprint import module_fingerprint
 from ..sampling.mci import MCI_OFF, MciSettings
 from ..sampling.presets import PRESETS, Preset, all_on, preset
 from ..sampling.psb import PSB_OFF, PsbSettings
-from ..sampling.urcr import URCR_OFF, UrcrSettings
+from ..sampling.urcr import SLIDING_WINDOW, UrcrSettings
 from .rollout import BOUNDS, OTHERS, WINDOW_SECONDS, Judge, Truth, mean_pictures, rollout
 from .sheet import contact_sheet
 
@@ -29,7 +29,7 @@ def variants(config: AvatarConfig) -> dict[str, Preset]:
     """The settings that are compared, by name."""
     usual = all_on(config)
     rotate, inject = usual.urcr, usual.mci
-    window = UrcrSettings("off", 0, 0, "first", config.trained_positions)
+    window = UrcrSettings("window", 0, 0, "first", config.trained_positions)
 
     def urcr(mode: str, sinks: int = rotate.sinks, source: str = "portrait") -> Preset:
         return Preset(PSB_OFF, MCI_OFF, UrcrSettings(mode, sinks, rotate.recent, source))
@@ -38,7 +38,7 @@ def variants(config: AvatarConfig) -> dict[str, Preset]:
         return Preset(PSB_OFF, mci, urcr)
 
     return {
-        "plain": Preset(PSB_OFF, MCI_OFF, URCR_OFF),
+        "plain": Preset(PSB_OFF, MCI_OFF, SLIDING_WINDOW),
         "PSB": Preset(usual.psb, MCI_OFF, window),
         "MCI inject": Preset(PSB_OFF, inject, window),
         "MCI context 0.1": Preset(PSB_OFF, MciSettings("context", 3, 0.1), window),

@@ -56,7 +56,7 @@ def read_encoder(path: Path, tokenizer: Path | None) -> tuple[dict[str, LazyTens
     own = tensors.pop(TOKENIZER_KEY, None)
     tensors = {transformers_name(name): tensor for name, tensor in dequantised(tensors, path.name).items()}
     if "encoder.block.0.layer.0.SelfAttention.q.weight" not in tensors:
-        raise AvatarError(f"'{path.name}' is no umt5 text encoder; give Wan2.1's (umt5-xxl) as --text-encoder.")
+        raise AvatarError(f"'{path.name}' is no umt5 text encoder; give Wan2.1's umt5-xxl.", "text_encoder")
     if tokenizer is not None:
         try:
             return tensors, tokenizer.read_bytes()
@@ -64,8 +64,8 @@ def read_encoder(path: Path, tokenizer: Path | None) -> tuple[dict[str, LazyTens
             raise AvatarError(f"Cannot read '{tokenizer}': {problem.strerror}; give umt5's spiece.model.") from None
     if own is None:
         raise AvatarError(
-            f"'{path.name}' has no tokenizer inside, as the files for ComfyUI have; give umt5's spiece.model "
-            "(--tokenizer)."
+            f"'{path.name}' has no tokenizer inside, as the files for ComfyUI have; give umt5's spiece.model.",
+            "tokenizer",
         )
     return tensors, own.copy(torch.uint8).numpy().tobytes()
 
@@ -91,7 +91,7 @@ def encode_prompt(
     try:
         ids = [*SentencePieceProcessor(model_proto=pieces).encode(clean(text)), END]
     except RuntimeError:
-        raise AvatarError("The tokenizer is no SentencePiece model; give umt5's spiece.model (--tokenizer).") from None
+        raise AvatarError("The tokenizer is no SentencePiece model; give umt5's spiece.model.", "tokenizer") from None
     if len(ids) > MAX_TOKENS:
         raise AvatarError(f"The prompt has {len(ids)} tokens, at most {MAX_TOKENS} are taken; shorten it.")
     with torch.device("meta"):
@@ -121,7 +121,7 @@ def config_of(tensors: Mapping[str, LazyTensor], kind):
 
 
 def save_prompt(path: str | Path, embeddings: Tensor, text: str) -> None:
-    """Write a file for --prompt-embeds. Raises AvatarError where it cannot be written."""
+    """Write a prompt's embeddings as `load_prompt` reads them. Raises AvatarError where it cannot be written."""
     try:
         save_file({"prompt": embeddings.contiguous()}, path, metadata={"prompt": text})
     except Exception as problem:

@@ -1,4 +1,4 @@
-"""A stream watched over HTTP while it is made."""
+"""A stream served over HTTP while it is made."""
 
 from .broadcast import Broadcast
 from .server import LiveServer

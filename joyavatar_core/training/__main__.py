@@ -6,10 +6,10 @@ import sys
 
 import torch
 
-from ..errors import AvatarError
+from ..distributed.process_group import process_group
+from ..errors import AvatarError, with_flags
 from .arguments import training_parser
 from .judging import ablate, evaluate
-from .parallel import process_group
 from .stages import (
     distil,
     make_data,
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         with process_group():
             COMMANDS[options.command](options)
     except AvatarError as problem:
-        print(problem, file=sys.stderr)
+        print(with_flags(problem, options), file=sys.stderr)
         return 1
     return 0
 

@@ -147,7 +147,9 @@ class Trainer:
         if state.get("origin", "") != self.settings.origin:
             raise AvatarError(
                 f"'{self.settings.folder}' holds a run that began from {state.get('origin') or 'nothing'}, not from "
-                f"{self.settings.origin or 'nothing'}; choose another --runs, or --no-resume to start anew."
+                f"{self.settings.origin or 'nothing'}; choose another folder, or start anew.",
+                "runs",
+                "no_resume",
             )
         set_state_dict(
             self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"],

@@ -27,7 +27,7 @@ def check_h264() -> None:
 def check_quality(crf: int) -> None:
     """Raises AvatarError for a constant rate factor that x264 does not take."""
     if not 1 <= crf <= 51:
-        raise AvatarError(f"The quality (crf) is {crf}, expected 1 (best) to 51 (smallest file); change it.")
+        raise AvatarError(f"The quality (crf) is {crf}, expected 1 (best) to 51 (smallest file).", "quality")
 
 
 def add_h264(

@@ -104,7 +104,7 @@ class LiveEncoder:
                 self._transport = self._open(self._transport_out, TS, TRANSPORT)
                 self._copies = self._copy_streams(self._transport)
                 self._transport.start_encoding()
-        # An encoder of AAC puts some samples in front; the picture begins behind them, so that no time is below 0.
+        # AAC encoders add samples at the start; the video begins after them, so that no time is below 0.
         self._delay = Fraction(0) if self._audio is None else Fraction(AudioEncoder.PRIMING, self._audio.rate)
         self._sound_packets = 0
         self.heads = {name: head if name == MP4 else b"" for name in self.formats}
@@ -170,7 +170,7 @@ class LiveEncoder:
         return data
 
     def _fragment(self, packets: list[av.Packet], indices: list[int]) -> bytes:
-        """These packets as one fragment: a box that tells their times and one with their bytes."""
+        """These packets as one fragment: a box with their times and a box with their bytes."""
         if not packets:
             return b""
         self._fragments += 1
