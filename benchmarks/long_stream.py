@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from joyavatar_core.audio import AudioSource
+from joyavatar_core.geometry import VIDEO_FRAMES_PER_LATENT
 from joyavatar_core.pipeline.avatar import Avatar, load_avatar
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import preset
@@ -58,10 +59,10 @@ def main() -> None:
 
     avatar = load_avatar()
     settings = preset("joyavatar", avatar.config)
-    frames_per_block = 4 * avatar.config.block_frames
+    frames_per_block = VIDEO_FRAMES_PER_LATENT * avatar.config.block_frames
     voice = Murmur((args.blocks + 100) * frames_per_block / avatar.config.fps)
     picture = np.full((128, 128, 3), 128, np.uint8)
-    stream = replace(avatar.stream(picture, voice, settings), frames=(args.blocks + 100) * frames_per_block)
+    stream = replace(avatar.stream(picture, voice, settings), video_frames=(args.blocks + 100) * frames_per_block)
 
     marks = [mark for mark in (200, 2000) if mark <= args.blocks]
     run = timed(stream, avatar, args.decode)

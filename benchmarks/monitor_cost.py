@@ -45,7 +45,7 @@ def main() -> None:
     avatar = load_avatar()
     portrait = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
     voice = ArrayAudio(np.random.default_rng(2).standard_normal(16000 * args.blocks) * 0.1, 16000)
-    stream = avatar.stream(portrait, voice, preset("checkpoint", avatar.config), size=args.size)
+    stream = avatar.stream(portrait, voice, preset("checkpoint", avatar.config), pixel_size=args.size)
     seconds, started = [], time.perf_counter()
     for block, _ in frames_of(StreamRun(stream), avatar.decoder):
         seconds.append(time.perf_counter() - started)

@@ -39,11 +39,12 @@ def main() -> None:
     run = StreamRun(stream)
     for _ in range(blocks):
         started = time.perf_counter()
-        video = avatar.decoder.decode(next(run).latents, cache)[0]
+        block = next(run)
+        video = avatar.decoder.decode(block.latents, cache)[0]
         seconds["sampling and decoding"].append(time.perf_counter() - started)
         for name, refine in refiners.items():
             started = time.perf_counter()
-            refine(video)
+            refine(video[:, : block.num_video_frames], block.features)
             seconds.setdefault(name, []).append(time.perf_counter() - started)
     run.close()
     whole = float(np.median(seconds["sampling and decoding"][WARM:]))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from .checks import is_number, is_whole
 from .errors import AvatarError
+from .geometry import LATENT_CHANNELS, PATCH, VIDEO_FRAMES_PER_LATENT
 
 METADATA_KEY = "joyavatar"
 SAMPLERS = ("blocks", "rolling")
@@ -20,6 +21,8 @@ WAN_DIMENSIONS = ((1536, 30), (5120, 40))  # width and layers of Wan2.1 1.3B and
 # (937.5 -> 936), its training used the rounded ones, and the update uses the exact sigma.
 EXACT_LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))  # Self-Forcing's
 PUBLIC_LEVELS = ((1000.0, 1.0), (936.0, 0.9375), (832.0, 5 / 6), (624.0, 0.625))
+
+TEXT_TO_VIDEO = {"levels": EXACT_LEVELS, "width": 832, "height": 480}  # of the public students that take no portrait
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class AvatarConfig:
     num_heads: int = 12
     num_layers: int = 30
     in_channels: int = 33  # 16 noisy + 16 reference + 1 mask; 16 = text to video only
-    out_channels: int = 16
+    out_channels: int = LATENT_CHANNELS
     text_dim: int = 4096
     freq_dim: int = 256
     audio_dim: int = 10752  # features of one video frame; 0 = no audio branch
@@ -145,13 +148,13 @@ class AvatarConfig:
         heads = dim // HEAD_DIM if num_heads is None else num_heads
         if not is_whole(heads, 1, dim) or dim % (2 * heads):
             raise AvatarError(f"The model is {dim} wide and cannot be split into {heads} heads of even size.")
-        if tuple(patch[2:]) != (1, 2, 2):
-            raise AvatarError(f"patch_embedding has a kernel of {tuple(patch[2:])}, expected (1, 2, 2).")
+        if tuple(patch[2:]) != PATCH:
+            raise AvatarError(f"patch_embedding has a kernel of {tuple(patch[2:])}, expected {PATCH}.")
         return cls(
             dim=dim, ffn_dim=ffn_dim, num_heads=heads, num_layers=layers, in_channels=patch[1],
             out_channels=out_channels, text_dim=text_dim, freq_dim=freq_dim,
-            audio_dim=audio[1] // 4, audio_hidden=audio[0],
-            levels=PUBLIC_LEVELS if patch[1] > out_channels else EXACT_LEVELS,
+            audio_dim=audio[1] // VIDEO_FRAMES_PER_LATENT, audio_hidden=audio[0],
+            **({} if patch[1] > out_channels else TEXT_TO_VIDEO),
         )  # fmt: skip
 
     def with_metadata(self, metadata: Mapping[str, str] | None) -> AvatarConfig:

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..joyavatar_core.audio import num_blocks
+from ..joyavatar_core.geometry import to_video_frames
 from ..joyavatar_core.pipeline.render import frames_of
 from .notes import note, show_text, title
 from .progress import StreamProgress
@@ -80,16 +81,16 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
     def execute(
         cls, stream: HostStream, batching: str, count: int, vae: object | None = None, refine: str = AUTO
     ) -> io.NodeOutput:
-        total = stream.recipe.num_frames
+        total = stream.recipe.num_video_frames
         refining = Refine(stream, refine)
-        width, height = refining.size
+        width, height = refining.pixel_size
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
         decoder = streaming_vae(vae, stream.avatar)
         images = torch.empty(total, height, width, 3)  # filled block by block: no second copy at the end
         starts = [0]
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-        watch = Watch(stream, progress, refining.size)
-        memory = decoder.working_bytes(*stream.size)
+        watch = Watch(stream, progress, refining.pixel_size)
+        memory = decoder.working_bytes(stream.pixel_size)
         patchers = (decoder.patcher, *refining.patchers)
         with stream.running(title(cls), progress.on_step, patchers, memory) as run:
             refiner = refining.begin(decoder)
@@ -126,11 +127,11 @@ def trimmed(stream: HostStream, frames: range) -> dict:
     return {"waveform": torch.from_numpy(samples.T.copy())[None], "sample_rate": source.sample_rate}
 
 
-def announce(cls: type[io.ComfyNode], size: int, what: str) -> None:
+def announce(cls: type[io.ComfyNode], nbytes: int, what: str) -> None:
     """Say, before the work begins, how much memory its result will take."""
-    text = f"{what} take {size / 2**20:,.0f} MiB of memory"
+    text = f"{what} take {nbytes / 2**20:,.0f} MiB of memory"
     show_text(cls.hidden.unique_id, text)
-    if size > LARGE:
+    if nbytes > LARGE:
         log.warning("%s: %s; JoyAvatar Stream to Video needs one block whatever the length", title(cls), text)
 
 
@@ -154,8 +155,8 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: HostStream) -> io.NodeOutput:
-        config, kept = stream.avatar.config, stream.recipe.num_frames
-        height, width = stream.recipe.latent_size
+        config, kept = stream.avatar.config, stream.recipe.num_video_frames
+        width, height = stream.recipe.latent_size
         blocks_made = num_blocks(kept, config.block_frames, config.lead_frames)
         latents = config.lead_frames + config.block_frames * blocks_made
         announce(cls, latents * height * width * config.out_channels * 4, f"{latents} latent frames")
@@ -165,9 +166,9 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
         with stream.running(title(cls), progress.on_step) as run:
             for block in run:
                 blocks.append(block.latents.to(mm.intermediate_device(), torch.float32))
-                report.add(block, block.num_frames)
+                report.add(block, block.num_video_frames)
                 progress.block_done(block.index)
         stream.report = report
-        text = f"decodes to {1 + 4 * (latents - 1)} frames; the voice ends with frame {kept}: keep the first {kept}"
+        text = f"decodes to {to_video_frames(latents)} frames; the voice ends with frame {kept}: keep the first {kept}"
         samples = to_host(torch.cat(blocks, dim=2), config)
         return io.NodeOutput({"samples": samples}, ui=note(text))

@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..joyavatar_core.checkpoints import open_checkpoint
+from ..joyavatar_core.checkpoints.releases import RELEASES
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, open_embedded
 from .folders import checkpoint_names, checkpoint_path
@@ -15,6 +16,7 @@ from .model import avatar_patcher
 from .types import CATEGORY, advanced
 
 NO_BASE = "none"
+AUTO = "auto"
 WEIGHT_DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -57,6 +59,17 @@ class JoyAvatarModelLoader(io.ComfyNode):
                         "model they were trained on (Wan2.1-T2V-1.3B). Keep the release's config.json beside its file.",
                     )
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "release",
+                        options=[AUTO, *RELEASES],
+                        default=AUTO,
+                        optional=True,
+                        tooltip="Which public release the file is, where others have the same tensors: a merged copy "
+                        "of AvatarForcing, or a text-to-video student with its own blocks and steps. 'auto': what its "
+                        "tensors tell.",
+                    )
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -69,17 +82,24 @@ class JoyAvatarModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model_name: str, weight_dtype: str, base_model: str) -> io.NodeOutput:
+    def execute(cls, model_name: str, weight_dtype: str, base_model: str, release: str = AUTO) -> io.NodeOutput:
         base = None if base_model == NO_BASE else existing(base_model)
-        embedded = model_name == EMBEDDED
-        checkpoint = open_embedded() if embedded else open_checkpoint(existing(model_name), base=base)
+        said = None if release == AUTO else release
+        if model_name != EMBEDDED:
+            checkpoint = open_checkpoint(existing(model_name), base=base, release=said)
+        elif said is None:
+            checkpoint = open_embedded()
+        else:
+            raise AvatarError(f"The embedded avatar is no public release, and not '{release}'; choose auto.")
         return io.NodeOutput(avatar_patcher(checkpoint, model_name, WEIGHT_DTYPES[weight_dtype]))
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, weight_dtype: str, base_model: str) -> list[object]:
+    def fingerprint_inputs(
+        cls, model_name: str, weight_dtype: str, base_model: str, release: str = AUTO
+    ) -> list[object]:
         """A file that was replaced under the same name is loaded again."""
         paths = [checkpoint_path(name) for name in (model_name, base_model)]
-        return [weight_dtype, *(path and (str(path), path.stat().st_mtime_ns) for path in paths)]
+        return [weight_dtype, release, *(path and (str(path), path.stat().st_mtime_ns) for path in paths)]
 
 
 def existing(name: str) -> Path:

@@ -28,7 +28,7 @@ class StreamProgress:
     def __init__(self, stream: AvatarStream, node_id: str | None) -> None:
         config = stream.config
         self.node_id = node_id
-        self.blocks = num_blocks(stream.num_frames, config.block_frames, config.lead_frames)
+        self.blocks = num_blocks(stream.num_video_frames, config.block_frames, config.lead_frames)
         steps = (stream.psb.steps_for(block, len(config.levels)) for block in range(self.blocks))
         self._steps_before = [0, *accumulate(steps)]  # of each block, and of all of them at the end
         self._bar = comfy.utils.ProgressBar(self.blocks, node_id=node_id)

@@ -36,7 +36,7 @@ class JoyAvatarReference(io.ComfyNode):
                     max=4096,
                     step=16,
                     tooltip="Pixels, a multiple of 16; 0 is the checkpoint's own width. Larger pictures than the "
-                    "checkpoint was trained on are refused.",
+                    "checkpoint was trained on are refused, or, by checkpoints of Wan2.1's size, made with a warning.",
                 ),
                 io.Int.Input(
                     "height",
@@ -93,16 +93,16 @@ class JoyAvatarReference(io.ComfyNode):
     ) -> io.NodeOutput:
         avatar = avatar_of(model)
         config = avatar.config
-        size = width or config.width, height or config.height
+        pixel_size = width, height = width or config.width, height or config.height
         source = image if mask is None else cut_out(image, mask)
         detail = MOST if has_refiner(avatar) else 1
-        framed = frame_for(config, source, size, parse_crop(crop.strip()), background.strip(), detail)
+        framed = frame_for(config, source, pixel_size, parse_crop(crop.strip()), background.strip(), detail)
         portrait = framed.pixels  # [3, H, W] in -1 ... 1
         encoder = encoding_vae(vae, avatar)
-        load_together([encoder.patcher], encoder.working_bytes(*size))
+        load_together([encoder.patcher], encoder.working_bytes(pixel_size))
         latent = to_host(encoder.encode(portrait), config)
         shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
         reference = {"samples": latent.to(mm.intermediate_device())}
         if has_refiner(avatar):  # the picture travels with the latent
-            reference[PORTRAIT] = framed.at(MOST * size[0], MOST * size[1])
+            reference[PORTRAIT] = framed.at(MOST * width, MOST * height)
         return io.NodeOutput(reference, shown, ui=ui.PreviewImage(shown, cls=cls))

@@ -40,7 +40,7 @@ def has_refiner(avatar: HostAvatar) -> bool:
 class Refine:
     """How a Stream node refines a stream, known before anything is sampled.
 
-    size: (width, height) of the node's frames in pixels. patchers: what the host must load besides.
+    pixel_size: (width, height) of the node's frames. patchers: what the host must load besides.
     Raises AvatarError where it is asked for and cannot be.
     """
 
@@ -52,16 +52,16 @@ class Refine:
                 f"refine is '{setting}', and only the embedded avatar with a portrait from JoyAvatar Reference has a "
                 "refiner; choose auto or off."
             )
-        wanted = ("on" if can else OFF) if setting == AUTO else TIMES.get(setting, 0) * stream.size[0] or OFF
-        size = refined_size(wanted, stream.size)
-        self.size = size or stream.size
+        wanted = ("on" if can else OFF) if setting == AUTO else TIMES.get(setting, 0) * stream.pixel_size[0] or OFF
+        size = refined_size(wanted, stream.pixel_size)
+        self.pixel_size = size or stream.pixel_size
         self.patchers = () if size is None else (_patcher(),)
 
     def begin(self, decoder: HostDecoder) -> PortraitRefiner | None:
         """What refines the frames, once the models are loaded; None where they stay as decoded."""
         if not self.patchers:
             return None
-        return PortraitRefiner.of(self.patchers[0].model, self.stream.recipe, decoder, self.size)
+        return PortraitRefiner.of(self.patchers[0].model, self.stream.recipe, decoder, self.pixel_size)
 
 
 @lru_cache(1)

@@ -79,7 +79,7 @@ def sampled(cls: type[io.ComfyNode], stream: HostStream) -> RunReport:
     progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
     with stream.running(title(cls), progress.on_step) as run:
         for block in run:
-            report.add(block, block.num_frames)
+            report.add(block, block.num_video_frames)
             progress.block_done(block.index)
     stream.report = report
     return report

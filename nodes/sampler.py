@@ -11,6 +11,7 @@ from torch import Tensor
 from ..joyavatar_core.audio import Clock
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.geometry import to_pixel_size
 from ..joyavatar_core.sampling.presets import PRESETS
 from ..joyavatar_core.sampling.presets import preset as preset_settings
 from ..joyavatar_core.sampling.psb import PsbSettings
@@ -104,8 +105,8 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             mci=chosen.mci,
             urcr=chosen.urcr,
             seed=seed,
-            frames=Clock(voice.source.sample_rate, config.fps).num_frames(voice.source.num_samples),
-            size=tuple(latent.shape[-2:]),
+            video_frames=Clock(voice.source.sample_rate, config.fps).num_frames(voice.source.num_samples),
+            latent_size=(latent.shape[-1], latent.shape[-2]),
             dtype=avatar.compute_dtype,
             device=model.load_device,
             portrait=reference.get(PORTRAIT),
@@ -128,4 +129,4 @@ def reference_of(latent: dict, config: AvatarConfig) -> tuple[Tensor, str | None
             f"The reference latent is {list(samples.shape)}, expected a Wan2.1 latent [1, {config.out_channels}, 1, h, "
             "w]; wire JoyAvatar Reference here."
         )
-    return samples[:1], check_trained_size(8 * samples.shape[-1], 8 * samples.shape[-2], config)
+    return samples[:1], check_trained_size(*to_pixel_size((samples.shape[-1], samples.shape[-2])), config)

@@ -12,6 +12,7 @@ from typing import Any
 from comfy.model_patcher import ModelPatcher
 
 from ..joyavatar_core.audio import AudioSource, Features
+from ..joyavatar_core.geometry import Size
 from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream, OnStep
@@ -53,14 +54,13 @@ class HostStream:
         return self.avatar.config.fps
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the picture in pixels."""
-        height, width = self.recipe.latent_size
-        return 8 * width, 8 * height
+    def pixel_size(self) -> Size:
+        """(width, height) of the decoded frames in pixels."""
+        return self.recipe.pixel_size
 
-    def new_report(self, size: tuple[int, int] | None = None) -> RunReport:
-        """A report of a run whose frames have `size`, (width, height) in pixels, default the stream's."""
-        width, height = size or self.size
+    def new_report(self, pixel_size: Size | None = None) -> RunReport:
+        """A report of a run whose frames have `pixel_size` (width, height), default the stream's."""
+        width, height = pixel_size or self.pixel_size
         facts = {"width": width, "height": height, **self.settings}
         return RunReport(self.fps, self.avatar.name, self.avatar.config.trained, facts)
 

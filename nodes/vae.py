@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.geometry import Size
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, load_vae
 from ..joyavatar_core.sampling.memory import decoder_bytes
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
@@ -46,10 +47,9 @@ class HostDecoder:
             parts.append(self.module.decode(latent, cache))
         return torch.cat(parts, dim=2)
 
-    def working_bytes(self, width: int, height: int) -> int:
-        """Bytes alive while a latent frame of a picture (pixels) is decoded."""
-        module = self.module
-        return decoder_bytes(height // 8, width // 8, module.compute_dtype, 1, module.kind, module.dim)
+    def working_bytes(self, pixel_size: Size) -> int:
+        """Bytes alive while one latent frame is decoded."""
+        return decoder_bytes(pixel_size, self.module.compute_dtype, 1, self.module.kind, self.module.dim)
 
 
 class HostVAE(HostDecoder):

@@ -14,7 +14,7 @@ from comfy_api.latest import InputImpl, io, ui
 from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.monitoring.report import RunReport
-from ..joyavatar_core.pipeline.render import picture_size, talk
+from ..joyavatar_core.pipeline.render import output_pixel_size, talk
 from ..joyavatar_core.refiner import PortraitRefiner
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream
@@ -112,11 +112,11 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         every, folder = interval(checkpoint_every), state_folder(state)
         decoder = streaming_vae(vae, stream.avatar)
         refining = Refine(stream, refine)
-        place = OutputFile.claim(filename_prefix, *refining.size)
+        place = OutputFile.claim(filename_prefix, *refining.pixel_size)
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-        watch = Watch(stream, progress, refining.size)
+        watch = Watch(stream, progress, refining.pixel_size)
         metadata = tags(cls.hidden, watch.report)
-        memory = decoder.working_bytes(*stream.size)
+        memory = decoder.working_bytes(stream.pixel_size)
         recipe = stream.prepared(title(cls), progress.on_step, (decoder.patcher, *refining.patchers), memory)
         refiner = refining.begin(decoder)
         if folder is None:
@@ -145,7 +145,7 @@ def write(
     refine: PortraitRefiner | None = None,
 ) -> None:
     """Make a video in one go; what an interrupted run has made stays beside `target`."""
-    width, height = picture_size(recipe, refine)
+    width, height = output_pixel_size(recipe, refine)
     writer = VideoWriter(
         target, width, height, recipe.config.fps, sound.sample_rate, sound.channels, crf=quality,
         metadata=metadata,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..joyavatar_core.geometry import Size
 from ..joyavatar_core.monitoring.observer import Observer
 from ..joyavatar_core.monitoring.report import clock_text
 from ..joyavatar_core.recording import Recording
@@ -24,9 +25,9 @@ class Watch:
     Life cycle: made for one run, `go_on` before its first block where a recording is resumed, called with every block.
     """
 
-    def __init__(self, stream: HostStream, progress: StreamProgress, size: tuple[int, int] | None = None) -> None:
-        """size: (width, height) of the frames, default the stream's."""
-        self.report = stream.new_report(size)
+    def __init__(self, stream: HostStream, progress: StreamProgress, pixel_size: Size | None = None) -> None:
+        """pixel_size: (width, height) of the frames, default the stream's."""
+        self.report = stream.new_report(pixel_size)
         self.progress = progress
         self.went_on = ""
         self._observe = Observer(self.report, stream.voice.source)

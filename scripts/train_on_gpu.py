@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from joyavatar_core.audio import ArrayAudio, AudioFeatures, FixedFeatures, VisemeEncoder
 from joyavatar_core.checkpoints import save_checkpoint
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.geometry import VIDEO_FRAMES_PER_LATENT, to_latent_frames
 from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.pipeline.avatar import EMBEDDED_TRANSFORMER, EMBEDDED_VAE, EMBEDDED_VISEME_ENCODER, open_embedded
 from joyavatar_core.sampling.run import StreamRun
@@ -41,14 +42,14 @@ from joyavatar_core.training.initial_weights import read_weights
 from joyavatar_core.training.latents import LatentClips, encode_pictures
 from joyavatar_core.training.loop import LoopSettings
 
-LATENT_FRAMES, BLOCK, FPS = 4, 3, 16
+BLOCK, FPS = 3, 16
 
 
 def hear(waveform: np.ndarray, frames: int) -> np.ndarray:
     """What the shipped avatar hears of a clip, [L, 4, C]."""
     encoder = VisemeEncoder.load(EMBEDDED_VISEME_ENCODER)
     features = AudioFeatures(ArrayAudio(waveform, 16000), encoder, FPS, BLOCK)
-    return features.latent_features(0, (frames + LATENT_FRAMES - 1) // LATENT_FRAMES).numpy()
+    return features.latent_features(0, to_latent_frames(frames)).numpy()
 
 
 def _take(seed: int, people: str, seconds: float) -> Take:
@@ -70,7 +71,7 @@ def made_up(count: int, frames: int, seed: int = 0) -> list[Take]:
     """Takes of nobody in particular, for a rehearsal without the speech programs."""
     rng = np.random.default_rng(seed)
     tracks = rng.uniform(0, 0.3, (count, frames, 20)).astype(np.float32)
-    heard = rng.normal(size=(count, frames // LATENT_FRAMES + 1, 4, 8)).astype(np.float32)
+    heard = rng.normal(size=(count, to_latent_frames(frames), VIDEO_FRAMES_PER_LATENT, 8)).astype(np.float32)
     return [Take("drawn", k, tracks[k], tracks[k, :4], heard[k]) for k in range(count)]
 
 

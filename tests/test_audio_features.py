@@ -209,7 +209,7 @@ def test_hours_are_read_in_windows_of_constant_length(kind, encoders):
     assert not features.wait(14401)
     for block in range(100 if kind == "log-mel" else 0):
         features.latent_features(K * block, K)
-    assert len(features._remembered) <= 8
+    assert len(features._cached) <= 8
 
 
 @pytest.mark.parametrize("seconds", [-0.1, 61, float("nan"), float("inf")])

@@ -71,7 +71,7 @@ def stream_of(**fields: object) -> AvatarStream:
 ])  # fmt: skip
 def test_a_block_reads_nothing_back_and_copies_only_voice_and_noise(handed_over, settings):
     run = StreamRun(stream_of(**settings))
-    for _ in range(8):  # every table there is: reset positions, labels, conditions
+    for _ in range(8):  # every table there is: reset positions, timesteps, conditions
         next(run)
     for _ in range(8):
         handed_over.clear()

@@ -19,7 +19,7 @@ from joyavatar_core.recording.state import read_state, write_state
 
 from .recordings import pictures, record
 
-SHORT = {"frames": 69, "every": Interval(blocks=2)}  # 6 blocks, states behind every other
+SHORT = {"video_frames": 69, "every": Interval(blocks=2)}  # 6 blocks, states behind every other
 CASES = int(os.environ.get("RECORDING_FUZZ_CASES", "200"))
 
 

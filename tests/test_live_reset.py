@@ -46,7 +46,7 @@ def test_after_a_reset_frames_and_positions_are_the_sinks_and_the_newest(make_st
     advance(run, 4)
     run.reset(recent)
     newest = [12 - recent + k for k in range(recent)]
-    assert sorted(zip(run.cache.positions, run.cache.frames, strict=True)) == list(enumerate([0, 1, 2, *newest]))
+    assert sorted(zip(run.cache.positions, run.cache.frame_ids, strict=True)) == list(enumerate([0, 1, 2, *newest]))
     block = next(run)
     assert block.reset and block.index == 4 and block.first_frame == 45
     assert block.max_position == 3 + recent + 3 - 1
@@ -60,7 +60,7 @@ def test_what_went_wrong_is_not_seen_after_a_reset_to_the_sinks(make_stream, mod
         advance(run, 4)
     for past in spoilt.sampler.past:
         past.latents.add_(5)
-    later = [slot for slot, frame in enumerate(spoilt.cache.frames) if frame >= 3]
+    later = [slot for slot, frame in enumerate(spoilt.cache.frame_ids) if frame >= 3]
     for slot in later:
         spoilt.cache._tokens(spoilt.cache.values, slot).mul_(7)
     for run in (healthy, spoilt):
@@ -83,7 +83,7 @@ def test_a_reset_that_cannot_be_says_what_can(make_stream, recent):
         run.reset(recent)
 
 
-def test_a_new_prompt_refreshes_the_text_and_nothing_else(make_stream):
+def test_a_new_prompt_changes_the_text_and_nothing_else(make_stream):
     run, other = StreamRun(recipe(make_stream)), StreamRun(recipe(make_stream))
     for each in (run, other):
         advance(each, 4)
@@ -110,7 +110,7 @@ def test_the_schedule_can_change_between_blocks(make_stream):
     steps = [next(run).steps]
     run.update(psb=PsbSettings(steps=(6,)))
     steps.append(next(run).steps)
-    run.update(psb=PsbSettings(steps=(5,)), frames=21 + 12)
+    run.update(psb=PsbSettings(steps=(5,)), video_frames=21 + 12)
     steps += [block.steps for block in run]
     assert steps == [4, 6, 5]
 

@@ -133,10 +133,10 @@ def test_the_overlay_equals_the_copies_recomputed_in_one_masked_pass(make_stream
     conditions = run.sampler.passes.conditions(shown)
 
     x = run.sampler.noise.draw(INITIAL, block, 0, (1, 16, 3, 4, 4))
-    for step, (label, sigma) in enumerate(model.config.levels):
+    for step, (timestep, sigma) in enumerate(model.config.levels):
         tokens = torch.cat([torch.cat([past, copies, x], dim=2), conditions], dim=1)
-        labels = torch.tensor([[0.0] * history + [1000 * noise] * frames + [label] * 3])
-        x0 = x - sigma * model(tokens, labels, run.sampler.passes.text, audio, context)[:, :, -3:]
+        timesteps = torch.tensor([[0.0] * history + [1000 * noise] * frames + [timestep] * 3])
+        x0 = x - sigma * model(tokens, timesteps, run.sampler.passes.text, audio, context)[:, :, -3:]
         if step < 3:
             x = add_noise(
                 x0, run.sampler.noise.draw("renoise", block, step + 1, x.shape), model.config.levels[step + 1][1]
@@ -152,14 +152,14 @@ def test_the_portrait_is_never_noised(make_stream):
     seen = []
     forward = run.sampler.passes.forward
 
-    def spy(latents, labels, *rest, **more):
-        seen.append((latents, labels))
-        return forward(latents, labels, *rest, **more)
+    def spy(latents, timesteps, *rest, **more):
+        seen.append((latents, timesteps))
+        return forward(latents, timesteps, *rest, **more)
 
     run.sampler.passes.forward = spy
     first = next(run)
-    latents, labels = seen[-1]
-    assert labels == [0.0, 250.0, 250.0]
+    latents, timesteps = seen[-1]
+    assert timesteps == [0.0, 250.0, 250.0]
     assert torch.equal(latents[:, :, :1], run.sampler.passes.reference) and not torch.equal(
         latents[:, :, 1:], first.latents[:, :, 1:]
     )

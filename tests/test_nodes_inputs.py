@@ -152,7 +152,7 @@ def test_the_embedded_avatar_brings_its_own_vae_and_others_ask_for_one(host):
 def test_voice_is_cut_after_max_seconds_and_computes_nothing(host):
     voice = host.AudioEncode.execute(sound(2.0, 8000, 2), host.model, 0.5)[0]
     assert voice.source.num_samples == 4000 and voice.source.channels == 2
-    assert not voice.features._remembered
+    assert not voice.features._cached
 
 
 def test_missing_and_broken_audio_is_refused(host):

@@ -46,7 +46,7 @@ def whole(host, vae):
 def test_making_a_stream_runs_nothing(host, monkeypatch):
     monkeypatch.setattr(type(host.model.model.diffusion_model), "forward", lambda *_, **__: pytest.fail("it ran"))
     stream = make_stream(host)
-    assert stream.recipe.num_frames == FRAMES and stream.size == (SIDE, SIDE)
+    assert stream.recipe.num_video_frames == FRAMES and stream.pixel_size == (SIDE, SIDE)
 
 
 def test_a_stream_is_the_same_at_every_pull(host, whole, vae):

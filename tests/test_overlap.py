@@ -87,7 +87,7 @@ def test_the_callers_modes_hold_in_the_thread():
 
 def test_overlapping_gives_the_same_frames(make_stream):
     decoder = stand_in_vae(4)
-    stream = make_stream(frames=60)
+    stream = make_stream(video_frames=60)
     one, other = ([f for _, f in frames_of(StreamRun(stream), decoder, overlap=x)] for x in (True, False))
     assert len(one) == len(other) == 6
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -109,7 +109,7 @@ class PlainDecoder:
 
 
 def test_anything_that_keeps_the_protocol_is_a_decoder(make_stream):
-    frames = [shown for _, shown in frames_of(StreamRun(make_stream(frames=30)), PlainDecoder())]
+    frames = [shown for _, shown in frames_of(StreamRun(make_stream(video_frames=30)), PlainDecoder())]
     assert [len(shown) for shown in frames] == [9, 12, 9]
     expected = next(StreamRun(make_stream())).latents[0, :3, 1]
     assert torch.equal(frames[0][1], to_uint8(expected[:, None].clamp(-1, 1))[0])
@@ -117,8 +117,8 @@ def test_anything_that_keeps_the_protocol_is_a_decoder(make_stream):
 
 def test_closing_leaves_a_run_that_goes_on(make_stream):
     """The block that was being made is left, not lost: the run makes it when it is pulled again."""
-    whole = [block.latents for block in StreamRun(make_stream(frames=96))]
-    run = StreamRun(make_stream(frames=96))
+    whole = [block.latents for block in StreamRun(make_stream(video_frames=96))]
+    run = StreamRun(make_stream(video_frames=96))
     inside, go_on = threading.Event(), threading.Event()
 
     def on_step(block: int, step: int, steps: int) -> None:

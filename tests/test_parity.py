@@ -35,7 +35,7 @@ SIZE = (8, 8)  # latents; 16 tokens a frame
 BLOCKS = 9
 VIDEO_FRAMES = 4 * 3 * BLOCKS - 3
 STORED_BLOCKS = (0, 5, 8)  # the first, the one at which LiveTalk's window first rolls, the last
-EXACT_LEVELS = tuple((1000 * sigma, sigma) for _, sigma in PUBLIC_LEVELS)  # the labels of a float32 run
+EXACT_LEVELS = tuple((1000 * sigma, sigma) for _, sigma in PUBLIC_LEVELS)  # the timesteps of a float32 run
 TEXT_TO_VIDEO = AvatarConfig(
     dim=96, ffn_dim=256, num_heads=4, num_layers=6, in_channels=16, text_dim=32, audio_dim=0, levels=EXACT_LEVELS
 )
@@ -102,10 +102,10 @@ class Voice(Features):
 
 
 class Recording(AvatarTransformer):
-    """Keeps the flow of every pass, the refresh passes' too."""
+    """Keeps the flow of every pass, those of cache updates too."""
 
-    def forward(self, latents, labels, text, audio, context, cache_only=False):
-        self.flows.append(super().forward(latents, labels, text, audio, context))
+    def forward(self, latents, timesteps, text, audio, context, cache_only=False):
+        self.flows.append(super().forward(latents, timesteps, text, audio, context))
         return self.flows[-1]
 
 
@@ -116,7 +116,7 @@ def make_stream(config: AvatarConfig, urcr: UrcrSettings, dtype=torch.float32, f
     return AvatarStream(
         model.to(dtype), reference=portrait() if config.has_reference else None,
         audio=Voice(voice(config)) if config.audio_dim else None, text=prompt(config), urcr=urcr,
-        size=SIZE, frames=frames, noise=SeededNoise(),
+        latent_size=SIZE, video_frames=frames, noise=SeededNoise(),
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def latents_of(run: StreamRun) -> Tensor:
 def by_frame(cache: KVCache, tensor: Tensor, layer: int) -> Tensor:
     """[frames, tokens, heads * head_dim] in the order of time, whatever slot a frame is in."""
     slots = tensor[layer, 0].flatten(1).unflatten(0, (cache.slots, cache.tokens))
-    return slots[sorted(range(cache.length), key=cache.frames.__getitem__)]
+    return slots[sorted(range(cache.length), key=cache.frame_ids.__getitem__)]
 
 
 def assert_near(ours: Tensor, theirs: Tensor, what: str) -> None:
@@ -167,7 +167,7 @@ def test_keys_and_values_equal_the_public_cache_frame_by_frame(played):
     assert_near(by_frame(run.cache, run.cache.values, -1), golden["values.last"], "last layer's values")
 
 
-def test_a_refresh_that_stops_at_the_last_keys_changes_nothing():
+def test_a_cache_update_that_stops_at_the_last_keys_changes_nothing():
     frames = 4 * 3 * 6 - 3
     recorded, shortcut = (
         make_stream(AVATAR, LIVETALK_WINDOW, frames=frames, kind=k) for k in (Recording, AvatarTransformer)
@@ -183,7 +183,7 @@ def test_bfloat16_rounds_where_the_public_loop_does():
     """Measured: not one bit differs on the machine that made the numbers; other kernels may round sums otherwise."""
     golden = load_file(GOLDEN / "livetalk.safetensors")
     theirs = golden["bfloat16.out"]
-    config = dataclasses.replace(AVATAR, levels=PUBLIC_LEVELS)  # the labels the public script gives in bfloat16
+    config = dataclasses.replace(AVATAR, levels=PUBLIC_LEVELS)  # the timesteps the public script gives in bfloat16
     frames = 4 * theirs.shape[2] - 3
     ours = latents_of(StreamRun(make_stream(config, LIVETALK_WINDOW, torch.bfloat16, frames)))
     exact = latents_of(StreamRun(make_stream(config, LIVETALK_WINDOW, torch.float32, frames)))
@@ -220,7 +220,7 @@ def wide() -> WideBlocks:
 def one_wide_block(model: AvatarTransformer) -> Tensor:
     stream = AvatarStream(
         model, reference=seeded("portrait", 1, 16, 1, 4, 4), text=seeded("prompt", 1, 8, 4096),
-        audio=Voice(seeded("voice", 9, 10752)), noise=SeededNoise(), frames=9,
+        audio=Voice(seeded("voice", 9, 10752)), noise=SeededNoise(), video_frames=9,
     )  # fmt: skip
     return next(StreamRun(stream)).latents
 

@@ -201,7 +201,7 @@ def other_config():
     ({"model": other_config()}, "another configuration"),
     ({"seed": 7}, "seed 0 and this run has 7"),
     ({"crf": 20}, "quality 18 and this run has 20"),
-    ({"frames": 50}, "frames 100 and this run has 50"),
+    ({"video_frames": 50}, "frames 100 and this run has 50"),
     ({"every": Interval(blocks=4)}, "checkpoint every 3 and this run has 4"),
 ])  # fmt: skip
 def test_what_differs_is_named_and_refused(whole, options, sentence):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
-from joyavatar_core.refiner.model import Prediction, compose, resized, warp
+from joyavatar_core.refiner.model import HEARS, Prediction, compose, hearing, resized, warp
+from joyavatar_core.sampling.run import StreamRun
 
-from .recordings import CrashError, pictures, record, recording
+from .conftest import MINIATURE, RecordedFeatures, build_model
+from .recordings import FRAMES, CrashError, pictures, record, recording
 
 SIDE = 32
 
@@ -31,7 +35,7 @@ def net() -> RefinerNet:
     torch.manual_seed(0)
     net = RefinerNet()
     with torch.no_grad():
-        for layer in (net.coarse_flow, net.fine_flow, net.head[-1]):
+        for layer in (net.coarse_flow, net.fine_flow, net.head[-1], net.fine_mouth, net.mouth_head, *net.film):
             torch.nn.init.normal_(layer.weight, std=0.05)
     return net.eval().requires_grad_(False)
 
@@ -75,6 +79,43 @@ def test_every_frame_is_refined_by_itself(net: RefinerNet) -> None:
     assert (whole - refine(video.flip(1)).flip(1)).abs().max() < 2e-2
 
 
+def test_what_is_heard_of_a_frame_changes_it_and_no_other(net: RefinerNet) -> None:
+    refine = refiner(net)
+    video, visemes = picture(3, 6, SIDE, SIDE, seed=2), picture(6, 8, seed=3)
+    other = visemes.clone()
+    other[2] += 1
+    changed = (refine(video, visemes) - refine(video, other)).abs().amax((0, 2, 3))
+    assert changed[2] > 0.01 and changed[[0, 1, 3, 4, 5]].max() < 2e-2 < 4 * changed[2]
+    parts = torch.cat([refine(video[:, :1], visemes[:1]), refine(video[:, 1:], visemes[1:])], dim=1)
+    torch.testing.assert_close(parts, refine(video, visemes), atol=2e-2, rtol=0)
+
+
+def test_a_stream_of_other_features_is_refined_as_without_a_voice(net: RefinerNet) -> None:
+    video, features = picture(3, 2, SIDE, SIDE, seed=2), picture(2, 768, seed=3)
+    deaf = PortraitRefiner(net, smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1), (64, 64), hears=False)
+    torch.testing.assert_close(deaf(video, features), refiner(net)(video), rtol=0, atol=0)
+    assert (refiner(net)(video) - refiner(net)(video, torch.zeros(2, 8))).abs().max() > 0.01  # silence is heard
+
+
+def test_weights_from_before_refiners_heard_do_as_they_did(net: RefinerNet, tmp_path) -> None:
+    from safetensors.torch import save_file
+
+    old = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(HEARS)}
+    save_file(old, tmp_path / "old")
+    loaded, given = load_refiner(tmp_path / "old"), (picture(2, 3, SIDE, SIDE), picture(1, 3, SIDE, SIDE))
+    given = (*given, picture(1, 3, 2 * SIDE, 2 * SIDE))
+    for one, other in zip(loaded(*given), loaded(*given, hearing(picture(2, 8), 2)), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    save_file(old | {"film.0.weight": net.film[0].weight}, tmp_path / "half")
+    with pytest.raises(AvatarError, match="is no portrait refiner of this version"):
+        load_refiner(tmp_path / "half")
+
+
+def test_part_of_a_picture_moves_as_far_in_pixels(net: RefinerNet) -> None:
+    given = picture(1, 3, SIDE, SIDE), picture(1, 3, SIDE, SIDE, seed=1), picture(1, 3, 2 * SIDE, 2 * SIDE, seed=2)
+    torch.testing.assert_close(net(*given, part=0.5).flow, 2 * net(*given).flow)
+
+
 @pytest.mark.parametrize("width", [SIDE, 2 * SIDE, 3 * SIDE, 4 * SIDE])
 def test_the_same_picture_comes_out_at_every_size(net: RefinerNet, width: int) -> None:
     portrait, round_trip = smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1)
@@ -116,17 +157,33 @@ def test_files_that_are_no_refiner_are_refused(tmp_path) -> None:
         load_refiner(tmp_path / "absent")
 
 
-def refiner(net: RefinerNet, seed: int = 0, width: int = 2 * SIDE) -> PortraitRefiner:
-    return PortraitRefiner(net, smooth(3, 4 * SIDE, 4 * SIDE, seed=seed), smooth(3, SIDE, SIDE, seed=1), (width, width))
+def refiner(net: RefinerNet, seed: int = 0, width: int = 2 * SIDE, hears: bool = True) -> PortraitRefiner:
+    portrait, round_trip = smooth(3, 4 * SIDE, 4 * SIDE, seed=seed), smooth(3, SIDE, SIDE, seed=1)
+    return PortraitRefiner(net, portrait, round_trip, (width, width), hears)
 
 
-def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, tmp_path) -> None:
-    whole = record(tmp_path / "whole", refine=refiner(net))
-    assert record(tmp_path / "broken", crash_at=4, refine=refiner(net)) == whole[:1]
-    assert record(tmp_path / "broken", refine=refiner(net)) == whole
-    with recording(tmp_path / "whole", refine=refiner(net)) as made:
+@pytest.fixture(scope="module")
+def hearing_model():
+    return build_model(dataclasses.replace(MINIATURE, audio_dim=8, audio_features="visemes"))
+
+
+def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, hearing_model, tmp_path) -> None:
+    heard = {"model": hearing_model, "audio": RecordedFeatures(8, num_video_frames=FRAMES)}
+    whole = record(tmp_path / "whole", refine=refiner(net), **heard)
+    assert record(tmp_path / "broken", crash_at=4, refine=refiner(net), **heard) == whole[:1]
+    assert record(tmp_path / "broken", refine=refiner(net), **heard) == whole
+    with recording(tmp_path / "whole", refine=refiner(net), **heard) as made:
         assert pictures(made.segment_paths[0]).shape[1:] == (64, 64, 3)
-    assert record(tmp_path / "plain") != whole
+    assert record(tmp_path / "deaf", refine=refiner(net, hears=False), **heard) != whole
+
+
+def test_a_block_says_what_was_heard_of_its_frames(make_stream) -> None:
+    audio = RecordedFeatures(num_video_frames=24)
+    blocks = list(StreamRun(make_stream(audio=audio)))
+    assert [len(block.features) for block in blocks] == [block.num_video_frames for block in blocks] == [9, 12, 3]
+    rows = audio.latent_features(0, 9).flatten(0, 1)[3:27]  # the first latent frame shows one video frame
+    torch.testing.assert_close(torch.cat([block.features for block in blocks]), rows, rtol=0, atol=0)
+    assert next(StreamRun(make_stream(audio=None, video_frames=9))).features is None
 
 
 @pytest.mark.parametrize(
@@ -138,9 +195,9 @@ def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, tmp_pat
     ],
 )
 def test_a_recording_goes_on_only_with_the_refiner_it_began_with(net: RefinerNet, tmp_path, change, said) -> None:
-    begun = recording(tmp_path / "r", crash_at=4, refine=refiner(net))
+    begun = recording(tmp_path / "r", crash_at=4, refine=refiner(net, hears=False))
     with pytest.raises(CrashError), begun as running:
         running.record()
-    other = refiner(net, **change) if change else None
+    other = refiner(net, **change, hears=False) if change else None
     with pytest.raises(AvatarError, match=said), recording(tmp_path / "r", refine=other):
         pass

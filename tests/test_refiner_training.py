@@ -13,14 +13,15 @@ import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.pipeline.avatar import load_avatar
-from joyavatar_core.refiner.model import RefinerNet
+from joyavatar_core.refiner.model import RefinerNet, hearing
 from joyavatar_core.synthetic.clips import make_clip
 from joyavatar_core.synthetic.dataset import clip_path, save_clip
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.refiner_alignment import align, moved
-from joyavatar_core.training.refiner_augment import Random, smear
+from joyavatar_core.training.refiner_augment import Random, other_mouth, smear
 from joyavatar_core.training.refiner_pairs import make_pairs, pair_path
-from joyavatar_core.training.refiner_training import Pairs, RefinerRecipe, refiner_losses, train_refiner
+from joyavatar_core.training.refiner_samples import Pairs, RefinerRecipe
+from joyavatar_core.training.refiner_training import refiner_losses, train_refiner
 
 SIDE = 128
 
@@ -49,8 +50,20 @@ def test_a_pair_holds_the_round_trip_a_rollout_and_portraits(folders: SimpleName
     count = len(pair["shows"])
     assert pair["followed"].shape == (count, SIDE, SIDE, 3) and pair["flow"].shape == (count, 2, 8, 8)
     assert np.isfinite(pair["apart"]).all() and pair["shows"].max() <= 16
+    assert pair["visemes"].shape == (17, 8) and pair["visemes"][:, 0].std() > 0.3
     error = np.abs(pair["followed"].astype(float) - pair["round_trip"][pair["shows"]]).mean()
     assert 0.5 < error < 40  # it is the clip, and not exactly
+
+
+def test_a_pair_without_a_rollout_is_sampled_from_its_round_trip(folders: SimpleNamespace, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    made = make_pairs(load_avatar(), [folders.clip], tmp_path / "pairs", rollouts=0)
+    pair, whole = load_file(made[0]), load_file(folders.pair)
+    assert pair["followed"].shape == (0, SIDE, SIDE, 3) and not len(pair["shows"])
+    np.testing.assert_array_equal(pair["round_trip"], whole["round_trip"])
+    sample = Pairs([folders.clip], made, RefinerRecipe(batch=2, followed=1.0)).batch(generators)
+    assert sample.sure.tolist() == [1, 1]
 
 
 def test_pairs_are_made_once_and_only_of_one_avatar(folders: SimpleNamespace) -> None:
@@ -82,6 +95,17 @@ def test_alignment_finds_a_smooth_motion_and_leaves_out_what_is_ignored() -> Non
     assert (found - true).abs().mean() < 0.5 * true.abs().mean()
 
 
+def test_a_spoiled_mouth_is_another_s_and_nothing_else_is() -> None:
+    random, mouth = Random(torch.Generator().manual_seed(0)), torch.zeros(1, SIDE, SIDE)
+    mouth[..., 80:110, 40:90] = 1
+    frame, other = torch.full((3, SIDE, SIDE), -0.5), torch.full((3, SIDE, SIDE), 0.5)
+    made = torch.stack([other_mouth(frame, other, mouth, random) for _ in range(40)])
+    changed = (made - frame).abs()
+    assert changed[..., :70, :].max() == changed[..., 100:].max() == 0
+    inside = made[..., 88:102, 48:82].mean((1, 2, 3))
+    assert 0.1 < (inside == -0.5).float().mean() < 0.5 and (inside > 0.4).any() and inside.max() < 0.6
+
+
 def test_mistakes_spare_the_mouth() -> None:
     random = Random(torch.Generator().manual_seed(0))
     frame, mouth, eyes = (
@@ -111,35 +135,65 @@ def test_samples_are_the_same_for_the_same_generator_and_show_one_person(folders
     assert sample.spoiled.shape == (4, 3, SIDE, SIDE) and sample.truth.shape == (4, 3, 2 * SIDE, 2 * SIDE)
     small = F.avg_pool2d(sample.truth, 2)
     assert (small - sample.frame).abs().mean() < 0.15 and 0 < sample.mouth.mean() < 0.3
+    assert (sample.mouth * sample.lower).sum() > 0.8 * sample.mouth.sum()
 
 
-def test_the_lips_that_count_are_the_frame_s(folders: SimpleNamespace) -> None:
+def test_close_ups_show_the_mouth_at_its_own_size(folders: SimpleNamespace) -> None:
+    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=4, close_batch=4))
+    whole, close = pairs.batch(generators), pairs.batch(generators, close=True)
+    assert close.frame.shape == (4, 3, SIDE // 2, SIDE // 2) and close.truth.shape == (4, 3, SIDE, SIDE)
+    assert (F.avg_pool2d(close.truth, 2) - close.frame).abs().mean() < 0.15
+    assert close.mouth.mean() > 2 * whole.mouth.mean()
+
+
+def test_visemes_are_those_of_the_frame_and_sometimes_left_out(folders: SimpleNamespace) -> None:
+    from safetensors.numpy import load_file
+
+    visemes = hearing(torch.from_numpy(load_file(folders.pair)["visemes"]), 17)
+    samples = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=12, deaf=0.5)).batch(generators)
+    told = samples.heard[:, 0] > 0
+    assert told.any() and not told.all() and not samples.heard[~told].any()
+    assert all((visemes == row).all(1).any() for row in samples.heard[told])
+
+
+class Says(torch.nn.Module):
+    """The portrait or the frame, as they are."""
+
+    def __init__(self, mask: float) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, frame, round_trip, portrait, heard, part):
+        predicted = RefinerNet()(frame, round_trip, portrait)
+        return predicted._replace(mask=torch.full_like(predicted.mask, self.mask))
+
+
+def test_without_visemes_the_lips_that_count_are_the_frame_s(folders: SimpleNamespace) -> None:
     """With the truth's mouth in the result the lips' loss is higher than with the frame's, where they differ."""
-    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2, followed=0))
+    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2, followed=0, deaf=1))
     sample = pairs.batch(generators)
     dark = torch.where(F.avg_pool2d(sample.mouth, 2) > 0, -sample.frame, sample.frame)
     differs = sample._replace(frame=dark, spoiled=dark)
-
-    class Says(torch.nn.Module):
-        def __init__(self, mask: float) -> None:
-            super().__init__()
-            self.mask = mask
-
-        def forward(self, frame, round_trip, portrait):
-            predicted = RefinerNet()(frame, round_trip, portrait)
-            return predicted._replace(mask=torch.full_like(predicted.mask, self.mask))
 
     portrait = sample._replace(frame=dark, spoiled=dark, portrait=sample.truth)
     assert refiner_losses(Says(1.0), portrait)["lips"] > 5 * refiner_losses(Says(0.0), differs)["lips"]
 
 
+def test_with_visemes_the_lips_that_count_are_the_truth_s(folders: SimpleNamespace) -> None:
+    sample = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2, followed=0, deaf=0)).batch(generators)
+    dark = torch.where(F.avg_pool2d(sample.mouth, 2) > 0, -sample.frame, sample.frame)
+    sample = sample._replace(frame=dark, spoiled=dark, portrait=sample.truth)
+    true, shown = (refiner_losses(Says(mask), sample) for mask in (1.0, 0.0))
+    assert true["lips"] == shown["lips"] == 0 and shown["pixel"] > 5 * true["pixel"]
+
+
 def test_the_loss_can_be_learned(folders: SimpleNamespace) -> None:
-    sample = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2)).batch(generators)
+    sample = Pairs([folders.clip], [folders.pair], RefinerRecipe(close_batch=3)).batch(generators, close=True)
     torch.manual_seed(0)
     net = RefinerNet()
     optimizer, losses = torch.optim.Adam(net.parameters(), 1e-3), []
-    for _ in range(20):
-        losses.append(refiner_losses(net, sample)["loss"])
+    for _ in range(40):
+        losses.append(refiner_losses(net, sample, part=0.5)["loss"])
         optimizer.zero_grad()
         losses[-1].backward()
         optimizer.step()
@@ -147,7 +201,7 @@ def test_the_loss_can_be_learned(folders: SimpleNamespace) -> None:
 
 
 def test_a_resumed_training_ends_as_an_unbroken_one(folders: SimpleNamespace, tmp_path: Path) -> None:
-    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=1))
+    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=1, close_batch=1))
 
     def train(folder: str, steps: int) -> RefinerNet:
         return train_refiner(pairs, LoopSettings(tmp_path / folder, steps=steps, learning_rate=1e-4, warmup=1))

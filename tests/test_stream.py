@@ -134,7 +134,7 @@ def test_the_first_latent_frame_is_the_portrait(make_stream):
 @pytest.mark.parametrize("frames", [1, 8, 9, 10, 21, 33])
 def test_the_video_is_as_long_as_the_voice(make_stream, frames):
     blocks = list(StreamRun(make_stream(audio=RecordedFeatures(num_video_frames=frames))))
-    assert sum(block.num_frames for block in blocks) == frames
+    assert sum(block.num_video_frames for block in blocks) == frames
     assert blocks[-1].last_frame == frames - 1
     starts = [block.first_frame for block in blocks]
     assert starts == [0, 9, 21][: len(starts)]
@@ -164,7 +164,7 @@ def test_a_frame_limit_ends_a_stream_whose_voice_goes_on(make_stream):
     voice = GrowingAudio(16000)
     voice.push(torch.zeros(16000))
     audio = AudioFeatures(voice, Six(), 16, 3)
-    assert sum(block.num_frames for block in StreamRun(make_stream(audio=audio, frames=9))) == 9
+    assert sum(block.num_video_frames for block in StreamRun(make_stream(audio=audio, video_frames=9))) == 9
 
 
 @pytest.mark.parametrize("offset", [-20, -3, 0, 3])
@@ -173,7 +173,7 @@ def test_features_that_run_ahead_or_behind_leave_the_length_alone(make_stream, o
     voice.push(torch.zeros(20000))
     threading.Timer(0.2, voice.finish).start()
     audio = AudioFeatures(voice, Six(), 16, 3, offset=offset)
-    assert sum(block.num_frames for block in StreamRun(make_stream(audio=audio))) == 20
+    assert sum(block.num_video_frames for block in StreamRun(make_stream(audio=audio))) == 20
 
 
 def test_a_closed_run_says_so(make_stream):
@@ -235,7 +235,7 @@ def test_a_stream_goes_by_its_own_config_and_the_model_keeps_its(make_stream, mo
 
 
 def test_a_run_is_closed_at_the_end_of_its_with_and_leaves_the_stream_as_it_was(make_stream):
-    stream = make_stream(frames=21)
+    stream = make_stream(video_frames=21)
     with StreamRun(stream) as run:
         assert [block.index for block in run] == [0, 1]
         assert run.block == 2 and run.stream is stream
@@ -261,8 +261,8 @@ def test_a_run_is_closed_at_the_end_of_its_with_and_leaves_the_stream_as_it_was(
         ({"text": torch.zeros(1, 5, 8)}, "5 tokens"),
         ({"text": torch.zeros(2, 2, 8)}, "text encoder"),
         ({"text": torch.full((1, 2, 8), float("nan"))}, "NaN"),
-        ({"frames": 0}, "at least 1"),
-        ({"frames": "9"}, "whole number"),
+        ({"video_frames": 0}, "at least 1"),
+        ({"video_frames": "9"}, "whole number"),
         ({"audio": RecordedFeatures(feature_dim=7)}, "7 numbers"),
         ({"audio": RecordedFeatures(block_frames=2)}, "blocks of 2"),
     ],

@@ -134,7 +134,7 @@ def test_distilling_resumes_and_changes_the_student(teacher, clips, tmp_path, mo
 def test_judges_that_are_not_causal_see_the_blocks_alone(teacher, batch):
     pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
-    recipe = dataclasses.replace(RECIPE, guidance=1.0, judge_together=True)
+    recipe = dataclasses.replace(RECIPE, guidance=1.0, bidirectional_scores=True)
     before = matching_losses(pair, teacher, recipe, batch, 3, noise, u, False)["critic"]
     same = matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)
     assert same["matching"] < 1e-8  # the judges agree, whatever the student makes

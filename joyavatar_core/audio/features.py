@@ -1,4 +1,4 @@
-"""The lazy audio recipe: features of any block as a pure function of the audio in a window anchored at that block."""
+"""Audio features of any block, as a pure function of the audio in a window at that block."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import AvatarError
-from .clock import VIDEO_FRAMES_PER_LATENT, Clock, block_of_latent, block_to_frames, block_to_latents, latent_to_frames
+from ..geometry import VIDEO_FRAMES_PER_LATENT
+from .clock import Clock, block_of_latent, block_to_frames, block_to_latents, latent_to_frames
 from .protocols import FeatureEncoder, Features
 from .resample import read_resampled, source_span
 from .source import AudioSource
 from .switched import SwitchedAudio
 
 MAX_CONTEXT_SECONDS = 60.0
-REMEMBERED_BLOCKS = 8  # a block is asked for again by overlays and prefills, never by much older ones
+CACHED_BLOCKS = 8  # overlays and prefills read a block again, and never much older ones
 
 
 def group_frames(features: Tensor, first_latent: int) -> Tensor:
@@ -29,19 +30,25 @@ def group_frames(features: Tensor, first_latent: int) -> Tensor:
     return features.unflatten(0, (-1, VIDEO_FRAMES_PER_LATENT))
 
 
+def ungroup_frames(features: Tensor, first_latent: int) -> Tensor:
+    """The inverse of `group_frames`: [latents, 4, C] -> [L, C], one row per video frame."""
+    rows = features.flatten(0, 1)
+    return rows if first_latent else rows[VIDEO_FRAMES_PER_LATENT - 1 :]
+
+
 class AudioFeatures(Features):
     """Features of a voice, block by block, on the exact clock.
 
     Block b's features come from the audio between the start of its first video frame less `left_context_seconds` and
     the end of its last plus `lookahead_seconds`, both rounded up to whole video frames, plus the encoder's reach and
-    hop (at most 20 ms each) and the resampler's margin (16 ms). The window is cut at the start of the audio, nothing is
-    padded there: block 0 has no context, and windows grow to their full length over the first blocks. Past the end of
-    the audio it holds zeros. Nothing else enters, so any order of blocks, resumed, live and offline runs are equal,
-    exactly, at equal settings.
+    hop (at most 20 ms each) and the resampler's margin (16 ms). The window is cut at the start of the audio and not
+    padded there: block 0 has no context, and windows grow to their full length over the first blocks. After the end of
+    the audio the window contains zeros. The features depend on nothing else. So any order of blocks, and resumed, live
+    and offline runs, give equal bits at equal settings.
 
     source: the voice; encoder: LogMel or Wav2Vec2; fps, block_frames: of the avatar. Context and look-ahead default to
     the encoder's (look-ahead 0 for a live source). offset: video frames the features run ahead (+) or behind (-); the
-    first frames, behind which there is no voice yet, have zeros. lead: latent frames that block 0 has more.
+    first frames, before which there is no audio, have zeros. lead: latent frames that block 0 has more.
     Raises AvatarError for settings out of range.
     """
 
@@ -65,7 +72,7 @@ class AudioFeatures(Features):
         self.right_frames = self._frames("look-ahead", lookahead_seconds, lookahead_default)
         if block_frames < 1:
             raise AvatarError(f"A block has {block_frames} latent frames, expected at least 1.")
-        self._remembered: OrderedDict[int, Tensor] = OrderedDict()
+        self._cached: OrderedDict[int, Tensor] = OrderedDict()
 
     @property
     def feature_dim(self) -> int:
@@ -84,20 +91,20 @@ class AudioFeatures(Features):
     def samples_needed(self, block: int) -> int:
         """Source samples from the beginning that have to be there before block `block` can be computed."""
         start, stop, _ = self._window(block)
-        heard = source_span(start, stop, self.source.sample_rate, self.encoder.sample_rate)[1]
-        # Not less than what is shown: before that nobody knows whether the block's frames exist.
-        return max(heard, self.clock.frame_start(self._shown(block).stop))
+        stop = source_span(start, stop, self.source.sample_rate, self.encoder.sample_rate)[1]
+        # At least the block's own frames: they exist only where the audio reaches them.
+        return max(stop, self.clock.frame_start(self._shown(block).stop))
 
     def followed_by(self, source: AudioSource, block: int) -> AudioFeatures:
         """The same features with another voice from block `block` on, which begins at its first video frame.
 
-        What was heard before stays the left context. For a stream that runs:
+        The earlier voice stays the left context. For a running stream:
         ``run.update(audio=run.stream.audio.followed_by(source, run.block))``.
         """
         at = self.clock.frame_start(self._shown(block).start)
         follower = copy.copy(self)
         follower.source = SwitchedAudio(self.source, source, at)
-        follower._remembered = OrderedDict()
+        follower._cached = OrderedDict()
         return follower
 
     def ready(self, block: int) -> bool:
@@ -148,9 +155,9 @@ class AudioFeatures(Features):
 
     def _block(self, block: int) -> Tensor:
         """[latent frames, 4, feature_dim]"""
-        if block in self._remembered:
-            self._remembered.move_to_end(block)
-            return self._remembered[block]
+        if block in self._cached:
+            self._cached.move_to_end(block)
+            return self._cached[block]
         start, stop, window = self._window(block)
         waveform = read_resampled(self.source, start, stop, self.encoder.sample_rate)
         edges = [self._encoder_clock.frame_start(frame) - start for frame in range(window.start, window.stop + 1)]
@@ -159,16 +166,16 @@ class AudioFeatures(Features):
         skip = frames.start + self.offset - window.start
         features = F.pad(features, (0, 0, max(0, -skip), 0))[max(0, skip) :][: len(frames)]
         grouped = group_frames(features, block_to_latents(block, self.block_frames, self.lead).start)
-        self._remembered[block] = grouped
-        if len(self._remembered) > REMEMBERED_BLOCKS:
-            self._remembered.popitem(last=False)
+        self._cached[block] = grouped
+        if len(self._cached) > CACHED_BLOCKS:
+            self._cached.popitem(last=False)
         return grouped
 
 
 class FixedFeatures(Features):
     """Features computed beforehand.
 
-    features: [L, C], one row per video frame. Rows past the end are zero, as a model without audio sees.
+    features: [L, C], one row per video frame. Rows after the end are zero, as for a stream without audio.
     """
 
     def __init__(self, features: Tensor, fps: int | Fraction, block_frames: int, lead: int = 0) -> None:

@@ -17,7 +17,7 @@ EXTENSIBLE = 0xFFFE  # the tag is then the sub-format's first two bytes
 
 
 def after_header(read: Callable[[int], bytes], sample_rate: int, channels: int, sample_format: str) -> bytes:
-    """The first samples of a stream, behind a WAV's header if there is one; b"" where it has ended.
+    """The first samples of a stream, after a WAV header if there is one; b"" at its end.
 
     read: gives the next bytes, at most as many as asked for. Raises AvatarError for a WAV of another format than said,
     and for what is another kind of file.

@@ -40,7 +40,7 @@ class Features(Protocol):
     source: AudioSource | None = None  # the waveform
     encoder: FeatureEncoder | None = None
     offset: int | None = None  # video frames the features run ahead (+) or behind (-)
-    left_frames: int | None = None  # video frames of audio before and behind a block that its features depend on
+    left_frames: int | None = None  # video frames of audio, before and after a block, that its features depend on
     right_frames: int | None = None
 
     def ready(self, block: int) -> bool:

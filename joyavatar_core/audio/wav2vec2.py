@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..errors import AvatarError
 
-STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of the conv stack; shapes cannot tell them
+STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of the conv stack; the tensors' shapes do not contain them
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
-HOP, RECEPTIVE_FIELD = 320, 400  # samples per conv frame, samples one conv frame sees
+HOP, RECEPTIVE_FIELD = 320, 400  # samples per conv frame, samples that one conv frame depends on
 # Where in a video frame the conv frame it reads is centred. Training stretched 252 conv frames over 81 video frames of
 # 1000 samples: frame j read the audio around sample 200 + 1004 j, 0.36 of a frame behind its start on average.
 FRAME_CENTRE = 0.36

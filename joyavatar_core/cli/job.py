@@ -41,7 +41,7 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
     voice: what `options.check` returned. avatar: what `options.avatar` loads; it may serve many jobs.
     """
     from ..pipeline.avatar import load_prompt
-    from ..pipeline.render import picture_size
+    from ..pipeline.render import output_pixel_size
 
     config = avatar.config
     settings = chosen_settings(options, config)
@@ -49,20 +49,21 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
         raise AvatarError(
             "--reset-on-drift resets to the sinks, and these settings keep none; add --urcr rotate,sinks=3."
         )
-    width, height = options.size or avatar.size()
+    width, height = options.size or avatar.pixel_size()
     text = load_prompt(options.prompt_embeds, config) if options.prompt_embeds else None
-    frames = None if options.seconds is None else max(1, round(options.seconds * config.fps))
+    video_frames = None if options.seconds is None else max(1, round(options.seconds * config.fps))
     framed = None
     if config.has_reference:
         portrait = existing_file(options.portrait)
         framed = avatar.frame(portrait, (width, height), options.crop, options.background)
     stream = avatar.stream(
-        framed, voice, settings, size=(width, height), text=text, seed=options.seed, frames=frames,
+        framed, voice, settings, pixel_size=(width, height), text=text, seed=options.seed,
+        video_frames=video_frames,
         kv_dtype=options.kv_dtype, graphs=options.cuda_graphs,
     )  # fmt: skip
     avatar.check_memory(stream)
     refine = avatar.refine(stream, options.refine)
-    width, height = picture_size(stream, refine)
+    width, height = output_pixel_size(stream, refine)
     facts = {
         "preset": options.preset, "seed": options.seed, "width": width, "height": height,
         "refined": refine is not None, **asdict(settings),

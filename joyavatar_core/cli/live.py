@@ -1,4 +1,4 @@
-"""The ``live`` command: a talking video that is watched over HTTP or read from a pipe while its voice is spoken."""
+"""The `live` command: a talking video over HTTP, to a file or to a pipe, made while its voice is spoken."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Sink = Callable[["Tensor", "np.ndarray"], None]  # frames uint8 [N, H, W, 3], th
 
 
 def add_live_flags(command: argparse.ArgumentParser) -> None:
-    """Where a live video goes."""
+    """Add the flags for the output of a live video."""
     output = command.add_argument_group("output", "at least one")
     output.add_argument(
         "--serve",
@@ -42,12 +42,12 @@ def add_live_flags(command: argparse.ArgumentParser) -> None:
     output.add_argument("--out", help="a video to write, *.mp4, or - for standard output")
     output.add_argument("--format", choices=("mpegts", "mp4"), default="mpegts", help="on standard output")
     output.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="a host name the server may be asked for by"
+        "--allow-host", action="append", default=[], metavar="NAME", help="a host name that requests may use"
     )
-    output.add_argument("--viewers", type=int, default=8, help="at most; default 8")
+    output.add_argument("--viewers", type=int, default=8, help="most viewers at one time; default 8")
     output.add_argument(
         "--pace", choices=("auto", "on", "off"), default="auto",
-        help="hold blocks back until their time has come; auto: for files, whose voice is there at once",
+        help="send each block at its playback time; auto: for files, whose voice is complete at the start",
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def live(args: argparse.Namespace) -> None:
 
 
 def warm_up(job: Job) -> None:
-    """Make one block of silence and drop it: what is loaded on first use is loaded before the first word."""
+    """Make one block of silence and drop it, so that what is loaded on first use is loaded before the first word."""
     from ..pipeline.render import frames_of
     from ..sampling.psb import PsbSettings
 
@@ -84,7 +84,7 @@ def warm_up(job: Job) -> None:
     if audio is not None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
         audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames, lead=audio.lead)
-    stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
+    stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), video_frames=1)
     with StreamRun(stream) as run:
         for _ in frames_of(run, job.avatar.decoder, refine=job.refine):
             pass
@@ -97,7 +97,7 @@ def open_sinks(options: LiveOptions, job: Job, progress: LiveProgress, stack: co
     from ..video.live_encoder import LiveEncoder, from_key_frame
 
     picture = (*job.size, job.avatar.config.fps, job.voice.sample_rate, job.voice.channels)
-    style: dict[str, Any] = {"crf": options.quality, "metadata": job.metadata}
+    style: dict[str, Any] = {"crf": options.quality, "metadata": job.metadata, "encoder": options.encoder}
     sinks: list[Sink] = []
     if options.out and options.out != STDOUT:
         writer = stack.enter_context(VideoWriter(options.out, *picture, **style))
@@ -139,13 +139,13 @@ def open_sinks(options: LiveOptions, job: Job, progress: LiveProgress, stack: co
 
 
 def write_out(data: bytes) -> None:
-    """Bytes to standard output, at once."""
+    """Write bytes to standard output and flush it."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = False) -> None:
-    """Pull block after block as the voice allows, and hand each to every sink."""
+    """Make each block as soon as its voice is there, and give it to every sink. paced: wait for its playback time."""
     from ..pipeline.render import frames_of
 
     with contextlib.ExitStack() as stack:
@@ -166,7 +166,7 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
 
 
 class LiveProgress:
-    """How a live run goes: the delay of every block, whether it keeps up; for the log, the report and the page."""
+    """The delay of every block of a live run, for the log, the report and the page."""
 
     def __init__(self, job: Job, monitor: bool = True, reset_on_drift: bool = False) -> None:
         self.job, self.reset_on_drift = job, reset_on_drift
@@ -181,7 +181,7 @@ class LiveProgress:
         self._behind = False
 
     def hold(self, frame: int) -> None:
-        """Wait until a frame's time has come, counted from the first block."""
+        """Wait until the playback time of a frame, counted from the first block."""
         now = time.monotonic()
         self.started = now if self.started is None else self.started
         time.sleep(max(0.0, self.started + frame / float(self.job.report.fps) - now))
@@ -189,7 +189,7 @@ class LiveProgress:
     def add(
         self, block: LatentBlock, frames: Tensor, samples: int, first_in: float | None, last_in: float | None
     ) -> None:
-        """Note a block that has just gone out; the times are when its first and last sample came in."""
+        """Record a block that was just sent. first_in, last_in: when its first and last sample arrived, in seconds."""
         now, report = time.monotonic(), self.job.report
         self.state = "live"
         self.samples += samples
@@ -210,7 +210,7 @@ class LiveProgress:
                 )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
-        """Plain facts of this moment."""
+        """The current state, for `/status.json`."""
         report = self.job.report
         return {
             "state": self.state, "blocks": len(report.blocks), "frames": report.frames, "fps": float(report.fps),
@@ -218,7 +218,7 @@ class LiveProgress:
         }  # fmt: skip
 
     def finish(self) -> None:
-        """Put the totals into the report and say them."""
+        """Put the totals into the report and log them."""
         voice = self.job.voice
         came = voice.available if voice.num_samples is None else voice.num_samples
         self.job.report.more["live"] = {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..framing.crop import Box
 
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ENCODERS = ("x264", "nvenc", "auto")  # of video/h264.py, which needs PyAV
 KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 USUAL_DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
@@ -51,6 +52,7 @@ class VideoOptions:
     seconds: float | None
     seed: int
     quality: int
+    encoder: str
     report: str | None
     plot: str | None
     monitor: bool
@@ -80,13 +82,14 @@ class VideoOptions:
     def check_all_but_voice(self) -> None:
         """The part of `check` for a voice that comes in another way."""
         from ..framing.portrait_framing import check_portrait
-        from ..video.h264 import check_quality
+        from ..video.h264 import check_quality, chosen_encoder
         from ..video.portrait import check_size
 
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise AvatarError(f"--seconds is {self.seconds}; give a length above 0.")
         self._check_places()
         check_quality(self.quality)
+        chosen_encoder(self.encoder)
         if self.size is not None:
             check_size(*self.size)
         for name, path in self._model_files():
@@ -143,6 +146,8 @@ class SpeakOptions(VideoOptions):
                 "A recording's state does not hold what --reset-on-drift measures, so a resume would differ; "
                 "leave out --state or --reset-on-drift."
             )
+        if self.state and self.encoder == "nvenc":
+            raise AvatarError("A recording is written by x264, so that any machine can go on; leave out --encoder.")
         if self.state and self.audio == STDIN:
             raise AvatarError("A voice from standard input cannot be read again to resume; give --state with a file.")
         return super().check()
@@ -178,11 +183,12 @@ Options = TypeVar("Options", SpeakOptions, LiveOptions)
 
 def parsed(kind: type[Options], args: argparse.Namespace) -> Options:
     """The options of a command from its parsed flags. Raises AvatarError for values that cannot be read."""
-    device = choose_device(args.device)
+    device = choose_device(args.device) if args.team is None else args.team.device
     avatar = AvatarOptions(
         weights=args.weights, vae=args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
-        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, loras=tuple(args.lora), device=device,
-        dtype=DTYPES[args.dtype] or USUAL_DTYPES.get(device.type), attention=args.attention, compiled=args.compile,
+        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, release=args.release, loras=tuple(args.lora),
+        device=device, dtype=DTYPES[args.dtype] or USUAL_DTYPES.get(device.type), attention=args.attention,
+        compiled=args.compile, team=args.team,
     )  # fmt: skip
     values = {**vars(args), "avatar": avatar, "kv_dtype": KV_DTYPES[args.kv_dtype]}
     if kind is SpeakOptions and args.checkpoint_every is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..geometry import VIDEO_FRAMES_PER_LATENT
 from ..paths import printable
 from ..sampling.run import StreamRun
 from ..sampling.stream import LatentBlock
@@ -70,7 +71,7 @@ def make_video(options: SpeakOptions, voice: AudioSource, avatar: Avatar, on_fra
 
     def on_block(block: LatentBlock, shown: Tensor) -> None:
         observe(block, shown)
-        on_frames(report.frames, stream.num_frames)
+        on_frames(report.frames, stream.num_video_frames)
 
     if options.state:
         with Recording(
@@ -79,16 +80,16 @@ def make_video(options: SpeakOptions, voice: AudioSource, avatar: Avatar, on_fra
         ) as recording:  # fmt: skip
             say_where(recording)
             observe.look_back(recording)
-            on_frames(recording.frames, stream.num_frames)
+            on_frames(recording.frames, stream.num_video_frames)
             report.settings = {**report.settings, "resumed_at_block": recording.blocks}
             recording.record(on_block)
             recording.join(options.out)
     else:
         with VideoWriter(
             options.out, *job.size, avatar.config.fps, voice.sample_rate, voice.channels, crf=options.quality,
-            metadata=job.metadata,
+            metadata=job.metadata, encoder=options.encoder,
         ) as writer, StreamRun(stream) as run:  # fmt: skip
-            on_frames(0, stream.num_frames)
+            on_frames(0, stream.num_video_frames)
             reset = options.reset_on_drift
             observe.reset_on_drift = run if reset else None
             talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine, overlap=not reset)
@@ -107,7 +108,7 @@ def say_where(recording: Recording) -> None:
     fps = recording.stream.config.fps
     log.info(
         "every %d blocks a segment of %.1f s and a state of up to %.1f MB in %s (two states are kept)",
-        recording.every, recording.every * recording.stream.config.block_frames * 4 / fps,
+        recording.every, recording.every * recording.stream.config.block_frames * VIDEO_FRAMES_PER_LATENT / fps,
         recording.state_bytes / 1e6, recording.folder.path,
     )  # fmt: skip
     if recording.finished:

@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 from ..errors import AvatarError
 
 Message = tuple[str, dict, list[Tensor]]
+LOST = "Another process of this run has ended, so the stream cannot go on; its own message says why."
 HEAD = 1024  # bytes of the first broadcast of a message, which most facts fit in
 LENGTH = 8  # of these, how many say how long the facts are
 ALIGNMENT = 16
@@ -79,11 +80,9 @@ class Channel:
             try:
                 yield
             except RuntimeError as problem:
-                if not is_lost(problem):
-                    raise
-                raise AvatarError(
-                    "Another process of this run has ended, so the stream cannot go on; its own message says why."
-                ) from problem
+                if is_lost(problem):
+                    raise AvatarError(LOST) from problem
+                raise
             self._broken = False
 
     def end(self) -> None:

@@ -19,14 +19,9 @@ class RemoteCache:
     def __init__(self, number: int, decoder: RemoteDecoder) -> None:
         self.number, self._decoder = number, decoder
 
-    @property
-    def frames(self) -> dict[str, Tensor]:
-        """What the decoding process remembers, brought here."""
-        return self._decoder.ask("state", cache=self.number)
-
     def state_dict(self) -> dict[str, Tensor]:
-        """As VAECache.state_dict."""
-        return self.frames
+        """As VAECache.state_dict; the tensors are brought from the decoding process."""
+        return self._decoder.ask("state", cache=self.number)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """As VAECache.load_state_dict."""
@@ -38,14 +33,20 @@ class RemoteDecoder:
 
     def __init__(self, module: StreamingVAE | TinyDecoder, there: Channel, back: Channel) -> None:
         self.module = module
+        self.kind, self.dim = None, module.dim  # it takes no memory here
         self.at_once: int | None = None
         self._there, self._back = there, back
         self._numbers = itertools.count()
         self._caches: weakref.WeakValueDictionary[int, RemoteCache] = weakref.WeakValueDictionary()
 
-    def parameters(self) -> object:
-        """Of the decoder that is here."""
-        return self.module.parameters()
+    @property
+    def compute_device(self) -> torch.device:
+        """Where frames come to."""
+        return self.module.compute_device
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return self.module.compute_dtype
 
     def new_cache(self) -> RemoteCache:
         """An empty cache: one per stream."""
@@ -95,12 +96,12 @@ class DecodingProcess:
 
     def _decode(self, tensors: dict[str, Tensor], cache: int, at_once: int | None) -> dict[str, Tensor]:
         self.decoder.at_once = at_once
-        latents = tensors["latents"].to(next(self.decoder.parameters()).device)
+        latents = tensors["latents"].to(self.decoder.compute_device)
         return {"frames": self.decoder.decode(latents, self.caches[cache])}
 
     def _state(self, _: dict[str, Tensor], cache: int) -> dict[str, Tensor]:
         return self.caches[cache].state_dict()
 
     def _load(self, tensors: dict[str, Tensor], cache: int) -> None:
-        device = next(self.decoder.parameters()).device
+        device = self.decoder.compute_device
         self.caches[cache].load_state_dict({name: tensor.to(device) for name, tensor in tensors.items()})

@@ -26,8 +26,8 @@ class SharedCache:
         self._put: Tensor | None = None  # the keys that followers have from the last `put_keys`
 
     @property
-    def frames(self) -> list[int]:
-        return self.own.frames
+    def frame_ids(self) -> list[int]:
+        return self.own.frame_ids
 
     @property
     def positions(self) -> list[int]:
@@ -54,8 +54,8 @@ class SharedCache:
         """Bytes of keys and values in this process."""
         return self.own.nbytes
 
-    def commit(self, frames: Sequence[int], positions: Sequence[int]) -> None:
-        self._repeat("commit", list(frames), list(positions))
+    def commit(self, frame_ids: Sequence[int], positions: Sequence[int]) -> None:
+        self._repeat("commit", list(frame_ids), list(positions))
 
     def keep(self, slots: Sequence[int]) -> None:
         self._repeat("keep", list(slots))
@@ -95,7 +95,7 @@ class SharedCache:
             with self._channel.turn():
                 self._channel.say("put_layer", tensors, cache=self.number, layer=layer)
                 put_layer(self.own, layer, tensors, self._parallel)
-        self.own.frames.clear()
+        self.own.frame_ids.clear()
         self.own.positions.clear()
         self.commit(frames, positions)
 

@@ -136,5 +136,5 @@ class Follower:
     def _put_layer(self, tensors: list[Tensor], cache: int, layer: int) -> None:
         put_layer(self.caches[cache], layer, tensors, self.model.parallel)
         if layer == 0:  # the frames come behind the last layer, with a commit
-            self.caches[cache].frames.clear()
+            self.caches[cache].frame_ids.clear()
             self.caches[cache].positions.clear()

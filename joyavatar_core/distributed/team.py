@@ -12,7 +12,7 @@ from ..errors import AvatarError
 from ..model.sequence_parallel import SequenceParallel
 from ..model.transformer import AvatarTransformer
 from ..vae import StreamingVAE, TinyDecoder
-from .messages import Channel
+from .messages import LOST, Channel, is_lost
 from .remote_decoder import DecodingProcess, RemoteDecoder
 from .shared_transformer import Follower, SharedTransformer
 
@@ -35,6 +35,7 @@ class Team:
         self._everyone = distributed.new_group(backend="gloo", timeout=PATIENCE)
         control = distributed.new_group(sharing, backend="gloo", timeout=PATIENCE)
         self.parallel = self._channel = self._there = self._back = None
+        self._streams = False  # whether all processes have their parts
         if self.ranks > 1 and self.rank < self.ranks:
             self.parallel = SequenceParallel.over(mesh)
             self._channel = Channel(0, control, self.parallel.group, device)
@@ -61,11 +62,17 @@ class Team:
         text = problem.encode()[:REPORT]
         mine[: len(text)] = torch.tensor(list(text), dtype=torch.uint8)
         reports = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(reports, mine, group=self._everyone)
+        try:
+            distributed.all_gather(reports, mine, group=self._everyone)
+        except RuntimeError as problem:
+            if is_lost(problem):
+                raise AvatarError(LOST) from problem
+            raise
         for rank, report in enumerate(reports):
             if report.any():
                 said = report.numpy().tobytes().rstrip(b"\0").decode(errors="replace")
                 raise AvatarError(f"Process {rank} cannot take part: {said}")
+        self._streams = True
 
     def share(self, model: AvatarTransformer) -> AvatarTransformer | SharedTransformer:
         """The leader's model, its passes shared with the followers."""
@@ -90,7 +97,7 @@ class Team:
         Follower(part, self._channel).run()
 
     def end(self) -> None:
-        """Tell the others that the leader has ended."""
+        """Tell the others that the leader has ended. Those that still load are told by its process's end."""
         for channel in (self._channel, self._there):
-            if channel is not None:
+            if self._streams and channel is not None:
                 channel.end()

@@ -46,7 +46,8 @@ def judge_photos(
     mesh, figures, rows = FaceMesh(), {}, []
     for path in paths:
         framed = avatar.frame(path, crop=crop)
-        stream = avatar.stream(framed, open_voice(voice), preset, seed=seed, frames=round(seconds * avatar.config.fps))
+        video_frames = round(seconds * avatar.config.fps)
+        stream = avatar.stream(framed, open_voice(voice), preset, seed=seed, video_frames=video_frames)
         frames = _frames(avatar, stream)
         width, height = frames.shape[2], frames.shape[1]
         portrait = framed.at(width, height).permute(1, 2, 0).add(1).mul(127.5).round().to(torch.uint8).numpy()

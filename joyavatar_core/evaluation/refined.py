@@ -18,7 +18,7 @@ from .autoencoder import psnr, round_trip
 from .drift import sharpness
 from .lip_sync import correlation
 from .sheet import contact_sheet
-from .stream_pictures import as_pictures, decoded, stream_size
+from .stream_pictures import as_pictures, decoded, features_of, stream_size
 
 
 def evaluate_refiner(
@@ -35,7 +35,8 @@ def evaluate_refiner(
         soft = as_pictures(round_trip(avatar.vae, torch.from_numpy(small.frames)).numpy())
         side = clip.frames.shape[1]
         refine = PortraitRefiner(net, *_portrait(avatar, clip, small), (side, side))
-        made = {"decoded": resized(soft, (side, side)).movedim(0, 1), "refined": refine(soft.movedim(0, 1))}
+        made = {"decoded": resized(soft, (side, side)).movedim(0, 1)}
+        made["refined"] = refine(soft.movedim(0, 1), features_of(clip, avatar))
         rows.append(clip.frames)
         for name, video in made.items():
             frames = to_uint8(video).numpy()

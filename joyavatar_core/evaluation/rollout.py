@@ -87,7 +87,7 @@ def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: i
     most of the time goes into decoding.
     """
     voice, total = ArrayAudio(truth.waveform, SAMPLE_RATE), len(truth.frames)
-    stream = avatar.stream(truth.frames[0], voice, preset, seed=seed, frames=total)
+    stream = avatar.stream(truth.frames[0], voice, preset, seed=seed, video_frames=total)
     shown = _ends(total, total if ends is None else ends)
     started = time.perf_counter()
     cache, frames, blocks = avatar.decoder.new_cache(), {}, []

@@ -1,4 +1,4 @@
-"""Pictures of clips and of an avatar's latents at the size of the stream, for the refiner."""
+"""Clips and an avatar's latents as a stream would have them, for the refiner: pictures of its size, and features."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..audio import ArrayAudio, AudioFeatures
+from ..audio.features import ungroup_frames
 from ..errors import AvatarError
 from ..pipeline.avatar import Avatar
-from ..synthetic.clips import Clip
+from ..synthetic.clips import LATENT_FRAMES, Clip
 from ..video.portrait import to_uint8
 
 SCALE = 2  # the refined side, in sides of the stream's picture
@@ -20,6 +22,14 @@ SCALE = 2  # the refined side, in sides of the stream's picture
 def decoded(avatar: Avatar, latents: Tensor) -> np.ndarray:
     """Latents [1, 16, L, h, w] as uint8 frames [T, H, W, 3]."""
     return to_uint8(avatar.decoder.decode(latents.float())[0]).numpy()
+
+
+def features_of(clip: Clip, avatar: Avatar) -> Tensor:
+    """What a stream of the avatar hears of every frame of a clip, [T, audio_dim]."""
+    config, voice = avatar.config, ArrayAudio(clip.waveform, clip.sample_rate)
+    audio = AudioFeatures(voice, avatar.encoder, config.fps, config.block_frames)
+    latents = -(-len(clip.frames) // LATENT_FRAMES)
+    return ungroup_frames(audio.latent_features(0, latents), 0)[: len(clip.frames)]
 
 
 def as_pictures(frames: np.ndarray) -> Tensor:

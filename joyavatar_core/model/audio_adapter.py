@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..geometry import VIDEO_FRAMES_PER_LATENT
+
 # Products of few rows take a CPU path that adds 43,008 terms one after another: five times the rounding error.
 ACCURATE_ROWS = 32
 
@@ -17,7 +19,7 @@ class AudioProjection(nn.Module):
 
     def __init__(self, audio_dim: int, audio_hidden: int, operations=nn, **factory) -> None:
         super().__init__()
-        self.proj = operations.Linear(4 * audio_dim, audio_hidden, **factory)
+        self.proj = operations.Linear(VIDEO_FRAMES_PER_LATENT * audio_dim, audio_hidden, **factory)
         self.norm_out = operations.LayerNorm(audio_hidden, **factory)
 
     def forward(self, features: Tensor) -> Tensor:

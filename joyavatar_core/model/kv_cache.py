@@ -24,7 +24,7 @@ class KVCache:
     An 8-bit dtype (float8_e4m3fn) halves the memory. It has 3 mantissa bits; each layer's keys and values are converted
     to the dtype of the pass when they are read.
 
-    Attributes: `frames`, the stream's frame number in each slot; `positions`, its temporal position.
+    Attributes: `frame_ids`, the place in the stream of each slot's frame; `positions`, its temporal position.
     """
 
     def __init__(
@@ -35,12 +35,16 @@ class KVCache:
         self.slots = slots
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.frames: list[int] = []
+        self.frame_ids: list[int] = []
         self.positions: list[int] = []
 
     @property
     def length(self) -> int:
-        return len(self.frames)
+        return len(self.frame_ids)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.keys.dtype
 
     @property
     def nbytes(self) -> int:
@@ -62,9 +66,9 @@ class KVCache:
         most = torch.finfo(self.keys.dtype).max
         return x.clamp(-most, most)
 
-    def commit(self, frames: Sequence[int], positions: Sequence[int]) -> None:
+    def commit(self, frame_ids: Sequence[int], positions: Sequence[int]) -> None:
         """Make the frames of the last pass at slot `length` part of the past."""
-        self.frames += frames
+        self.frame_ids += frame_ids
         self.positions += positions
 
     def keep(self, slots: Sequence[int]) -> None:
@@ -75,9 +79,9 @@ class KVCache:
         for hole, mover in zip(holes, movers, strict=True):
             self._tokens(self.keys, hole)[:] = self._tokens(self.keys, mover)
             self._tokens(self.values, hole)[:] = self._tokens(self.values, mover)
-            self.frames[hole] = self.frames[mover]
+            self.frame_ids[hole] = self.frame_ids[mover]
             self.positions[hole] = self.positions[mover]
-        del self.frames[len(kept) :], self.positions[len(kept) :]
+        del self.frame_ids[len(kept) :], self.positions[len(kept) :]
 
     def shift(self, slots: Sequence[int], by: int) -> None:
         """Move frames in time by rotating their keys, one layer at a time: little memory beside the cache."""
@@ -108,7 +112,7 @@ class KVCache:
         return {
             "keys": keys.clone() if copy else keys,
             "values": values.clone() if copy else values,
-            "frames": list(self.frames),
+            "frames": list(self.frame_ids),
             "positions": list(self.positions),
         }
 
@@ -116,5 +120,5 @@ class KVCache:
         used = len(state["frames"]) * self.tokens
         self.keys[:, :, :used] = state["keys"]
         self.values[:, :, :used] = state["values"]
-        self.frames = list(state["frames"])
+        self.frame_ids = list(state["frames"])
         self.positions = list(state["positions"])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..config import AvatarConfig
 from ..device import to_device
+from ..geometry import CELLS_PER_TOKEN, PATCH, to_token_size
 from .attention import Attention, sdpa
 from .audio_adapter import AudioProjection
 from .kv_cache import KVCache
@@ -51,7 +52,7 @@ class SelfContext:
 
 @dataclass(frozen=True)
 class TextContext:
-    """The prompt as cross-attention sees it: keys and values [B, n, heads, head_dim] of every block.
+    """The prompt's keys and values [B, n, heads, head_dim] of every block.
 
     `bias` [1, n] is added to the scores where one key stands for many. `constants` [B, 1, 1, dim] of every block
     replace cross-attention where all keys are the same, as in an empty prompt.
@@ -166,7 +167,7 @@ class Head(nn.Module):
 
     def __init__(self, config: AvatarConfig, operations=nn, **factory) -> None:
         super().__init__()
-        self.head = operations.Linear(config.dim, 4 * config.out_channels, **factory)
+        self.head = operations.Linear(config.dim, CELLS_PER_TOKEN**2 * config.out_channels, **factory)
         self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim, **factory))
 
     def forward(self, x: Tensor, embedding: Tensor, pointwise: Pointwise = EAGER) -> Tensor:
@@ -176,7 +177,7 @@ class Head(nn.Module):
 
 
 class AvatarTransformer(nn.Module):
-    """The denoiser. `forward` predicts the flow noise - x0 of some latent frames given everything in the cache.
+    """The denoiser. `forward` predicts the flow noise - x0 of some latent frames over the cached past.
 
     `operations` supplies Linear, LayerNorm and Conv3d (torch.nn, or a host's casting variants).
     """
@@ -189,9 +190,7 @@ class AvatarTransformer(nn.Module):
         self.attention: Attention = sdpa
         self.pointwise: Pointwise = EAGER
         self.parallel: SequenceParallel | None = None
-        self.patch_embedding = operations.Conv3d(
-            config.in_channels, dim, kernel_size=(1, 2, 2), stride=(1, 2, 2), **factory
-        )
+        self.patch_embedding = operations.Conv3d(config.in_channels, dim, kernel_size=PATCH, stride=PATCH, **factory)
         self.text_embedding = nn.Sequential(
             operations.Linear(config.text_dim, dim, **factory),
             nn.GELU(approximate="tanh"),
@@ -243,8 +242,9 @@ class AvatarTransformer(nn.Module):
         return [projection(audio_embedding).unsqueeze(2) for projection in self.audio_cond_projs]
 
     def rope(self, positions: Sequence[int], height: int, width: int, device=None) -> Tensor:
-        """The rotation of frames at `positions`, for latents of height x width."""
-        return rope_table(positions, height // 2, width // 2, self.config.head_dim, device)
+        """The rotation of latent frames at `positions`; height and width are latent cells."""
+        columns, rows = to_token_size((width, height))
+        return rope_table(positions, rows, columns, self.config.head_dim, device)
 
     @property
     def ranks(self) -> int:
@@ -286,8 +286,8 @@ class AvatarTransformer(nn.Module):
         last block's keys and values are stored, and None is returned. Where processes share a pass, all of them make
         the same call, and each gets the whole flow.
         """
-        height = latents.shape[-2] // 2
-        # Contiguous from here on: the convolution's strides would slow down every layer.
+        rows = latents.shape[-2] // CELLS_PER_TOKEN
+        # The convolution's output is strided, which would slow down every layer.
         x = rearrange(self.patch_embedding(latents), "b d f h w -> b f (h w) d").contiguous()
         embedding = self.embed_time(timesteps, x)
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1))
@@ -306,4 +306,4 @@ class AvatarTransformer(nn.Module):
         x = self.head(x, embedding, context.pointwise)
         if context.bands is not None:
             x = context.bands.gather(x)
-        return rearrange(x, "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2)
+        return rearrange(x, "b f (h w) (p q c) -> b c f (h p) (w q)", h=rows, p=PATCH[1], q=PATCH[2])

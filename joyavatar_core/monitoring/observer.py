@@ -1,4 +1,4 @@
-"""What a command does with every finished block besides writing it: measure, report, and reset on drift."""
+"""What is done with every finished block besides writing it: measure, report, and reset on drift."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REPAIRED = ("colour", "sharpness", "distance", "patch")
 
 
 class Observer:
-    """Called with every block and its frames; adds a line to the report, with the monitor's measures if there is one.
+    """Called with every block and its frames; adds a line to the report, with the monitor's measures if it is on.
 
     reset_on_drift: the run that is reset to its sinks at a warning, None for no reset.
     """
@@ -69,9 +69,9 @@ class Observer:
             self.monitor.restart()
 
     def look_back(self, recording: Recording, saved: str | os.PathLike[str] | None = None) -> None:
-        """Go on where a recording does: compare with how its video began, and report what came before too.
+        """Continue a resumed recording: the monitor is shown its first seconds, the report gets its earlier blocks.
 
-        saved: the report of the run so far, if there is one; blocks that are made again are left out of it.
+        saved: the report of the earlier runs, None without one. Blocks that are made again are left out.
         """
         self.report.frames = recording.frames
         if self.monitor is not None:
@@ -87,10 +87,10 @@ class Observer:
                 ]
                 self.monitor.history[:] = [Measures(**measures) for measures in before.get("every_10_seconds", [])]
         except (AvatarError, KeyError, TypeError) as problem:
-            log.warning("the report of the earlier runs is left out: %s", problem)
+            log.warning("the report of the earlier runs is not used: %s", problem)
 
     def _see_beginning(self, recording: Recording) -> None:
-        """Show the monitor the first seconds of a recording, from its segments."""
+        """Show the monitor the first seconds of a recording, decoded from its segments."""
         config = recording.stream.config
         wanted = min(recording.frames, round(WINDOW_SECONDS * float(self.report.fps)))
         with closing(pictures(recording.segment_paths)) as shown:
@@ -108,7 +108,7 @@ class Observer:
 
 
 def pictures(videos: Iterable[Path]) -> Iterator[np.ndarray]:
-    """The frames of files one behind another, uint8 [H, W, 3]."""
+    """The frames of several files in order, uint8 [H, W, 3]."""
     for path in videos:
         with av.open(libav_url(path)) as file:
             for frame in file.decode(video=0):

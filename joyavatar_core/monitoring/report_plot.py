@@ -1,4 +1,4 @@
-"""A run's report as one picture: a panel for every number that a block has, on a common time axis."""
+"""The report of a run as one picture: a panel for every measure of a block, on a common time axis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import AvatarError
 from ..paths import replacing
 from .report import clock_text
 
-# (key of a block, what it is, its unit); a panel is drawn where at least one block has the number
+# (key of a block, label, unit); a panel is drawn where at least one block has the key
 PANELS = (
     ("steps", "denoising steps", ""),
     ("seconds", "time per block", "s"),
@@ -21,14 +21,14 @@ PANELS = (
     ("colour", "colour, distance from the first frame", "CIELAB"),
     ("sharpness", "sharpness, 1 = the first 10 s", ""),
     ("distance", "structure, distance from the first frame", ""),
-    ("patch", "change of the part that has changed most, beyond the usual", "grey levels"),
+    ("patch", "largest change of a part of the picture, beyond the usual", "grey levels"),
     ("correlation", "mouth and voice, correlation over 10 s", ""),
 )
 LEFT, RIGHT, TOP, BOTTOM, GAP = 76, 18, 44, 54, 26  # pixels
 MAX_WARNINGS = 6  # listed below the panels
 LARGEST = 1e12
-MOST_RESETS = 150  # drawn; more would only tint the picture
-# Okabe and Ito's palette, told apart by colour-blind readers too
+MOST_RESETS = 150  # drawn; more would cover the panels
+# Okabe and Ito's palette, which colour-blind readers can tell apart
 INK, GRID, LINE, RESET, WARNING = (34, 34, 34), (225, 225, 225), (0, 114, 178), (86, 180, 233), (213, 94, 0)
 
 
@@ -76,7 +76,7 @@ def draw_report(summary: Mapping[str, Any], width: int = 1200, panel_height: int
 
 
 def save_plot(summary: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Write `draw_report` as a PNG, whole or not at all. Raises AvatarError where that is impossible."""
+    """Write `draw_report` as a PNG, atomically. Raises AvatarError where it cannot be written."""
     target, drawing = Path(path), draw_report(summary)
     try:
         with replacing(target) as unfinished:
@@ -111,7 +111,7 @@ def title(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> st
     ]
     words.append(f"{resets} resets")
     if summary.get("trained") is False:
-        words.append("stand-in weights")
+        words.append("random weights")
     return "  |  ".join(words)
 
 

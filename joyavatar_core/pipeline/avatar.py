@@ -1,4 +1,4 @@
-"""An avatar, ready to talk: transformer, VAE and audio encoder that belong together, loaded from files."""
+"""Avatar: a transformer, a VAE and an audio encoder that belong together, loaded from files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from ..config import AvatarConfig
 from ..errors import AvatarError
 from ..framing.crop import Box
 from ..framing.portrait_framing import FramedPortrait, frame_for
+from ..geometry import Size, to_latent_size
 from ..model import pointwise
 from ..model.attention import attention_backend
+from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
 from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from ..sampling.memory import MemoryNeed, check_memory, memory_needed
@@ -43,7 +45,7 @@ class Avatar:
 
     transformer: the denoiser. vae: encodes the portrait. decoder: latents -> frames (the VAE, or a tiny decoder).
     encoder: voice -> features; None for checkpoints without audio. name: what the user called the weights.
-    refiner: mends decoded frames with the portrait; None for avatars that have none.
+    refiner: adds the portrait's detail to decoded frames; None for avatars that have none.
     """
 
     transformer: AvatarTransformer
@@ -57,8 +59,8 @@ class Avatar:
     def config(self) -> AvatarConfig:
         return self.transformer.config
 
-    def size(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
-        """Picture size in pixels (width, height): what is given, else the checkpoint's."""
+    def pixel_size(self, width: int | None = None, height: int | None = None) -> Size:
+        """(width, height) of the frames in pixels: what is given, else the checkpoint's."""
         return width or self.config.width, height or self.config.height
 
     def check_memory(self, stream: AvatarStream) -> None:
@@ -70,20 +72,22 @@ class Avatar:
         if device.type != "cuda":
             return
         free = torch.cuda.mem_get_info(device)[0]
-        for latents in (self.config.block_frames, 1):
-            need = self.memory_of(stream, latents)
+        for latent_frames in (self.config.block_frames, 1):
+            need = self.memory_of(stream, latent_frames)
             if need.total <= free:
-                self.decoder.at_once = None if latents > 1 else 1
+                self.decoder.at_once = None if latent_frames > 1 else 1
                 return
         check_memory(need, free)
 
-    def memory_of(self, stream: AvatarStream, latents: int | None = None) -> MemoryNeed:
-        """What a stream of this avatar takes besides the weights. latents: decoded at once, default a whole block."""
-        height, width = (8 * side for side in stream.latent_size)
+    def memory_of(self, stream: AvatarStream, latent_frames: int | None = None) -> MemoryNeed:
+        """What a stream of this avatar takes besides the weights.
+
+        latent_frames: decoded at once, by default a whole block.
+        """
         return memory_needed(
-            self.config, 0, (width, height), urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
+            self.config, 0, stream.pixel_size, urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
             kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
-            latents=latents or self.config.block_frames,
+            latent_frames=latent_frames or self.config.block_frames, ranks=self.transformer.ranks,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -92,11 +96,11 @@ class Avatar:
         return self.vae.encode(picture[None, :, None].to(self.vae.compute_device, self.vae.compute_dtype))
 
     def frame(
-        self, portrait: object, size: tuple[int, int] | None = None, crop: str | Box = "face", background: str = "white"
+        self, portrait: object, pixel_size: Size | None = None, crop: str | Box = "face", background: str = "white"
     ) -> FramedPortrait:
         """A portrait as the avatar starts with it; arguments as `frame_for`."""
         detail = 1 if self.refiner is None else MOST
-        return frame_for(self.config, portrait, size or self.size(), crop, background, detail)
+        return frame_for(self.config, portrait, pixel_size or self.pixel_size(), crop, background, detail)
 
     def stream(
         self,
@@ -104,16 +108,16 @@ class Avatar:
         voice: AudioSource | None,
         preset: Preset,
         *,
-        size: tuple[int, int] | None = None,
+        pixel_size: Size | None = None,
         **fields: object,
     ) -> AvatarStream:
         """The recipe of a talking stream: a portrait, a voice, and the mechanisms' settings.
 
         portrait: what `frame` gives, or any picture, which is then framed by the face.
-        size: (width, height) in pixels, default the checkpoint's. `fields` are AvatarStream's: text, seed, frames,
+        pixel_size: (width, height), default the checkpoint's. `fields` are AvatarStream's: text, seed, video_frames,
         on_step. Raises AvatarError for whatever cannot work.
         """
-        width, height = size or self.size()
+        width, height = pixel_size or self.pixel_size()
         config = self.config
         check_size(width, height)
         larger = check_trained_size(width, height, config)
@@ -139,13 +143,13 @@ class Avatar:
                     "This checkpoint has no audio input and cannot follow a live voice; choose one with audio input."
                 )
             length = Clock(voice.sample_rate, config.fps).num_frames(voice.num_samples)
-            fields["frames"] = min(length, fields.get("frames") or length)
+            fields["video_frames"] = min(length, fields.get("video_frames") or length)
         picture = None
         if reference is not None and self.refiner is not None:
             picture = framed.at(MOST * width, MOST * height)
         return AvatarStream(
             self.transformer, reference, audio, psb=preset.psb, mci=preset.mci, urcr=preset.urcr,
-            size=(height // 8, width // 8), portrait=picture, **fields,
+            latent_size=to_latent_size((width, height)), portrait=picture, **fields,
         )  # fmt: skip
 
     def refine(self, stream: AvatarStream, setting: str | int | None = None) -> PortraitRefiner | None:
@@ -154,8 +158,7 @@ class Avatar:
         setting: as in `refined_size`; None is "on" where the avatar has a refiner. Raises AvatarError for settings out
         of bounds, and for avatars without a refiner.
         """
-        height, width = stream.latent_size
-        size = refined_size(default_refine(self) if setting is None else setting, (8 * width, 8 * height))
+        size = refined_size(default_refine(self) if setting is None else setting, stream.pixel_size)
         if size is None:
             return None
         if self.refiner is None:
@@ -171,17 +174,15 @@ def default_refine(avatar: Avatar) -> str:
 def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
     """Load an avatar from files, by default the one that comes with the project.
 
-    Raises AvatarError for files that are not what they should be or do not belong together.
+    Raises AvatarError for files that are not what they should be or do not belong together, and where a process of the
+    team cannot load its part.
     """
-    weights, vae, device = options.weights, options.vae, options.device
-    checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
-        weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank
-    )  # fmt: skip
-    for path, strength in options.loras:
-        checkpoint = with_lora(checkpoint, path, strength)
-    dtype = options.dtype
-    if dtype is None:
-        dtype = torch.float32 if weights == EMBEDDED else checkpoint.dtype
+    weights, vae, device, team = options.weights, options.vae, options.device, options.team
+    checkpoint = open_weights(options)
+    if weights == EMBEDDED and options.release is not None:
+        raise AvatarError(
+            f"The embedded avatar is no public release, so it cannot be '{options.release}'; leave it out.", "release"
+        )
     config = checkpoint.config
     if not config.trained:
         log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
@@ -191,29 +192,82 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
             "which is Wan2.1's for public checkpoints.",
             "vae",
         )
-    with torch.device("meta"):
-        transformer = AvatarTransformer(config)
-    load_into(transformer, checkpoint, dtype)
-    transformer.to(device).eval().requires_grad_(False)
-    transformer.attention = attention_backend(options.attention, device, next(transformer.parameters()).dtype)
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        for block in transformer.blocks:
-            block.self_attn.pack()
-    if options.compiled:
-        transformer.pointwise = pointwise.compiled()
-    # The decoder is exact on a CPU and as exact as the stream on a GPU, where float32 is four times slower.
-    decoding = next(transformer.parameters()).dtype if on_gpu else torch.float32
+    transformer = load_transformer(options, checkpoint)
+    decoding = decoding_dtype(options, checkpoint)
     wan = load_vae(vae, config).to(device, decoding)
+    decoder = wan if options.decoder is None else load_decoder(options.decoder, config).to(device, decoding)
     refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
+    if team is not None:
+        team.ready()
+        transformer, decoder = team.share(transformer), team.decode_there(decoder)
     return Avatar(
         transformer=transformer,
         vae=wan,
-        decoder=wan if options.decoder is None else load_decoder(options.decoder, config).to(device, decoding),
+        decoder=decoder,
         encoder=load_audio_encoder(config, options.audio_encoder, device),
         name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in options.loras))),
         refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
     )
+
+
+def take_part(options: AvatarOptions) -> None:
+    """What the other processes of a team do in place of `load_avatar`: load a part and serve the leader until it ends.
+
+    A process that cannot load its part says so to the leader. Raises RuntimeError where the leader ends without a word.
+    """
+    team = options.team
+    try:
+        checkpoint = open_weights(options)
+        if team.decodes:
+            path = options.vae if options.decoder is None else options.decoder
+            load = load_vae if options.decoder is None else load_decoder
+            part = load(path, checkpoint.config).to(options.device, decoding_dtype(options, checkpoint))
+        else:
+            part = load_transformer(options, checkpoint)
+    except AvatarError as problem:
+        team.ready(str(problem))
+    team.ready()
+    team.follow(part)
+
+
+def open_weights(options: AvatarOptions) -> Checkpoint:
+    """The transformer's checkpoint with its LoRAs, not read yet. Raises AvatarError."""
+    checkpoint = open_embedded() if options.weights == EMBEDDED else open_checkpoint(
+        options.weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank,
+        release=options.release,
+    )  # fmt: skip
+    for path, strength in options.loras:
+        checkpoint = with_lora(checkpoint, path, strength)
+    if options.team is not None:
+        check_ranks(checkpoint.config.num_heads, options.team.ranks)
+    return checkpoint
+
+
+def transformer_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
+    """What is asked for, else what AvatarOptions says of None."""
+    return options.dtype or (torch.float32 if options.weights == EMBEDDED else checkpoint.dtype)
+
+
+def decoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
+    """Exact on a CPU; on a GPU, where float32 is four times slower, as exact as the stream."""
+    on_gpu = torch.device(options.device).type == "cuda"
+    return transformer_dtype(options, checkpoint) if on_gpu else torch.float32
+
+
+def load_transformer(options: AvatarOptions, checkpoint: Checkpoint) -> AvatarTransformer:
+    """The checkpoint's transformer on the options' device, ready to run."""
+    with torch.device("meta"):
+        transformer = AvatarTransformer(checkpoint.config)
+    load_into(transformer, checkpoint, transformer_dtype(options, checkpoint))
+    transformer.to(options.device).eval().requires_grad_(False)
+    dtype = next(transformer.parameters()).dtype
+    transformer.attention = attention_backend(options.attention, options.device, dtype)
+    if torch.device(options.device).type == "cuda":
+        for block in transformer.blocks:
+            block.self_attn.pack()
+    if options.compiled:
+        transformer.pointwise = pointwise.compiled()
+    return transformer
 
 
 def open_embedded() -> Checkpoint:

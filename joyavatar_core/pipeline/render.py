@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..audio import AudioSource
+from ..geometry import Size
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
 from ..vae import Decoder, VAECache
@@ -60,10 +61,9 @@ def frames_of(
         yield from finished
 
 
-def picture_size(stream: AvatarStream, refine: PortraitRefiner | None) -> tuple[int, int]:
+def output_pixel_size(stream: AvatarStream, refine: PortraitRefiner | None) -> Size:
     """(width, height) in pixels of a stream's finished frames."""
-    height, width = stream.latent_size
-    return (8 * width, 8 * height) if refine is None else refine.size
+    return stream.pixel_size if refine is None else refine.pixel_size
 
 
 @torch.no_grad()
@@ -81,8 +81,8 @@ def decoded(
     for block in blocks:
         with torch.cuda.stream(stream) if stream else nullcontext():
             latents = block.latents.to(device, dtype)
-            video = decoder.decode(latents, cache)[0][:, : block.num_frames]
-            frames = convert(video if refine is None else refine(video))
+            video = decoder.decode(latents, cache)[0][:, : block.num_video_frames]
+            frames = convert(video if refine is None else refine(video, block.features))
             if stream:
                 block.latents.record_stream(stream)
                 frames = downloaded(frames)
@@ -91,7 +91,7 @@ def decoded(
 
 
 def downloaded(frames: Tensor) -> Tensor:
-    """A copy in pinned memory, on its way: it is there when the current stream has come so far."""
+    """An asynchronous copy in pinned memory; it is complete when the current CUDA stream is synchronised."""
     return torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames, non_blocking=True)
 
 

@@ -1,4 +1,4 @@
-"""Videos that survive their process: segments and states in a folder, joined into one file at the end."""
+"""Resumable videos: segments and states in a folder, joined into one file at the end."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ PLACES = {
 
 
 def __getattr__(name: str):
-    """PyAV is loaded only where a recording is made; fingerprints do without it."""
+    """Import on first use: fingerprints do not need PyAV, which recordings load."""
     from importlib import import_module
 
     if name not in PLACES:

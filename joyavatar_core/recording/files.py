@@ -1,4 +1,4 @@
-"""The folder of a recording: its names, its lock, and durable changes to it; nothing else in it is ever touched."""
+"""The folder of a recording: its file names, its lock, and durable writes. Other files in it are left alone."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class RecordingFolder:
         return sorted(block for block, done, _ in self._files(SEGMENT) if done)
 
     def growing(self) -> Path | None:
-        """The newest segment that is still being written, or was when its process ended."""
+        """The newest unfinished segment, None without one."""
         parts = [(block, path) for block, done, path in self._files(SEGMENT) if not done and path.suffix == ".mp4"]
         return max(parts)[1] if parts else None
 
@@ -122,7 +122,7 @@ def process_in(owner: Path) -> str:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open for reading; a link or a device under that name is an OSError."""
+    """Open a regular file for reading. Raises OSError for a link or a device."""
     handle = os.open(path, os.O_RDONLY | NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -143,14 +143,14 @@ def replace_synced(target: Path) -> Iterator[BinaryIO]:
 
 
 def sync_file(path: Path) -> None:
-    """Return when a finished file and its name are on the disk."""
+    """Sync a finished file and its folder to the disk."""
     with path.open("r+b") as file:  # Windows syncs only what is open for writing
         os.fsync(file.fileno())
     sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Make new names durable; Windows has no such call and needs none."""
+    """Sync the names in a folder to the disk; Windows has no such call."""
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What a state holds besides its tensors: who made it, of what, and which segments are finished before it."""
+"""What a state holds besides its tensors: the identity of the recording, and its finished segments."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from ..audio import AudioSource
 from ..errors import AvatarError
 from ..refiner import PortraitRefiner
+from ..sampling.rolling_sampler import RollingSampler
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
 from ..vae import Decoder
@@ -69,7 +70,7 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
         **{name: tensors_fingerprint([("", t)]) if t is not None else None for name, t in tensors.items()},
         "voice": voice_fingerprint(voice) if voice is not None else None,
         "driving_voice": voice_fingerprint(driving) if driving is not voice else None,  # where the sound is another
-        "frames": stream.num_frames,
+        "frames": stream.num_video_frames,
         "hearing": hearing,
         **settings,
     }
@@ -80,7 +81,7 @@ def refinement_of(refine: PortraitRefiner | None) -> dict[str, Any]:
     if refine is None:
         return dict.fromkeys(("refined_size", "refiner", "refined_portrait"))
     return {
-        "refined_size": list(refine.size),
+        "refined_size": list(refine.pixel_size),
         "refiner": module_fingerprint(refine.net),
         "refined_portrait": tensors_fingerprint([("", refine.portrait)]),
     }
@@ -99,7 +100,7 @@ def check_identity(folder: Path, recorded: Mapping[str, Any], mine: Mapping[str,
 
 
 def environment() -> dict[str, str]:
-    """What may change the encoder's bytes and costs identity only."""
+    """The versions that may change the encoder's bytes."""
     return {"av": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}
 
 
@@ -110,12 +111,12 @@ def cache_layout(stream: AvatarStream, decoder: Decoder) -> dict[str, tuple[tupl
     config = stream.config
     probe = torch.zeros(1, config.out_channels, config.block_frames, PROBE, PROBE, dtype=decoder.compute_dtype)
     decoder.decode(probe.to(decoder.compute_device), cache)
-    height, width = (side // PROBE for side in stream.latent_size)
+    width, height = (side // PROBE for side in stream.latent_size)
 
     def scaled(b: int, t: int, h: int, w: int, c: int) -> tuple[int, ...]:
         return b, t, h * height, w * width, c
 
-    return {name: (scaled(*frames.shape), frames.dtype) for name, frames in cache.frames.items()}
+    return {name: (scaled(*kept.shape), kept.dtype) for name, kept in cache.state_dict().items()}
 
 
 def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -128,10 +129,9 @@ def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[st
         raise DamagedError("its numbers are out of range")
     if len(frames) != len(positions) or len(frames) > cache.slots or (block == 0) != (not frames):
         raise DamagedError("its cache does not fit")
-    layers, batch, _, *rest = cache.keys.shape
-    shape = (layers, batch, len(frames) * cache.tokens, *rest)
-    whole = all(same_layout(saved["cache"][name], shape, cache.keys.dtype) for name in ("keys", "values"))
     config = run.stream.config
+    shape = (config.num_layers, 1, len(frames) * cache.tokens, config.num_heads, config.head_dim)
+    whole = all(same_layout(saved["cache"][name], shape, cache.dtype) for name in ("keys", "values"))
     audio_embedding = (1, config.block_frames, config.audio_hidden)
     count = len(saved["past"])
     whole &= count <= sampler.blocks_kept and [past["index"] for past in saved["past"]] == [
@@ -143,8 +143,25 @@ def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[st
         whole &= (
             same_layout(past["hidden"], audio_embedding, sampler.dtype) if config.audio_dim else past["hidden"] is None
         )
+    if config.sampler == "rolling":
+        whole &= window_fits(run.sampler, saved)
     expected = layout if block else {}
     whole &= set(state["decoder"]) == set(expected)
     whole &= all(same_layout(state["decoder"][name], *form) for name, form in expected.items())
     if not whole:
         raise DamagedError("its tensors do not fit this run")
+
+
+def window_fits(sampler: RollingSampler, saved: Mapping[str, Any]) -> bool:
+    """Whether a state's blocks in flight and the portrait's keys are those of a rolling sampler's run."""
+    window, sink, cache = saved["window"], saved["sink"], sampler.passes.cache
+    steps = len(sampler.stream.config.levels)
+    whole = len(window) < steps and [one["index"] for one in window] == [
+        *range(saved["block"], saved["block"] + len(window))
+    ]
+    for one in window:
+        whole &= set(one) == {"index", "step", "latents"} and type(one["step"]) is int and 0 < one["step"] < steps
+        whole &= same_layout(one["latents"], sampler.shape, sampler.dtype)
+    if not saved["block"]:
+        return whole and sink is None
+    return whole and same_layout(sink, tuple(cache.keys_of(0).shape), cache.dtype)

@@ -1,12 +1,13 @@
 """The portrait refiner: a small U-Net that moves the portrait's own detail to where a decoded frame shows the face.
 
-From a decoded frame, the portrait and the portrait through the autoencoder it predicts where every pixel of the
-portrait has moved (flow), how far the moved portrait is to be trusted (mask), and what is new (residual):
+From a decoded frame, the portrait, the portrait through the autoencoder and the frame's visemes it predicts where every
+pixel of the portrait has moved (flow), how far the moved portrait is to be trusted (mask), and what is new (residual):
 
     refined = mask * warp(portrait, flow) + (1 - mask) * (frame + residual)
 
-Each frame is refined by itself. The definition is this project's own; warping a source picture by a predicted flow
-with an occlusion mask follows FOMM (arXiv 2003.00196).
+With visemes the lips are drawn as they say; without them they stay as the frame shows them. Each frame is refined by
+itself. The definition is this project's own; warping a source picture by a predicted flow with an occlusion mask
+follows FOMM (arXiv 2003.00196), scaling and shifting features by a condition FiLM (arXiv 1709.07871).
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ MULTIPLE = 16  # of a frame's sides
 WIDTHS = (48, 96, 128, 128)  # channels at 1/2, 1/4, 1/8 and 1/16 of the frame's side
 DETAIL = 12  # channels of the U-Net's features at the frame's own side
 HEAD = 32  # channels of the head at the frame's own side
+HEARING = 1 + 8  # numbers heard of a frame: whether there are any, and its visemes
+SAID = 64  # numbers that are made of these, beside them
+GAIN = 6.0  # of the layers that hear, which have few inputs: without it they learn much later than convolutions do
+LOUDEST = 2.5  # deviations: visemes are bent to stay below, since rare ones come much stronger
+HEARS = ("said.", "film.", "head_film.", "coarse_mouth.", "fine_mouth.", "mouth_head.")  # names of layers that do
 REACH = 0.3  # the longest flow, in halves of the picture's side
 GROUPS = 8
 FIRST_MASK = 2.0  # logit: the portrait is trusted at first
@@ -40,7 +46,7 @@ class Prediction(NamedTuple):
 
 
 class Block(nn.Sequential):
-    """Two convolutions with group norm and SiLU; the size stays."""
+    """Two convolutions with group norm, FiLM and SiLU; the size stays."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
@@ -48,12 +54,20 @@ class Block(nn.Sequential):
             nn.Conv2d(outputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU(),
         )  # fmt: skip
 
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """film [B, 4 * outputs]: scales and shifts behind either norm."""
+        scale, shift, scale_again, shift_again = film[..., None, None].chunk(4, dim=1)
+        first, norm, act, second, norm_again, act_again = self
+        x = act(norm(first(x)) * (1 + scale) + shift)
+        return act_again(norm_again(second(x)) * (1 + scale_again) + shift_again)
+
 
 class RefinerNet(nn.Module):
     """[B, 3, H, W] frames, [B, 3, H, W] round trip and [B, 3, 2H, 2W] portrait in [-1, 1] -> Prediction.
 
-    H and W are multiples of 16. The flow is found on features of 1/2 and, for the head as a whole, 1/8 of the side;
-    mask and residual are then found with the warped portrait in view.
+    heard: [B, 9] of `hearing`; None: nothing. part: share of a whole picture's side that is shown. H and W are
+    multiples of 16. The flow is found on features of 1/2 and, for the head as a whole, 1/8 of the side; mask and
+    residual are then found with the warped portrait in view.
     """
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
@@ -71,31 +85,64 @@ class RefinerNet(nn.Module):
             nn.Conv2d(HEAD, HEAD, 3, padding=1), nn.SiLU(),
             nn.Conv2d(HEAD, 4 + 12, 3, padding=1),
         )  # fmt: skip
-        for layer in (self.coarse_flow, self.fine_flow, self.head[-1]):
+        self.said = nn.Sequential(nn.Linear(HEARING, SAID), nn.SiLU(), nn.Linear(SAID, SAID))
+        outputs = (*widths, *widths[-2::-1])
+        self.film = nn.ModuleList(nn.Linear(HEARING + SAID, 4 * count) for count in outputs)
+        self.head_film = nn.Linear(HEARING + SAID, 2 * HEAD)
+        # What each viseme adds to the flow, to mask and residual: maps that are weighed by the visemes.
+        self.coarse_mouth = nn.Conv2d(widths[-2], 2 * HEARING, 3, padding=1)
+        self.fine_mouth = nn.Conv2d(widths[0], 2 * HEARING, 3, padding=1)
+        self.mouth_head = nn.Linear(HEARING, (4 + 12) * HEAD)
+        silent = (*self.film, self.head_film, self.coarse_mouth, self.fine_mouth, self.mouth_head)
+        for layer in (self.coarse_flow, self.fine_flow, self.head[-1], *silent):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.head[-1].bias[:4], FIRST_MASK)
 
-    def forward(self, frame: Tensor, round_trip: Tensor, portrait: Tensor) -> Prediction:
+    def forward(
+        self, frame: Tensor, round_trip: Tensor, portrait: Tensor, heard: Tensor | None = None, part: float = 1.0
+    ) -> Prediction:
         count = len(frame)
+        heard = frame.new_zeros(count, HEARING) if heard is None else heard
+        said = GAIN * torch.cat([heard, self.said(heard)], dim=1)
+        film = [layer(said) for layer in self.film]
         round_trip, portrait = (still.expand(count, -1, -1, -1) for still in (round_trip, portrait))
         seen = [F.pixel_unshuffle(torch.cat([frame, round_trip], 1), 2), F.pixel_unshuffle(portrait, 4)]
         x = torch.cat(seen, 1).contiguous(memory_format=torch.channels_last)
         kept = []
-        for down in self.down:
-            x = down(F.avg_pool2d(x, 2) if kept else x)
+        for down, told in zip(self.down, film[: len(self.down)], strict=True):
+            x = down(F.avg_pool2d(x, 2) if kept else x, told)
             kept.append(x)
         coarse = None
-        for up, beside in zip(self.up, kept[-2::-1], strict=True):
-            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1))
-            coarse = self.coarse_flow(x) if coarse is None else coarse
-        coarse = F.interpolate(coarse.float(), x.shape[-2:], mode="bilinear", align_corners=False)
-        flow = REACH * torch.tanh(self.fine_flow(x).float() + coarse)
+        for up, beside, told in zip(self.up, kept[-2::-1], film[len(self.down) :], strict=True):
+            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1), told)
+            if coarse is None:
+                coarse = self.coarse_flow(x).float() + weighed(self.coarse_mouth(x), heard)
+        coarse = F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
+        flow = REACH / part * torch.tanh(self.fine_flow(x).float() + weighed(self.fine_mouth(x), heard) + coarse)
         moved = F.pixel_unshuffle(warp(portrait, flow), 2)
         detail = F.pixel_shuffle(self.detail(x), 2)
         near = torch.cat([detail, frame, warp(round_trip, flow), moved], 1)
-        out = self.head(near.contiguous(memory_format=torch.channels_last)).float()
+        scale, shift = self.head_film(said)[..., None, None].chunk(2, dim=1)
+        first, *rest, last = self.head
+        out = first(near.contiguous(memory_format=torch.channels_last)) * (1 + scale) + shift
+        for layer in rest:
+            out = layer(out)
+        by_visemes = self.mouth_head(GAIN * heard).unflatten(1, (-1, HEAD))  # a point's outputs for its channels
+        out = last(out).float() + torch.einsum("bchw,boc->bohw", out, by_visemes.to(out)).float()
         return Prediction(flow, F.pixel_shuffle(out[:, :4], 2).sigmoid(), F.pixel_shuffle(out[:, 4:], 2))
+
+
+def weighed(maps: Tensor, heard: Tensor) -> Tensor:
+    """Maps [B, C * 9, H, W] of C channels for each number heard [B, 9] -> their weighed sum [B, C, H, W], float32."""
+    return torch.einsum("bckhw,bk->bchw", maps.unflatten(1, (-1, HEARING)).float(), heard.float())
+
+
+def hearing(visemes: Tensor | None, count: int) -> Tensor:
+    """What `RefinerNet` is told of `count` frames, [count, 9] float32, from their visemes [count, 8] or from none."""
+    if visemes is None:
+        return torch.zeros(count, HEARING)
+    return F.pad(LOUDEST * torch.tanh(visemes.float() / LOUDEST), (1, 0), value=1.0)
 
 
 def warp(picture: Tensor, flow: Tensor) -> Tensor:

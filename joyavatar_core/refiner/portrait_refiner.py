@@ -1,4 +1,4 @@
-"""Frames of one portrait, refined: each by itself, so that a stream that is resumed anywhere goes on the same."""
+"""Frames of one portrait, refined: each from itself and its visemes, so that a resumed stream goes on the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import AvatarError
-from .model import SCALE, RefinerNet, compose, resized
+from ..geometry import Size
+from .model import HEARS, SCALE, RefinerNet, compose, hearing, resized
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream
@@ -24,23 +25,25 @@ class PortraitRefiner:
     """Refines the frames of one stream.
 
     net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
-    round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. size: (width, height) of what
-    comes out, in pixels.
+    round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
+    what comes out. hears: whether the stream's features are visemes.
     """
 
-    def __init__(self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, size: tuple[int, int]) -> None:
+    def __init__(
+        self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, pixel_size: Size, hears: bool = True
+    ) -> None:
         device = next(net.parameters()).device
-        self.net, self.size = net, size
+        self.net, self.pixel_size, self.hears = net, pixel_size, hears
         self.portrait = portrait
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
         predicted = [SCALE * side for side in round_trip.shape[-2:]]
         self._seen = resized(picture, predicted).clamp(-1, 1)  # by the network
-        large = [max(pair) for pair in zip(predicted, size[::-1], strict=True)]
+        large = [max(pair) for pair in zip(predicted, pixel_size[::-1], strict=True)]
         self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
 
     @classmethod
-    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: Decoder, size: tuple[int, int]) -> PortraitRefiner:
+    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: Decoder, pixel_size: Size) -> PortraitRefiner:
         """For a stream that carries its portrait; `decoder` shows what the autoencoder makes of it.
 
         Raises AvatarError for a stream without a portrait's picture.
@@ -48,20 +51,27 @@ class PortraitRefiner:
         if stream.portrait is None or stream.reference is None:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
         with torch.no_grad():
-            return cls(net, stream.portrait, decode_still(decoder, stream.reference), size)
+            hears = stream.config.audio_features == "visemes"
+            return cls(net, stream.portrait, decode_still(decoder, stream.reference), pixel_size, hears)
 
     @torch.no_grad()
-    def __call__(self, video: Tensor) -> Tensor:
-        """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32."""
-        device = self.round_trip.device
-        refined = [self._refine(frames.to(device, torch.float32)) for frames in video.movedim(1, 0).split(AT_ONCE)]
-        return torch.cat(refined).movedim(0, 1).to(video.device)
+    def __call__(self, video: Tensor, features: Tensor | None = None) -> Tensor:
+        """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32.
 
-    def _refine(self, frames: Tensor) -> Tensor:
+        features: what the stream heard of each frame, [T, audio_dim]. They draw the lips where they are visemes;
+        without them lips stay as decoded.
+        """
+        device = self.round_trip.device
+        frames = video.movedim(1, 0).to(device, torch.float32)
+        heard = hearing(features if self.hears else None, len(frames)).to(device)
+        parts = zip(frames.split(AT_ONCE), heard.split(AT_ONCE), strict=True)
+        return torch.cat([self._refine(*part) for part in parts]).movedim(0, 1).to(video.device)
+
+    def _refine(self, frames: Tensor, heard: Tensor) -> Tensor:
         quick = quick_dtype(frames.device.type)
         with torch.autocast(frames.device.type, quick or torch.bfloat16, enabled=quick is not None):
-            predicted = self.net(frames, self.round_trip, self._seen)
-        width, height = self.size
+            predicted = self.net(frames, self.round_trip, self._seen, heard)
+        width, height = self.pixel_size
         return resized(compose(frames, self._moved, predicted), (height, width)).clamp(-1, 1)
 
 
@@ -79,7 +89,7 @@ def quick_dtype(device: str) -> torch.dtype | None:
     return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else None
 
 
-def refined_size(setting: str | int, frame: tuple[int, int]) -> tuple[int, int] | None:
+def refined_size(setting: str | int, frame: Size) -> Size | None:
     """(width, height) in pixels of refined frames; None where they are not refined.
 
     setting: "off", "on" (twice the frame's side) or the width wanted, from the frame's to MOST times that.
@@ -102,14 +112,28 @@ def refined_size(setting: str | int, frame: tuple[int, int]) -> tuple[int, int] 
 
 
 def load_refiner(path: str | Path) -> RefinerNet:
-    """A refiner from a safetensors file, in float32. Raises AvatarError for any other file."""
+    """A refiner from a safetensors file, in float32; one from before it heard visemes does not heed them.
+
+    Raises AvatarError for any other file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     net = RefinerNet()
     try:
-        net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+        take_weights(net, {name: tensor.float() for name, tensor in load_file(path).items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         detail = str(problem).splitlines()[-1].strip()
         raise AvatarError(f"'{Path(path).name}' is no portrait refiner of this version: {detail}") from None
     return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def take_weights(net: RefinerNet, weights: dict[str, Tensor]) -> None:
+    """Load weights into a fresh net; those without FiLM leave its own, which do nothing.
+
+    Raises RuntimeError for anything else that is missing or too much.
+    """
+    own = net.state_dict()
+    if not any(name.startswith(HEARS) for name in weights):
+        weights = {name: own[name] for name in own if name.startswith(HEARS)} | weights
+    net.load_state_dict(weights)

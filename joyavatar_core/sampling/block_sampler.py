@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from ..audio.clock import block_to_frames, block_to_latents
+from ..audio.features import ungroup_frames
 from ..device import to_device
 from ..errors import AvatarError
+from ..geometry import VIDEO_FRAMES_PER_LATENT
 from .flow import Level, add_noise, predict_x0
 from .mci import CarriedNoise
 from .noise import CONTEXT, INITIAL, INJECT, RENOISE, Noise, NoiseSource
@@ -66,9 +68,11 @@ class BlockSampler:
         self.past: list[PastBlock] = []
         self.passes: Passes | None = Passes(stream)
         self.device, self.dtype = self.passes.device, self.passes.dtype
-        self.shape = (1, stream.config.out_channels, stream.config.block_frames, *stream.latent_size)
+        width, height = stream.latent_size
+        self.shape = (1, stream.config.out_channels, stream.config.block_frames, height, width)
         self.noise = self._new_noise()
         self._was_reset = False  # by `reset`, since the last block
+        self._features: tuple[range, Tensor] | None = None  # the latent frames that were read last
 
     def has_block(self, block: int) -> bool:
         """Whether the stream has this block; waits for audio that has not come yet."""
@@ -79,7 +83,7 @@ class BlockSampler:
 
     def next_block(self) -> LatentBlock:
         """Make the next block, which the stream has to have."""
-        config, psb, total = self.stream.config, self.stream.psb, self.stream.num_frames
+        config, psb, total = self.stream.config, self.stream.psb, self.stream.num_video_frames
         shown = block_to_frames(self.block, config.block_frames, config.lead_frames)
         started = time.perf_counter()
         self.passes.highest_position = 0
@@ -93,6 +97,7 @@ class BlockSampler:
         return LatentBlock(
             index=self.block - 1, latents=latents, first_frame=shown.start, last_frame=stop - 1, steps=len(levels),
             reset=reset, max_position=self.passes.highest_position, seconds=time.perf_counter() - started,
+            features=self._video_features(self.block - 1, stop - shown.start),
         )  # fmt: skip
 
     def update(self, stream: AvatarStream) -> None:
@@ -104,6 +109,7 @@ class BlockSampler:
                 "start a new one."
             )
         before, self.stream = self.stream, stream
+        self._features = None
         if stream.mci != before.mci:
             self._close_noise()
             self.noise = self._new_noise()
@@ -157,7 +163,7 @@ class BlockSampler:
         """URCR: reset where the positions run out, or drop what left the window; True for a reset."""
         config, urcr, cache = self.stream.config, self.stream.urcr, self.passes.cache
         if urcr.mode == "window":
-            dropped = set(urcr.oldest_to_drop(cache.frames, config))
+            dropped = set(urcr.oldest_to_drop(cache.frame_ids, config))
             if dropped:
                 cache.keep([slot for slot in range(cache.length) if slot not in dropped])
             return False
@@ -170,8 +176,8 @@ class BlockSampler:
         """Keep the sinks and the newest `count` frames alone, at positions 0, 1, 2 ..."""
         config, urcr, cache = self.stream.config, self.stream.urcr, self.passes.cache
         first_recent = self.block * config.block_frames - count
-        sinks = [slot for slot, frame in enumerate(cache.frames) if frame < urcr.sinks]
-        recent = [slot for slot, frame in enumerate(cache.frames) if frame >= first_recent]
+        sinks = [slot for slot, frame in enumerate(cache.frame_ids) if frame < urcr.sinks]
+        recent = [slot for slot, frame in enumerate(cache.frame_ids) if frame >= first_recent]
         if urcr.mode != "prefill":
             back = self.cursor - count - len(sinks)  # how far the recent frames move
             cache.keep(sinks + recent)
@@ -184,7 +190,7 @@ class BlockSampler:
 
     def _make_block(self, levels: Sequence[Level]) -> Tensor:
         """Denoise the next block and update the cache with it; [1, 16, K, h, w]."""
-        audio_embedding = self._audio_embedding(self._frames_of(self.block))
+        audio_embedding = self._audio_embedding(self._frame_ids_of(self.block))
         overlay = self._overlay_motion()
         latents = self._denoise(levels, audio_embedding, overlay)
         self._update_cache(latents, audio_embedding)
@@ -211,13 +217,13 @@ class BlockSampler:
 
     def _denoise(self, levels: Sequence[Level], audio_embedding: Tensor | None, overlay: int) -> Tensor:
         """Noise -> clean latents [1, 16, K, h, w], over the past and the `overlay` frames behind it."""
-        frames, positions = self._frames_of(self.block), range(self.cursor, self.cursor + self.shape[2])
-        run = self.passes.prepare(audio_embedding, frames, positions, slot=self.passes.cache.length + overlay)
+        frame_ids, positions = self._frame_ids_of(self.block), range(self.cursor, self.cursor + self.shape[2])
+        run = self.passes.prepare(audio_embedding, frame_ids, positions, slot=self.passes.cache.length + overlay)
         x = self._initial(self.block, levels[0])
         for step, (timestep, sigma) in enumerate(levels):
             self._check_interrupt()
             x = self._with_portrait(x)
-            x0 = predict_x0(x, run(x, [timestep] * len(frames)), sigma)
+            x0 = predict_x0(x, run(x, [timestep] * len(frame_ids)), sigma)
             if self.stream.on_step is not None:
                 self.stream.on_step(self.block, step + 1, len(levels))
             if step + 1 < len(levels):
@@ -245,21 +251,21 @@ class BlockSampler:
 
     def _store(self, past: PastBlock, position: int) -> None:
         """The pass of a cache update: a block's keys and values at `position`, under its context noise."""
-        frames = self._frames_of(past.index)
-        positions = range(position, position + len(frames))
-        conditioning = 1 if self.passes.is_conditioning(frames[0]) else 0
-        levels = [0.0] * conditioning + [past.context_noise] * (len(frames) - conditioning)
+        frame_ids = self._frame_ids_of(past.index)
+        positions = range(position, position + len(frame_ids))
+        conditioning = 1 if self.passes.is_conditioning(frame_ids[0]) else 0
+        levels = [0.0] * conditioning + [past.context_noise] * (len(frame_ids) - conditioning)
         latents = past.latents
         if past.context_noise:
             noisy = add_noise(latents, self._draw(CONTEXT, latents.shape, block=past.index), past.context_noise)
             latents = torch.cat([latents[:, :, :conditioning], noisy[:, :, conditioning:]], dim=2)
         timesteps = [1000 * level for level in levels]
-        self.passes.forward(latents, timesteps, past.audio_embedding, frames, positions, cache_only=True)
-        self.passes.cache.commit(frames, positions)
+        self.passes.forward(latents, timesteps, past.audio_embedding, frame_ids, positions, cache_only=True)
+        self.passes.cache.commit(frame_ids, positions)
 
     # --- inputs of a block -----------------------------------------------------------------------------------------
 
-    def _frames_of(self, block: int) -> range:
+    def _frame_ids_of(self, block: int) -> range:
         """Latent frames of a block."""
         config = self.stream.config
         return block_to_latents(block, config.block_frames, config.lead_frames)
@@ -269,17 +275,32 @@ class BlockSampler:
         noise, latents = self._draw(INITIAL, self.shape, block=block), self.stream.initial_latents
         if latents is None:
             return noise
-        frames = self._frames_of(block)[-self.shape[2] :]
-        return add_noise(to_device(latents[:, :, frames.start : frames.stop], self.device, self.dtype), noise, level[1])
+        frame_ids = self._frame_ids_of(block)[-self.shape[2] :]
+        clean = to_device(latents[:, :, frame_ids.start : frame_ids.stop], self.device, self.dtype)
+        return add_noise(clean, noise, level[1])
 
-    def _audio_embedding(self, frames: range) -> Tensor | None:
+    def _video_features(self, block: int, count: int) -> Tensor | None:
+        """The audio features of a block's first `count` video frames, [count, audio_dim]; None without audio."""
+        config, audio = self.stream.config, self.stream.audio
+        if audio is None or not config.audio_dim:
+            return None
+        frame_ids = self._frame_ids_of(block)
+        return ungroup_frames(self._latent_features(frame_ids), frame_ids.start)[:count]
+
+    def _audio_embedding(self, frame_ids: range) -> Tensor | None:
         """The audio embedding of some latent frames, [1, F, audio_hidden]; None for checkpoints without audio."""
         config, audio = self.stream.config, self.stream.audio
         if not config.audio_dim:
             return None
         if audio is None:
-            return self.passes.audio_embedding(torch.zeros(len(frames), 4, config.audio_dim))
-        return self.passes.audio_embedding(audio.latent_features(frames.start, len(frames)))
+            return self.passes.audio_embedding(torch.zeros(len(frame_ids), VIDEO_FRAMES_PER_LATENT, config.audio_dim))
+        return self.passes.audio_embedding(self._latent_features(frame_ids))
+
+    def _latent_features(self, frame_ids: range) -> Tensor:
+        """The audio features of some latent frames, [F, 4, audio_dim]; those of the last call are kept."""
+        if self._features is None or self._features[0] != frame_ids:
+            self._features = frame_ids, self.stream.audio.latent_features(frame_ids.start, len(frame_ids))
+        return self._features[1]
 
     def _draw(self, role: str, shape: Sequence[int], step: int = 0, block: int | None = None) -> Tensor:
         noise = self.noise.draw(role, self.block if block is None else block, step, shape)
@@ -311,7 +332,7 @@ class BlockSampler:
             raise InterruptedError("the block was left")
 
     def _is_over(self, frame: int) -> bool:
-        total = self.stream.num_frames
+        total = self.stream.num_video_frames
         return total is not None and frame >= total
 
     def _on_device(self, state: Mapping[str, Any]) -> dict[str, Any]:

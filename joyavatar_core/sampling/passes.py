@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..device import to_device
+from ..geometry import tokens_per_frame
 from ..model.graphs import GraphedPasses
 from ..model.kv_cache import KVCache
 from ..model.transformer import SelfContext
@@ -27,7 +28,7 @@ class Passes:
     def __init__(self, stream: AvatarStream) -> None:
         self.model, self.config = stream.model, stream.config
         self.device, self.dtype = stream.compute_device, stream.compute_dtype
-        self.latent_size = stream.latent_size
+        self.width, self.height = stream.latent_size
         self.cache = new_cache(stream)
         self.reference: Tensor | None = None
         if stream.reference is not None:
@@ -58,29 +59,30 @@ class Passes:
         latents: Tensor,
         timesteps: Sequence[float],
         audio_embedding: Tensor | None,
-        frames: Sequence[int],
+        frame_ids: Sequence[int],
         positions: Sequence[int],
         cache_only: bool = False,
     ) -> Tensor | None:
         """One pass whose keys and values go behind the cached frames; arguments as in `prepare`."""
-        return self.prepare(audio_embedding, frames, positions, self.cache.length)(latents, timesteps, cache_only)
+        return self.prepare(audio_embedding, frame_ids, positions, self.cache.length)(latents, timesteps, cache_only)
 
     def prepare(
-        self, audio_embedding: Tensor | None, frames: Sequence[int], positions: Sequence[int], slot: int
+        self, audio_embedding: Tensor | None, frame_ids: Sequence[int], positions: Sequence[int], slot: int
     ) -> Pass:
         """The passes over some frames, which differ in latents and timesteps alone.
 
-        audio_embedding: [1, F, audio_hidden]. frames: their numbers in the stream. positions: their temporal positions.
-        slot: where in the cache their keys and values go. The result takes latents [1, 16, F, h, w] and F timesteps.
+        audio_embedding: [1, F, audio_hidden]. frame_ids: their places in the stream. positions: their temporal
+        positions. slot: where in the cache their keys and values go. The result takes latents [1, 16, F, h, w] and F
+        timesteps.
         """
         model = self.model
         self.highest_position = max(self.highest_position, positions[-1])
-        rope = self._table(("rope", *positions), lambda: model.rope(positions, *self.latent_size, self.device))
+        rope = self._table(("rope", *positions), lambda: model.rope(positions, self.height, self.width, self.device))
         context = SelfContext(rope, self.cache, slot, attention=model.attention, pointwise=model.pointwise)
         audio = None
         if audio_embedding is not None and self._graphs is None:
             audio = model.project_audio(audio_embedding)
-        conditions = self.conditions(frames)
+        conditions = self.conditions(frame_ids)
 
         def run(latents: Tensor, timesteps: Sequence[float], cache_only: bool = False) -> Tensor | None:
             if conditions is not None:
@@ -104,15 +106,15 @@ class Passes:
         """The portrait's latent for `count` frames, [1, 16, count, h, w]."""
         return self.reference.expand(-1, -1, count, -1, -1)
 
-    def conditions(self, frames: Sequence[int]) -> Tensor | None:
+    def conditions(self, frame_ids: Sequence[int]) -> Tensor | None:
         """Reference and mask channels [1, 17, F, h, w]; the mask is 0 at the conditioning frame, else 1."""
         if self.reference is None:
             return None
-        conditioning = [self.is_conditioning(frame) for frame in frames]
+        conditioning = [self.is_conditioning(frame) for frame in frame_ids]
         return self._table(("conditions", *conditioning), lambda: self._new_conditions(conditioning))
 
     def _new_conditions(self, conditioning: Sequence[bool]) -> Tensor:
-        mask = torch.ones(1, 1, len(conditioning), *self.latent_size, dtype=self.dtype)
+        mask = torch.ones(1, 1, len(conditioning), self.height, self.width, dtype=self.dtype)
         mask[:, :, conditioning] = 0
         return torch.cat([self.references(len(conditioning)), to_device(mask, self.device)], dim=1)
 
@@ -127,8 +129,7 @@ class Passes:
 
 def new_cache(stream: AvatarStream) -> KVCache:
     """An empty cache for a stream, with room for what URCR keeps and MCI injects."""
-    height, width = stream.latent_size
     return stream.model.new_cache(
-        slots=stream.urcr.capacity(stream.config) + stream.mci.injected, tokens=(height // 2) * (width // 2),
+        slots=stream.urcr.capacity(stream.config) + stream.mci.injected, tokens=tokens_per_frame(stream.latent_size),
         dtype=stream.kv_dtype or stream.compute_dtype, device=stream.compute_device,
     )  # fmt: skip

@@ -45,8 +45,9 @@ def preset(name: str, config: AvatarConfig) -> Preset:
         return Preset(PSB_OFF, MCI_OFF, replace(everything.urcr, mode="window") if rolling else SLIDING_WINDOW)
     if name == "rolling" and not rolling:
         raise AvatarError(
-            "The preset 'rolling' is for checkpoints that were trained with a rolling window (AvatarForcing), and this "
-            "one was not; use checkpoint."
+            "The preset 'rolling' is for checkpoints that were trained with a rolling window (AvatarForcing), and "
+            "this one is not known to be; use checkpoint, or load a merged copy of it as the release avatarforcing.",
+            "release",
         )
     named = config.preset  # a mechanism that it names is on, even without settings
     first = everything.urcr if rolling else replace(everything.urcr, sink_source="first")

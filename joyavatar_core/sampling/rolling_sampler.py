@@ -57,8 +57,8 @@ class RollingSampler(BlockSampler):
         urcr, cache = self.stream.urcr, self.passes.cache
         if not self.block:
             return False
-        first = self._frames_of(self.block).start - urcr.recent
-        cache.keep([slot for slot, frame in enumerate(cache.frames) if frame == 0 or frame >= first])
+        first = self._frame_ids_of(self.block).start - urcr.recent
+        cache.keep([slot for slot, frame in enumerate(cache.frame_ids) if frame == 0 or frame >= first])
         if not urcr.reset_due(self.cursor, self.stream.config):
             return False
         self._keep(urcr.recent)
@@ -66,8 +66,8 @@ class RollingSampler(BlockSampler):
 
     def _keep(self, count: int) -> None:
         """Keep the portrait and the newest `count` frames alone, at positions 0, 1, 2 ..."""
-        cache, first = self.passes.cache, self._frames_of(self.block).start - count
-        cache.keep([slot for slot, frame in enumerate(cache.frames) if frame == 0 or frame >= first])
+        cache, first = self.passes.cache, self._frame_ids_of(self.block).start - count
+        cache.keep([slot for slot, frame in enumerate(cache.frame_ids) if frame == 0 or frame >= first])
         cache.shift(range(1, cache.length), cache.length - self.cursor)
         self.cursor = cache.length
 
@@ -95,22 +95,24 @@ class RollingSampler(BlockSampler):
     def _append(self, latents: Tensor) -> None:
         """Cache update: cache the finished block's keys and values, and go on to the next block."""
         count, cache = self.shape[2], self.passes.cache
-        frames, positions = self._frames_of(self.block)[-count:], range(self.cursor, self.cursor + count)
+        frame_ids, positions = self._frame_ids_of(self.block)[-count:], range(self.cursor, self.cursor + count)
         cache.put_keys(0, self.sink, 0)
-        self.passes.forward(latents, [0.0] * count, self._audio_embedding(frames), frames, positions, cache_only=True)
-        cache.commit(frames, positions)
+        self.passes.forward(
+            latents, [0.0] * count, self._audio_embedding(frame_ids), frame_ids, positions, cache_only=True
+        )
+        cache.commit(frame_ids, positions)
         self.block += 1
         self.cursor += count
 
     def _lower(self, window: Sequence[InFlight], levels: Sequence[Level]) -> list[InFlight]:
         """One pass: all blocks of the window one level down."""
         count, cache = self.shape[2], self.passes.cache
-        frames = range(self._frames_of(window[0].index)[-count], self._frames_of(window[-1].index).stop)
-        positions = range(self.cursor, self.cursor + len(frames))
+        frame_ids = range(self._frame_ids_of(window[0].index)[-count], self._frame_ids_of(window[-1].index).stop)
+        positions = range(self.cursor, self.cursor + len(frame_ids))
         cache.put_keys(0, self.sink, self.cursor - cache.length)  # right in front of the newest frames
         latents = torch.cat([one.latents for one in window], dim=2)
         timesteps = [levels[one.step][0] for one in window for _ in range(count)]
-        flow = self.passes.forward(latents, timesteps, self._audio_embedding(frames), frames, positions)
+        flow = self.passes.forward(latents, timesteps, self._audio_embedding(frame_ids), frame_ids, positions)
         lowered = []
         for one, part in zip(window, flow.split(count, dim=2), strict=True):
             x, step = predict_x0(one.latents, part, levels[one.step][1]), one.step + 1

@@ -18,7 +18,7 @@ from .run_state import check_state, environment_of, recipe_of
 from .stream import AvatarStream, LatentBlock
 
 SAMPLERS: dict[str, type[BlockSampler]] = {"blocks": BlockSampler, "rolling": RollingSampler}  # by AvatarConfig.sampler
-CHANGEABLE = {"text", "audio", "psb", "mci", "frames", "on_step"}  # fields of the recipe, inside a run
+CHANGEABLE = {"text", "audio", "psb", "mci", "video_frames", "on_step"}  # fields of the recipe, inside a run
 
 
 class StreamRun:
@@ -67,7 +67,7 @@ class StreamRun:
         return self._open_sampler().passes.cache
 
     def update(self, **changes: object) -> None:
-        """Change fields of the recipe (text, audio, psb, mci, frames, on_step) from the next block on.
+        """Change fields of the recipe (text, audio, psb, mci, video_frames, on_step) from the next block on.
 
         The past stays as it is; only the prompt's keys and values are computed anew. Raises AvatarError for a field
         that cannot change inside a run, and for values that the recipe refuses.
@@ -82,7 +82,7 @@ class StreamRun:
         """Drop all but the sinks and the newest `recent` latent frames, before the next block.
 
         It is what URCR does when the positions run out. `recent` is a multiple of the block, up to the frames that
-        URCR or MCI keep. With 0 only the sinks stay: no earlier fault is seen again, and the motion has a seam there.
+        URCR or MCI keep. With 0 only the sinks stay: earlier faults then have no effect, and the motion has a seam.
         Raises AvatarError for another number.
         """
         self._open_sampler().reset(recent)

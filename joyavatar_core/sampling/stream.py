@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..audio.clock import latent_to_frames
 from ..checks import is_whole
 from ..config import SHAPE_FIELDS, AvatarConfig
 from ..errors import AvatarError
+from ..geometry import PIXELS_PER_TOKEN, Size, to_pixel_size, to_video_frames
 from ..model.transformer import AvatarTransformer
 from .mci import MCI_OFF, MciSettings
 from .memory import cache_bytes, pass_bytes
@@ -30,8 +30,9 @@ OnStep = Callable[[int, int, int], None]  # (block, steps done, steps of this bl
 class LatentBlock:
     """One generated block.
 
-    `latents` [1, 16, K, h, w] are normalised (by the checkpoint's statistics). It shows the video frames
-    first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped.
+    `latents` [1, 16, K, h, w] are normalised by the checkpoint's statistics. They stand for the video frames
+    first_frame ... last_frame. The decoder may give more frames for the last block: drop them.
+    `features` [num_video_frames, audio_dim], float32 on the CPU: their audio features; None without audio.
     """
 
     index: int
@@ -42,9 +43,10 @@ class LatentBlock:
     reset: bool
     max_position: int  # highest temporal position in any of the block's passes
     seconds: float
+    features: Tensor | None = None
 
     @property
-    def num_frames(self) -> int:
+    def num_video_frames(self) -> int:
         """Video frames to keep of this block."""
         return self.last_frame - self.first_frame + 1
 
@@ -56,21 +58,24 @@ class AvatarStream:
     model: the transformer, on its device, in its dtype.
     reference: the portrait's normalised latent [1, 16, 1, h, w]; None for checkpoints without reference channels.
     audio: the voice as lazy features; None for silence (all-zero features) or checkpoints without audio.
-    portrait: the portrait's picture [3, H, W] in [-1, 1] at a multiple of the stream's size, for a refiner; None where
-        frames are not to be refined. Latents do not depend on it.
-    text: the prompt's embeddings [1, n, text_dim], to be zero-padded to the checkpoint's tokens; None: an empty prompt.
-    frames: video frames at most; None for as long as the audio lasts (for ever without audio).
-    size: (h, w) of the latents where there is no reference.
+    text: the prompt's embeddings [1, n, text_dim], zero-padded to the checkpoint's tokens; None for an empty prompt.
+    psb, mci, urcr: settings of the mechanisms; by default none of them.
+    seed: of the noise.
+    video_frames: most video frames; None for the length of the audio (no end without audio).
+    latent_size: (width, height) in latent cells, where there is no reference.
     noise: where noise comes from; None for a NoiseSource of `seed`.
-    initial_latents: normalised latents [1, 16, F, h, w] that blocks start from instead of from noise alone, noised to
-        the first of the levels; the stream ends with them. For levels that begin below sigma 1 (SDEdit,
-        arXiv 2108.01073).
-    config: what the sampler goes by; None for the model's own. It may differ from that in behaviour, such as levels or
-        trained positions, and not in the tensors' shapes.
-    dtype, device: of latents and cache; None for the weights' own (a host may keep weights elsewhere and otherwise).
-    kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory. graphs: on CUDA, launch each pass as
-    one graph, where weights stay where they are while a run lasts.
-    Raises AvatarError at once for whatever cannot work.
+    initial_latents: normalised latents [1, 16, F, h, w] that blocks start from instead of from noise alone. They are
+        noised to the block's first level, which has to be below sigma 1 for an effect (SDEdit, arXiv 2108.01073). The
+        stream ends with them.
+    config: the checkpoint's config as the sampler uses it; None for the model's. It may differ in behaviour, such as
+        levels or trained positions, but not in the shapes of tensors.
+    dtype, device: of latents and cache; None for those of the weights (a host may keep weights in another place).
+    on_step: called after each denoising step.
+    portrait: the portrait's picture [3, H, W] in [-1, 1] at a multiple of the stream's size, for a refiner; None where
+        frames are not refined. Latents do not depend on it.
+    kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory.
+    graphs: on CUDA, launch each pass as one graph; weights must not move while a run lasts.
+    Raises AvatarError for fields that do not fit the checkpoint or one another.
     """
 
     model: AvatarTransformer
@@ -81,8 +86,8 @@ class AvatarStream:
     mci: MciSettings = MCI_OFF
     urcr: UrcrSettings = SLIDING_WINDOW
     seed: int = 0
-    frames: int | None = None
-    size: tuple[int, int] | None = None
+    video_frames: int | None = None
+    latent_size: Size | None = None
     noise: Noise | None = None
     dtype: torch.dtype | None = None
     device: torch.device | None = None
@@ -109,11 +114,16 @@ class AvatarStream:
                 )
             if not torch.isfinite(self.reference).all():
                 raise AvatarError("The reference latent holds NaN or infinite numbers; check the portrait and the VAE.")
-        elif self.size is None:
-            raise AvatarError("This checkpoint takes no portrait, so give the latents' size (h, w).")
-        height, width = self.latent_size
-        if not (is_whole(height, 2, 4096) and is_whole(width, 2, 4096)) or height % 2 or width % 2:
-            raise AvatarError(f"The latents are {height} x {width}; both must be even (pictures: multiples of 16).")
+        elif self.latent_size is None and self.reference is None:
+            raise AvatarError("This checkpoint takes no portrait, so give latent_size (width, height).")
+        if self.reference is not None:
+            object.__setattr__(self, "latent_size", tuple(self.reference.shape[:-3:-1]))
+        width, height = self.latent_size
+        if not (is_whole(width, 2, 4096) and is_whole(height, 2, 4096)) or width % 2 or height % 2:
+            raise AvatarError(
+                f"The latents are {width}x{height} cells; both must be even "
+                f"(pictures: multiples of {PIXELS_PER_TOKEN})."
+            )
         if self.audio is not None:
             self._check_audio()
         if self.text is not None and (
@@ -129,8 +139,10 @@ class AvatarStream:
             )
         if self.text is not None and not torch.isfinite(self.text).all():
             raise AvatarError("The prompt's embeddings hold NaN or infinite numbers; encode the prompt again.")
-        if self.frames is not None and not is_whole(self.frames, 1, 2**62):
-            raise AvatarError(f"The stream is to show {self.frames} video frames; give a whole number, at least 1.")
+        if self.video_frames is not None and not is_whole(self.video_frames, 1, 2**62):
+            raise AvatarError(
+                f"The stream is to show {self.video_frames} video frames; give a whole number, at least 1."
+            )
         if self.initial_latents is not None:
             self._check_initial_latents()
         self.psb.check(config)
@@ -146,11 +158,12 @@ class AvatarStream:
 
     def _check_initial_latents(self) -> None:
         config, shape = self.config, tuple(self.initial_latents.shape)
-        expected = (1, config.out_channels, *self.latent_size)
+        width, height = self.latent_size
+        expected = (1, config.out_channels, height, width)
         if len(shape) != 5 or (*shape[:2], *shape[3:]) != expected:
             raise AvatarError(
                 f"The initial latents are {list(shape)}, expected "
-                f"[1, {config.out_channels}, frames, {', '.join(map(str, self.latent_size))}]."
+                f"[1, {config.out_channels}, frames, {height}, {width}]."
             )
         blocks, rest = divmod(shape[2] - config.lead_frames, config.block_frames)
         if blocks < 1 or rest:
@@ -183,9 +196,9 @@ class AvatarStream:
             raise AvatarError("The audio was cut for another sampler than this checkpoint's; encode it anew.")
 
     @property
-    def latent_size(self) -> tuple[int, int]:
-        """(h, w) of the latents."""
-        return tuple(self.reference.shape[-2:]) if self.reference is not None else self.size
+    def pixel_size(self) -> Size:
+        """(width, height) in pixels of the decoded frames."""
+        return to_pixel_size(self.latent_size)
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -196,11 +209,11 @@ class AvatarStream:
         return self.device or next(self.model.parameters()).device
 
     @property
-    def num_frames(self) -> int | None:
+    def num_video_frames(self) -> int | None:
         """Video frames in all; None while the voice is still growing or for ever."""
-        limits = [self.frames, self.audio.num_video_frames if self.audio is not None else None]
+        limits = [self.video_frames, self.audio.num_video_frames if self.audio is not None else None]
         if self.initial_latents is not None:
-            limits.append(latent_to_frames(self.initial_latents.shape[2] - 1).stop)
+            limits.append(to_video_frames(self.initial_latents.shape[2]))
         known = [limit for limit in limits if limit is not None]
         return min(known, default=None)
 
@@ -208,12 +221,12 @@ class AvatarStream:
     def cache_bytes(self) -> int:
         """Bytes of keys and values that a run allocates."""
         kept = self.kv_dtype or self.compute_dtype
-        return cache_bytes(self.config, *self.latent_size, self.urcr, self.mci, kept)
+        return cache_bytes(self.config, self.latent_size, self.urcr, self.mci, kept)
 
     @property
     def pass_bytes(self) -> int:
         """Bytes that one forward holds at its widest."""
-        return pass_bytes(self.config, *self.latent_size, self.compute_dtype)
+        return pass_bytes(self.config, self.latent_size, self.compute_dtype)
 
     @property
     def text_bytes(self) -> int:

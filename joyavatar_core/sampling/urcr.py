@@ -131,10 +131,10 @@ class UrcrSettings:
         # Blocks, sinks and recent frames are whole blocks: what does not fill one is never reached.
         return config.trained_positions // config.block_frames * config.block_frames
 
-    def oldest_to_drop(self, frames: Sequence[int], config: AvatarConfig) -> list[int]:
+    def oldest_to_drop(self, frame_ids: Sequence[int], config: AvatarConfig) -> list[int]:
         """Mode `window`: slots of the frames that leave the window so that the next block fits; the sinks stay."""
-        surplus = len(frames) + config.block_frames - self.capacity(config)
-        unpinned = sorted((frame, slot) for slot, frame in enumerate(frames) if frame >= self.sinks)
+        surplus = len(frame_ids) + config.block_frames - self.capacity(config)
+        unpinned = sorted((frame, slot) for slot, frame in enumerate(frame_ids) if frame >= self.sinks)
         return [slot for _, slot in unpinned[: max(0, surplus)]]
 
 

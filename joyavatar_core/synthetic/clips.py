@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..geometry import VIDEO_FRAMES_PER_LATENT
 from .drawn.characters import Character, generator, sample_character
 from .labels import FaceLabels
 from .moment import Moment
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .rendered.person import Person
 
 FPS = 16
-LATENT_FRAMES = 4  # video frames a latent, after the first
 PEOPLE = {"drawn": CALM, "rendered": 0.75}  # and how far their heads move
 STREAMS = 16  # of random numbers that one kind of people may use of a seed
 PORTRAITS = 4  # reference pictures of a clip
@@ -62,7 +62,7 @@ class Clip:
 
 def frame_count(seconds: float) -> int:
     """The nearest number of video frames that a causal VAE can take: 4 n + 1."""
-    return LATENT_FRAMES * round(seconds * FPS / LATENT_FRAMES) + 1
+    return VIDEO_FRAMES_PER_LATENT * round(seconds * FPS / VIDEO_FRAMES_PER_LATENT) + 1
 
 
 def make_script(seed: int, split: str = "train", seconds: float = 7.0, people: str = "drawn") -> Script:

@@ -6,10 +6,10 @@ import sys
 
 import torch
 
+from ..distributed.process_group import process_group
 from ..errors import AvatarError, with_flags
 from .arguments import training_parser
 from .judging import ablate, evaluate
-from .parallel import process_group
 from .stages import (
     distil,
     make_data,

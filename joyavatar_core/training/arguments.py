@@ -89,6 +89,7 @@ def _distill(sub: argparse.ArgumentParser) -> None:
 
 def _refiner(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--pairs-only", action="store_true", help="stop when the pairs are made")
+    sub.add_argument("--rollouts", type=float, default=0.3, help="share of the clips that also get a self-rollout")
 
 
 def _shipped(sub: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..device import to_device
+from ..geometry import LATENT_CHANNELS
 from ..sampling.flow import shifted_sigma
 from ..synthetic.regions import eyes_above
 from .latents import LatentClips
@@ -78,7 +79,7 @@ def forcing_batch(
     noise comes from a generator there, which is seeded by that of the first sample.
     """
     height, width = (cells, cells) if cells is not None else clips.latents.shape[-2:]
-    shape = (16, len(layout.frames), height, width)
+    shape = (LATENT_CHANNELS, len(layout.frames), height, width)
     choices = [_choose(clips, recipe, layout, generator, cells, self_rollouts, shape) for generator in generators]
     return _assemble(clips, recipe, layout, choices, _noise(choices, generators, shape, clips.latents.device), cells)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..audio import FixedFeatures
 from ..device import to_device
+from ..geometry import LATENT_CHANNELS
 from ..model.transformer import AvatarTransformer
 from ..sampling.flow import shifted_sigma
 from ..sampling.presets import Preset, preset
@@ -46,7 +47,7 @@ class DistillRecipe:
     critic_steps: every so many steps the student moves; the critic moves in all.
     guidance: classifier-free guidance of the teacher, on the audio.
     score_shift: timestep shift of the noise levels at which the score models are evaluated.
-    judge_together: whether they attend to all blocks at once, without a past.
+    bidirectional_scores: whether they attend to all blocks at once, without a past.
     excerpts: how excerpts are filled; their past is as clean as the sampler's.
     """
 
@@ -55,7 +56,7 @@ class DistillRecipe:
     critic_steps: int = 3
     guidance: float = 2.0
     score_shift: float = 3.0
-    judge_together: bool = False
+    bidirectional_scores: bool = False
     excerpts: ForcingRecipe = EXCERPTS
 
 
@@ -69,22 +70,21 @@ def matching_losses(
     which the score models see each sample.
     """
     layout = recipe.excerpts.layout(copies)
-    judged = Layout.together(layout.blocks, layout.size) if recipe.judge_together else layout
-    student, critic, judge = (
-        ForcedPass(*one) for one in ((pair["student"], layout), (pair["critic"], judged), (teacher, judged))
-    )
+    score_layout = Layout.together(layout.blocks, layout.size) if recipe.bidirectional_scores else layout
+    student = ForcedPass(pair["student"], layout)
+    critic, real = ForcedPass(pair["critic"], score_layout), ForcedPass(teacher, score_layout)
     with torch.set_grad_enabled(student_moves):
         made = clean_estimate(student, batch)
     sigma = shifted_sigma(0.02 + 0.96 * u, recipe.score_shift)
     level = sigma.view(-1, 1, 1, 1, 1)
-    seen = without_past(batch) if recipe.judge_together else batch
-    looked_at = noised(seen, (1 - level) * made.detach() + level * noise, sigma)
-    flow = critic(looked_at.latents, looked_at.timesteps, looked_at.features)
+    scored = without_past(batch) if recipe.bidirectional_scores else batch
+    noisy = noised(scored, (1 - level) * made.detach() + level * noise, sigma)
+    flow = critic(noisy.latents, noisy.timesteps, noisy.features)
     losses = {"critic": flow_loss(flow, noise - made.detach(), batch.weight)}
     if student_moves:
         with torch.no_grad():
-            likely = guided(judge, looked_at, recipe.guidance)
-            own = looked_at.blocks - level * flow.float()
+            likely = guided(real, noisy, recipe.guidance)
+            own = noisy.blocks - level * flow.float()
             scale = (made - likely).abs().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-3)
             better = made - (own - likely) / scale
         losses["matching"] = 0.5 * flow_loss(made, better, batch.weight)
@@ -101,7 +101,7 @@ def clean_estimate(one: ForcedPass, batch: ForcedBatch) -> Tensor:
 def noised(batch: ForcedBatch, blocks: Tensor, sigma: Tensor) -> ForcedBatch:
     """The same batch with other blocks to be denoised, at levels [B]; conditioning frames stay."""
     latents, timesteps = batch.latents.clone(), batch.timesteps.clone()
-    latents[:, :16, -batch.count :] = torch.where(batch.conditioning, batch.blocks, blocks)
+    latents[:, :LATENT_CHANNELS, -batch.count :] = torch.where(batch.conditioning, batch.blocks, blocks)
     timesteps[:, -batch.count :] = 1000 * sigma[:, None]
     return replace(batch, latents=latents, timesteps=timesteps)
 
@@ -169,7 +169,7 @@ def distil(
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = excerpts.copies if step % excerpts.copied_every == 0 else 0
-        cells, room = excerpts.shown(step, *clips.latents.shape[-2:])
+        cells, room = excerpts.crop(step, *clips.latents.shape[-2:])
         generators = draw(room * excerpts.batch)
         batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layouts[copies], generators, cells)
         noise = torch.stack([torch.randn(batch.target.shape[1:], generator=generator) for generator in generators])

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ..audio import ArrayAudio, AudioFeatures, FeatureEncoder, LogMel
 from ..errors import AvatarError
+from ..geometry import PIXELS_PER_CELL, VIDEO_FRAMES_PER_LATENT, to_latent_frames
 from ..paths import replacing
 from ..recording.fingerprint import module_fingerprint, tensors_fingerprint
-from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.clips import Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
 from ..synthetic.regions import eyes_above
 from ..vae import StreamingVAE
-from ..vae.wan import PIXELS_PER_LATENT
 from .parallel import Share
 
 ENCODING = ("encoder.", "conv1.")  # the part of a VAE that latents depend on
@@ -99,14 +99,14 @@ def encode_pictures(clip: Clip, vae: StreamingVAE) -> dict[str, Tensor]:
     with torch.autocast(device.type, torch.bfloat16):  # off by 0.014 of a deviation, in two thirds of the time
         latents = vae.encode(video)[0].cpu()
     box = torch.from_numpy(clip.box)
-    box = torch.cat([box[:1].expand(LATENT_FRAMES - 1, -1), box]).unflatten(0, (-1, LATENT_FRAMES))
+    box = torch.cat([box[:1].expand(VIDEO_FRAMES_PER_LATENT - 1, -1), box]).unflatten(0, (-1, VIDEO_FRAMES_PER_LATENT))
     corners = torch.cat([box[..., :2].amin(1), box[..., 2:].amax(1)], dim=-1)
-    return {"latents": latents.bfloat16().contiguous(), "boxes": corners / PIXELS_PER_LATENT}
+    return {"latents": latents.bfloat16().contiguous(), "boxes": corners / PIXELS_PER_CELL}
 
 
 @torch.no_grad()
 def encode_voice(clip: Clip, encoder: FeatureEncoder, fps: int, block_frames: int) -> dict[str, Tensor]:
     """One clip's features [L, 4, audio_dim]."""
     audio = AudioFeatures(ArrayAudio(clip.waveform, clip.sample_rate), encoder, fps, block_frames)
-    count = (len(clip.frames) + LATENT_FRAMES - 1) // LATENT_FRAMES
+    count = to_latent_frames(len(clip.frames))
     return {"features": audio.latent_features(0, count).contiguous()}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GRID = 6  # cells a side of the map that decides where a frame is blurred
-CLOSEST = 1.45  # a picture's side in those of the part of it that is looked at
+CLOSEST = 1.6  # a picture's side in those of the part of it that is looked at
 TURN, ZOOM, MOVE = 0.06, 0.06, 0.05  # of a portrait against its frame: radians, share, halves of a side
 
 
@@ -74,11 +74,11 @@ def shift(pictures: Sequence[Tensor], random: Random) -> list[Tensor]:
 
 
 def zoom(pictures: Sequence[Tensor], centre: tuple[float, float], random: Random) -> list[Tensor]:
-    """A closer look at pictures [C, H, W] of any sizes, the same part of all, in a third of the cases.
+    """A closer look at pictures [C, H, W] of any sizes, the same part of all, in half of the cases.
 
     centre: (x, y) in -1 ... 1 of what is to stay in view.
     """
-    if random.chance(0.65):
+    if random.chance(0.5):
         return list(pictures)
     part = 1 / random.uniform(1, CLOSEST)
     left, top = ((1 - part) * max(-1.0, min(1.0, c + random.uniform(-0.3, 0.3))) for c in centre)
@@ -91,9 +91,25 @@ def zoom(pictures: Sequence[Tensor], centre: tuple[float, float], random: Random
     return [nearer(picture) for picture in pictures]
 
 
-def wipe(frame: Tensor, eyes: Tensor, random: Random) -> Tensor:
-    """Eyes as streams smear them shut: the colours around them in their place, half of the time."""
+def other_mouth(frame: Tensor, other: Tensor, mouth: Tensor, random: Random) -> Tensor:
+    """A frame [3, H, W] whose mouth says little or something else, in three of four cases: another picture's mouth
+    more or less in its place, soft or not. mouth [1, H, W]: 1 inside.
+    """
+    if random.chance(0.25):
+        return frame
+    region = F.max_pool2d(mouth[None], 5, 1, 2) if random.chance(0.5) else mouth[None]
+    region = F.avg_pool2d(region, 7, 1, 3, count_include_pad=False)[0]
+    spoiled = torch.lerp(frame, other, random.uniform(0.3, 1.0) if random.chance(0.6) else 1.0)
     if random.chance(0.5):
+        for _ in range(1 + random.below(4)):
+            spoiled = F.avg_pool2d(spoiled[None], 3, 1, 1, count_include_pad=False)[0]
+    spoiled = spoiled + 0.04 * random.uniform() * random.normal(*frame.shape)
+    return torch.lerp(frame, spoiled, region).clamp(-1, 1)
+
+
+def wipe(frame: Tensor, eyes: Tensor, random: Random) -> Tensor:
+    """Eyes as streams smear them shut: the colours around them in their place, in a quarter of the cases."""
+    if random.chance(0.75):
         return frame
     around = F.avg_pool2d(frame[None], 15, 1, 7, count_include_pad=False)
     around = F.avg_pool2d(around, 9, 1, 4, count_include_pad=False)[0]

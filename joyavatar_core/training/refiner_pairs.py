@@ -1,7 +1,8 @@
 """What the refiner learns from: clips at the refined size, and beside them what the avatar makes of them.
 
-Of every clip the autoencoder's round trip is kept, and a self-rollout: a stream of the very sampler that follows the
-clip (`self_rollouts`), so that its frames show the truth's poses with a stream's mistakes. Each is made once.
+Of every clip the autoencoder's round trip and what the viseme encoder hears are kept, and of a share of the clips a
+self-rollout: a stream of the very sampler that follows the clip (`self_rollouts`), so that its frames show the truth's
+poses with a stream's mistakes. Each is made once.
 """
 
 from __future__ import annotations
@@ -18,32 +19,36 @@ import torch
 from torch import Tensor
 
 from ..errors import AvatarError
-from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, stream_size
+from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, features_of, stream_size
+from ..geometry import VIDEO_FRAMES_PER_LATENT, to_video_frames
 from ..paths import replacing
 from ..pipeline.avatar import Avatar
 from ..recording.fingerprint import module_fingerprint
-from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.clips import Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
 from .latents import encode_pictures, encode_voice
 from .losses import box_weight
-from .refiner_alignment import align, moved
+from .refiner_alignment import GRID, align, moved
 from .self_rollouts import run_from_clip
 
 LEVELS = (1, 1, 1, 2, 3)  # of the avatar's noise levels; one of them is where a rollout's blocks begin
 MOST_ROUNDS = 3  # of a rollout through its clip; only the last is kept
 EXTRA_PORTRAITS = 4  # frames of the clip that are portraits, too
+RECIPE = 2  # raise it whenever pairs hold something else
 
 
 @dataclass(frozen=True)
 class Pair:
     """A clip and what the avatar makes of it; pictures are uint8 [N, S, S, 3], S the stream's side.
 
-    round_trip [T], followed [F] with the frames `shows` [F] of the clip, the flow [F, 2, 8, 8] that brings the truth
-    into their pose, and how far they then are `apart` [F] from it, in errors of the round trip; portraits: the clip's,
-    then the frames `chosen` [P], each through the autoencoder alone.
+    round_trip [T]; visemes [T, 8] float32, as a stream's blocks carry them; followed [F] with the frames `shows` [F] of
+    the clip, the flow [F, 2, 8, 8] that brings the truth into their pose, and how far they then are `apart` [F] from
+    it, in errors of the round trip (F is 0 without a rollout); portraits: the clip's, then the frames `chosen` [P],
+    each through the autoencoder alone.
     """
 
     round_trip: np.ndarray
+    visemes: np.ndarray
     followed: np.ndarray
     shows: np.ndarray
     flow: np.ndarray
@@ -57,31 +62,37 @@ def pair_path(folder: Path, clip: Path) -> Path:
     return folder / clip.name
 
 
-def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path) -> list[Path]:
+def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path, rollouts: float = 1.0) -> list[Path]:
     """Make the pairs of clips that have none yet; returns all their paths.
 
-    Raises AvatarError for a folder with pairs of another avatar and for clips of another size.
+    rollouts: share of the clips that are also performed; a rollout takes three times as long as a round trip.
+    Raises AvatarError for a folder with pairs of another avatar, for an avatar that does not hear visemes, and for
+    clips of another size.
     """
     from safetensors.numpy import save_file
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / DESCRIPTION
-    made_by = {name: module_fingerprint(getattr(avatar, name)) for name in ("transformer", "vae", "decoder", "encoder")}
+    parts = ("transformer", "vae", "decoder", "encoder")
+    made_by = {"recipe": RECIPE} | {name: module_fingerprint(getattr(avatar, name)) for name in parts}
+    if avatar.config.audio_features != "visemes":
+        raise AvatarError(f"The refiner hears visemes, and '{avatar.name}' hears {avatar.config.audio_features}.")
     if not note.exists():
         note.write_text(json.dumps(made_by))
     elif json.loads(note.read_text()) != made_by:
-        raise AvatarError(f"'{folder}' was made with another avatar; delete it to make the pairs anew.")
+        raise AvatarError(f"'{folder}' was made with another avatar or version; delete it to make the pairs anew.")
     missing = [path for path in clips if not pair_path(folder, path).exists()]
     for path in tqdm(missing, desc=folder.name, unit="clip", mininterval=5):
-        pair = make_pair(avatar, load_clip(path), zlib.crc32(path.name.encode()))
+        seed = zlib.crc32(path.name.encode())
+        pair = make_pair(avatar, load_clip(path), seed, rollout=np.random.default_rng([seed, 1]).random() < rollouts)
         with replacing(pair_path(folder, path), shared=True) as unfinished:
             save_file(dataclasses.asdict(pair), unfinished)
     return [pair_path(folder, path) for path in clips]
 
 
 @torch.no_grad()
-def make_pair(avatar: Avatar, clip: Clip, seed: int) -> Pair:
+def make_pair(avatar: Avatar, clip: Clip, seed: int, rollout: bool = True) -> Pair:
     """The clip through the autoencoder, and as a stream of the avatar performs it. Needs clips at the refined size."""
     random = np.random.default_rng(seed)
     small = stream_size(clip, avatar)
@@ -91,11 +102,16 @@ def make_pair(avatar: Avatar, clip: Clip, seed: int) -> Pair:
         chosen = random.choice(len(clip.frames), EXTRA_PORTRAITS, replace=False)
         still = np.concatenate([small.portraits, small.frames[chosen]])
         still = torch.cat([avatar.encode_portrait(picture) for picture in as_pictures(still)]).float()
-        followed, shows = follow(avatar, latents, features, still[int(random.integers(len(still)))], random)
         round_trip = decoded(avatar, latents[None])
         portraits = np.concatenate([decoded(avatar, latent[None]) for latent in still])
-    flow, apart = bring_together(small, round_trip, followed, shows)
-    return Pair(round_trip, followed, shows, flow, apart, portraits, chosen)
+        followed, shows = round_trip[:0], np.zeros(0, np.int64)
+        flow, apart = np.zeros((0, 2, GRID, GRID), np.float32), np.zeros(0, np.float32)
+        if rollout:
+            followed, shows = follow(avatar, latents, features, still[int(random.integers(len(still)))], random)
+    if rollout:
+        flow, apart = bring_together(small, round_trip, followed, shows)
+    visemes = features_of(clip, avatar).numpy()
+    return Pair(round_trip, visemes, followed, shows, flow, apart, portraits, chosen)
 
 
 def bring_together(
@@ -135,6 +151,6 @@ def follow(
     kept = whole - size if rounds > 1 else whole
     warm = size if rounds > 1 else 0  # the decoder remembers a little
     frames = decoded(avatar, made[:, :, -(kept + warm) :])
-    shows = np.arange(1 + LATENT_FRAMES * (whole - 1))
-    count = LATENT_FRAMES * kept if rounds > 1 else len(shows)
+    shows = np.arange(to_video_frames(whole))
+    count = VIDEO_FRAMES_PER_LATENT * kept if rounds > 1 else len(shows)
     return frames[-count:], shows[-count:]

@@ -1,29 +1,22 @@
 """Training the portrait refiner: what the avatar makes of a clip in, the clip's own frames at twice the side out.
 
-The decoded frame decides the lips: in the mouth's region the coarse picture of the result has to be the frame's, while
-everywhere else the portrait's detail, moved, is asked for.
+Visemes decide the lips: where they are heard the clip's own mouth is asked for, whatever the decoded frame shows. Where
+they are left out the decoded frame decides: in the mouth's region the coarse picture of the result has to be the
+frame's. Everywhere else the portrait's detail, moved, is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..refiner.model import REACH, SCALE, RefinerNet, compose, warp
-from ..synthetic.dataset import load_pictures
+from ..refiner.portrait_refiner import take_weights
 from .loop import Draw, LoopSettings, Trainer
-from .losses import box_weight
-from .refiner_alignment import moved
-from .refiner_augment import Random, recolour, shift, smear, zoom
+from .refiner_samples import Pairs, Sample
 
-MOUTH_WEIGHT, EYE_WEIGHT = 8.0, 5.0
+MOUTH_WEIGHT, LOWER_WEIGHT, EYE_WEIGHT = 8.0, 3.0, 5.0  # against 1 elsewhere; lower: from the nose to below the chin
 # Of the loss's parts. Where blur is the least error a refiner would blur: edges' strength counts by itself, and so does
 # every place outside the mouth where the portrait is not used (TRUST).
 GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST_WEIGHT = (
@@ -36,111 +29,8 @@ GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST
 )
 COARSE = 4  # pixels of the refined picture that lips are compared over
 CELL = 8  # pixels over which strengths of edges are compared
-APART = 1.5  # errors of the round trip: a rollout's frame farther from the truth than this is not used
-UNSURE = 0.06  # a rollout's mouth so far from the truth, of the range -1 ... 1, counts a third in the pixel losses
-
-
-@dataclass(frozen=True)
-class RefinerRecipe:
-    """batch: samples a step. followed: share of them that are self-rollouts, the others are round trips.
-
-    drawn: share of drawn people, where there are clips of both kinds.
-    """
-
-    batch: int = 8
-    followed: float = 0.5
-    drawn: float = 0.2
-
-
-class Sample(NamedTuple):
-    """Pictures in [-1, 1]: frames and round trips [B, 3, S, S], truth and portraits [B, 3, 2S, 2S].
-
-    spoiled: the frames that the refiner gets, `frame` with more mistakes. mouth, eyes [B, 1, 2S, 2S]: 1 inside their
-    boxes, else 0. sure [B]: 1 for round trips, 0 for rollouts, whose mouths are not quite the truth's.
-    """
-
-    frame: Tensor
-    spoiled: Tensor
-    round_trip: Tensor
-    portrait: Tensor
-    truth: Tensor
-    mouth: Tensor
-    eyes: Tensor
-    sure: Tensor
-
-
-class Pairs:
-    """Clips and their pairs on disk; a sample is read when it is drawn.
-
-    clips, pairs: files of the same names, of `write_dataset` and `make_pairs`.
-    """
-
-    def __init__(self, clips: Sequence[Path], pairs: Sequence[Path], recipe: RefinerRecipe) -> None:
-        from safetensors import safe_open
-
-        self.recipe = recipe
-        self.clips = [
-            (path, safe_open(path, "np"), safe_open(pair, "np")) for path, pair in zip(clips, pairs, strict=True)
-        ]
-        drawn = [k for k, path in enumerate(clips) if path.stem.endswith("-drawn")]
-        others = [k for k in range(len(clips)) if k not in {*drawn}]
-        self.kinds = [drawn, others]
-
-    def sample(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """One sample, without the batch's axis."""
-        random = Random(generator)
-        drawn, others = self.kinds
-        kind = drawn if not others or (drawn and random.chance(self.recipe.drawn)) else others
-        path, clip, pair = self.clips[random.choose(kind)]
-        frame, t, flow = self._frame(pair, random)
-        followed = flow is not None
-        round_trip, portrait = self._portrait(path, pair, random)
-        frame, round_trip, portrait, truth = (
-            as_picture(picture) for picture in (frame, round_trip, portrait, load_pictures(path, "frames", t, t + 1)[0])
-        )
-        side = truth.shape[-1]
-        mouth = box_weight(torch.from_numpy(clip.get_slice("box")[t]), side, side, 2.0)[None] - 1
-        eyes = box_weight(torch.from_numpy(clip.get_slice("eyes")[t]), side, side, 2.0).amax(0, keepdim=True) - 1
-        if followed:
-            truth, mouth, eyes = (moved(x[None], flow[None])[0] for x in (truth, mouth, eyes))
-        box = clip.get_slice("box")[t] / side * 2 - 1
-        middle = (float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2 - 0.2)
-        shown = zoom((frame, round_trip, portrait, truth, mouth, eyes), middle, random)
-        frame, round_trip, portrait, truth, mouth, eyes = shown
-        if random.chance(0.5):
-            frame, round_trip, portrait, truth, mouth, eyes = (
-                x.flip(-1) for x in (frame, round_trip, portrait, truth, mouth, eyes)
-            )
-        frame, round_trip, portrait, truth = recolour((frame, round_trip, portrait, truth), random)
-        round_trip, portrait = shift((round_trip, portrait), random)
-        spoiled = smear(frame, F.avg_pool2d(mouth, SCALE), F.avg_pool2d(eyes, SCALE), random, mild=followed)
-        return frame, spoiled, round_trip, portrait, truth, mouth, eyes, torch.tensor(float(not followed))
-
-    def _frame(self, pair: object, random: Random) -> tuple[np.ndarray, int, Tensor | None]:
-        """(frame [S, S, 3], the clip's frame that it shows, the flow to its pose; None for a round trip)."""
-        near = ()
-        if random.chance(self.recipe.followed):
-            near = np.flatnonzero(pair.get_tensor("apart") < APART)
-        if not len(near):
-            t = random.below(pair.get_slice("round_trip").get_shape()[0])
-            return pair.get_slice("round_trip")[t], t, None
-        which = int(near[random.below(len(near))])
-        flow = torch.from_numpy(pair.get_slice("flow")[which])
-        return pair.get_slice("followed")[which], int(pair.get_slice("shows")[which]), flow
-
-    def _portrait(self, path: Path, pair: object, random: Random) -> tuple[np.ndarray, np.ndarray]:
-        """Of any moment: (through the autoencoder [S, S, 3], itself [2S, 2S, 3])."""
-        chosen = pair.get_tensor("chosen")
-        still = random.below(pair.get_slice("portraits").get_shape()[0])
-        given = pair.get_slice("portraits").get_shape()[0] - len(chosen)
-        if still < given:
-            return pair.get_slice("portraits")[still], load_pictures(path, "portraits", still, still + 1)[0]
-        t = int(chosen[still - given])
-        return pair.get_slice("portraits")[still], load_pictures(path, "frames", t, t + 1)[0]
-
-    def batch(self, draw: Draw) -> Sample:
-        """A step's samples."""
-        return Sample(*(torch.stack(part) for part in zip(*map(self.sample, draw(self.recipe.batch)), strict=True)))
+UNSURE = 0.06  # a rollout's mouth so far from the truth, of the range -1 ... 1, counts a third where it is not heard
+LIPS_MOVE = 0.5  # how much the moved portrait counts inside the mouth, against outside
 
 
 def train_refiner(pairs: Pairs, settings: LoopSettings, start: dict[str, Tensor] | None = None) -> RefinerNet:
@@ -148,35 +38,44 @@ def train_refiner(pairs: Pairs, settings: LoopSettings, start: dict[str, Tensor]
     torch.manual_seed(settings.seed)
     net = RefinerNet()
     if start is not None:
-        net.load_state_dict(start)
+        take_weights(net, start)
     trainer = Trainer(net.to(memory_format=torch.channels_last).train(), settings)
-    trainer.run(lambda step, draw: refiner_losses(net, pairs.batch(draw)))
+    trainer.run(lambda step, draw: step_losses(net, pairs, step, draw))
     net.load_state_dict(trainer.averaged())
     return net.eval().requires_grad_(False)
 
 
-def refiner_losses(net: RefinerNet, sample: Sample) -> dict[str, Tensor]:
-    """All parts, and their weighted sum as `loss`."""
+def step_losses(net: RefinerNet, pairs: Pairs, step: int, draw: Draw) -> dict[str, Tensor]:
+    """Three steps with close-ups to one with whole pictures."""
+    close = step % 4 != 0
+    return refiner_losses(net, pairs.batch(draw, close), 0.5 if close else 1.0)
+
+
+def refiner_losses(net: RefinerNet, sample: Sample, part: float = 1.0) -> dict[str, Tensor]:
+    """All parts, and their weighted sum as `loss`. part: share of a picture's side that the samples show."""
     with torch.autocast("cpu", torch.bfloat16):
-        predicted = net(sample.spoiled, sample.round_trip, sample.portrait)
+        predicted = net(sample.spoiled, sample.round_trip, sample.portrait, sample.heard, part)
     refined = compose(sample.spoiled, sample.portrait, predicted)
     truth, mouth = sample.truth, sample.mouth
-    coarse, heard = (F.avg_pool2d(x, COARSE) for x in (refined, F.interpolate(sample.frame, scale_factor=SCALE)))
+    coarse, shown = (F.avg_pool2d(x, COARSE) for x in (refined, F.interpolate(sample.frame, scale_factor=SCALE)))
     inside = F.avg_pool2d(mouth, COARSE)
+    deaf = 1 - sample.heard[:, :1, None, None]
     with torch.no_grad():  # how far a rollout's mouth is from the truth's
-        apart = ((heard - F.avg_pool2d(truth, COARSE)).abs() * inside).sum((1, 2, 3), keepdim=True)
+        apart = ((shown - F.avg_pool2d(truth, COARSE)).abs() * inside).sum((1, 2, 3), keepdim=True)
         apart = apart / (3 * inside.sum((1, 2, 3), keepdim=True) + 1e-6)
-        trust = torch.where(sample.sure[:, None, None, None] > 0, 1.0, 1 / (1 + 2 * apart / UNSURE))
-    weight = 1 + (EYE_WEIGHT - 1) * sample.eyes
+        unsure = deaf * (1 - sample.sure[:, None, None, None])
+        trust = 1 / (1 + 2 * unsure * apart / UNSURE)
+    weight = torch.maximum(1 + (EYE_WEIGHT - 1) * sample.eyes, 1 + (LOWER_WEIGHT - 1) * sample.lower)
     weight = torch.lerp(weight, MOUTH_WEIGHT * trust.square(), mouth)
+    moves = (1 + (LOWER_WEIGHT - 1) * sample.lower) * (1 - mouth * (1 - LIPS_MOVE * (1 - deaf)))
     losses = {
         "pixel": ((refined - truth).abs() * weight).mean(),
         "gradient": sum((edges(refined, d) - edges(truth, d)).abs().mul(like(weight, d)).mean() for d in (-1, -2)),
         "strength": sum(strength_error(refined, truth, weight, d) for d in (-1, -2)),
-        "warp": ((warp(sample.portrait, predicted.flow) - truth).abs() * (1 - mouth)).mean(),
-        "lips": ((centred(coarse, inside) - centred(heard, inside)).abs() * inside).mean(),
+        "warp": ((warp(sample.portrait, predicted.flow) - truth).abs() * moves).mean(),
+        "lips": ((centred(coarse, inside) - centred(shown, inside)).abs() * inside * deaf).mean(),
         "trust": ((1 - predicted.mask) * (1 - mouth)).mean(),
-        "smooth": sum(edges(predicted.flow, d).abs().mean() for d in (-1, -2)) / REACH,
+        "smooth": sum(edges(predicted.flow, d).abs().mean() for d in (-1, -2)) * part / REACH,
     }
     scales = {
         "pixel": 1.0, "gradient": GRADIENT_WEIGHT, "strength": STRENGTH_WEIGHT, "warp": WARP_WEIGHT,
@@ -186,6 +85,7 @@ def refiner_losses(net: RefinerNet, sample: Sample) -> dict[str, Tensor]:
         plain = F.interpolate(sample.spoiled, scale_factor=SCALE, mode="bicubic")
         beside = {
             "plain": (plain - truth).abs().mean(), "refined": (refined - truth).abs().mean(),
+            "mouth": ((refined - truth).abs() * mouth).sum() / (3 * mouth.sum()).clamp(min=1),
             "mask_mouth": (predicted.mask * mouth).sum() / mouth.sum().clamp(min=1), "mask": predicted.mask.mean(),
         }  # fmt: skip
     return losses | beside | {"loss": sum(scales[name] * value for name, value in losses.items())}
@@ -213,8 +113,3 @@ def strength_error(picture: Tensor, truth: Tensor, weight: Tensor, dim: int) -> 
         F.avg_pool2d(x, CELL) for x in (edges(picture, dim).abs(), edges(truth, dim).abs(), like(weight, dim))
     )
     return ((ours - theirs).abs() * weight).mean()
-
-
-def as_picture(pixels: object) -> Tensor:
-    """uint8 [H, W, 3] -> [3, H, W] in [-1, 1]."""
-    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(127.5).sub(1)

@@ -1,9 +1,9 @@
 """Self-rollouts of stage 1: the model samples its training clips, and the errors it makes become the past of a step.
 
-A model that has only seen clean pasts trusts them, and small errors grow from block to block. So the sampler that users
-run goes over some of the clips, again and again. Each block starts from the clip's latents under much noise (as in
+A model that was trained on clean pasts alone lets small errors grow from block to block. So the sampler that users run
+goes over some of the clips several times. Each block starts from the clip's latents under much noise (as in
 SDEdit, arXiv 2108.01073) instead of from noise alone. Head, gaze and lips then stay with the clip, and the difference
-to the clip is an error, made on top of all earlier ones. A training step shows such a past and asks for the clip.
+to the clip is an error, made on top of all earlier ones. A training step has such a past and the clip as its target.
 Making the past with the model is the idea of Self-Forcing (arXiv 2506.08009) and resampling forcing (arXiv 2512.15702);
 rollouts that go over a clip several times are this project's own.
 """
@@ -28,7 +28,7 @@ from .loop import Draw
 
 SALT = 2  # of the self-rollouts' random numbers
 MOST_ROUNDS = 8  # over a clip; at least two
-FIRST_LEVEL = 1  # of the trained levels; level 0 would show nothing of the clip
+FIRST_LEVEL = 1  # of the trained levels; level 0 is noise alone
 
 
 def run_from_clip(

@@ -135,18 +135,19 @@ def distil(options: argparse.Namespace) -> None:
         begin = start_from(options.fine_tune, chosen.model)
     else:
         begin = averaged_weights(options.runs / "forcing")
-    if chosen.judge_together and not options.teacher:
+    if chosen.bidirectional_scores and not options.teacher:
         raise AvatarError(f"The config {options.config} is distilled from a public model; give it as --teacher.")
     likely = start_from(options.teacher, chosen.model, options.base) if options.teacher else begin
     student, teacher = AvatarTransformer(chosen.model), AvatarTransformer(chosen.model)
     student.load_state_dict(begin)
     teacher.load_state_dict(likely)
     recipe = distillation.DistillRecipe(
-        guidance=2.0 if options.guidance is None else options.guidance, judge_together=chosen.judge_together,
+        guidance=2.0 if options.guidance is None else options.guidance,
+        bidirectional_scores=chosen.bidirectional_scores,
         excerpts=dataclasses.replace(
             distillation.EXCERPTS, batch=options.batch or distillation.EXCERPTS.batch,
-            # Judges that see a video at once have never seen a cut or a close-up.
-            **({"joined": 1.0, "close": 0} if chosen.judge_together else {}),
+            # Bidirectional models were not trained on cuts or close-ups.
+            **({"joined": 1.0, "close": 0} if chosen.bidirectional_scores else {}),
         ),
     )  # fmt: skip
     settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)
@@ -161,18 +162,22 @@ def train_refiner(options: argparse.Namespace) -> None:
     """The portrait refiner, on clips of twice the avatar's size; first their pairs. Writes runs/refiner.safetensors."""
     from safetensors.torch import load_file, save_file
 
-    from . import refiner_training as training
     from .refiner_pairs import make_pairs
+    from .refiner_samples import Pairs, RefinerRecipe
+    from .refiner_training import train_refiner as train
 
+    if not 0 <= options.rollouts <= 1:
+        raise AvatarError(f"--rollouts is {options.rollouts:g}, expected 0 to 1.")
     avatar, run = judged_avatar(options), RunFolder.of(options)
     clips = run.clips()
     settings = _settings(options, "refiner", 1.5e-3, weight_decay=1e-3, ema=0.995)
-    pairs = make_pairs(avatar, clips, options.runs / "pairs")
+    pairs = make_pairs(avatar, clips, options.runs / "pairs", options.rollouts)
     if options.pairs_only:
         return
-    recipe = training.RefinerRecipe(batch=options.batch or training.RefinerRecipe.batch)
+    batch = options.batch or RefinerRecipe.batch
+    recipe = RefinerRecipe(batch=batch, close_batch=3 * batch)
     start = load_file(options.fine_tune) if options.fine_tune else None
-    net = training.train_refiner(training.Pairs(clips, pairs, recipe), settings, start)
+    net = train(Pairs(clips, pairs, recipe), settings, start)
     if Share.mine().leads:
         weights = {name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}
         save_file(weights, run.refiner_path)

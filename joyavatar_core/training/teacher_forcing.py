@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import AvatarConfig
+from ..geometry import tokens_per_frame
 from ..model.attention import Attention
 from ..model.transformer import AvatarTransformer, SelfContext
 from .batches import forcing_batch
@@ -61,12 +62,15 @@ class ForcingRecipe:
     guidance: float = 1.0
 
     def layout(self, copies: int) -> Layout:
-        """What a pass with so many injected frames a block looks like."""
+        """The layout of a pass with so many injected frames a block."""
         return Layout.of(self.blocks, self.size, copies)
 
-    def shown(self, step: int, height: int, width: int) -> tuple[int | None, int]:
-        """What a step shows of pictures of so many latent cells: the side of a close-up, None for all of it; and how
-        many samples of that take the place of one whole picture."""
+    def crop(self, step: int, height: int, width: int) -> tuple[int | None, int]:
+        """The crop of a step's pictures, which have height x width latent cells.
+
+        Returns the side of a close-up in cells, None for the whole picture, and the number of such crops that replace
+        one whole picture.
+        """
         if step % 4 < self.close and min(height, width) > self.close_cells:
             return self.close_cells, height * width // self.close_cells**2
         return None, 1
@@ -100,7 +104,7 @@ def train_forcing(
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
-        cells, room = recipe.shown(step, *clips.latents.shape[-2:])
+        cells, room = recipe.crop(step, *clips.latents.shape[-2:])
         if recipe.own and step % recipe.advance_every == 0:
             self_rollouts.advance(step // recipe.advance_every, draw, trainer.share.world)
         own = self_rollouts if (step + 1) % 3 < recipe.own else None
@@ -141,7 +145,8 @@ class ForcedPass:
         """Make what pictures of so many latent cells need, once; before a compiled call, which cannot."""
         if (height, width) not in self._prepared:
             rope = self.model.rope(self.layout.frames, height, width, self.text.device)
-            self._prepared[height, width] = rope, self.layout.attention(height * width // 4, self.text.device)
+            tokens = tokens_per_frame((width, height))
+            self._prepared[height, width] = rope, self.layout.attention(tokens, self.text.device)
 
     def __call__(self, latents: Tensor, timesteps: Tensor, features: Tensor) -> Tensor:
         model, size = self.model, tuple(latents.shape[-2:])

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..device import to_device
+from ..geometry import LATENT_CHANNELS, PIXELS_PER_CELL, to_latent_frames
 from ..paths import replacing
-from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.clips import Clip
 from ..synthetic.dataset import clip_frames, load_clip
 from ..vae import StreamingVAE
-from ..vae.wan import PIXELS_PER_LATENT, WAN_MEAN, WAN_STD
+from ..vae.wan import WAN_MEAN, WAN_STD
 from .loop import Draw, LoopSettings, Trainer
 from .losses import KL_WEIGHT, box_weight, kl_divergence, reconstruction_losses
 from .parallel import Share
@@ -41,11 +42,11 @@ class VaeRecipe:
 
 def new_vae(dim: int, paths: Sequence[Path]) -> StreamingVAE:
     """A VAE with plain latents that starts as a linear codec of some clips; `fold_statistics` ends its training."""
-    vae = StreamingVAE(dim, mean=(0.0,) * 16, std=(1.0,) * 16)
+    vae = StreamingVAE(dim, mean=(0.0,) * LATENT_CHANNELS, std=(1.0,) * LATENT_CHANNELS)
     some = [load_clip(path, 20, START_FRAMES) for path in paths[:: max(1, len(paths) // START_CLIPS)][:START_CLIPS]]
     video = torch.stack([as_video(clip) for clip in some])
-    boxes = torch.stack([torch.from_numpy(clip.box[0]) / 8 for clip in some])
-    weight = box_weight(boxes, video.shape[-2] // 8, video.shape[-1] // 8, START_MOUTH_WEIGHT)
+    boxes = torch.stack([torch.from_numpy(clip.box[0]) / PIXELS_PER_CELL for clip in some])
+    weight = box_weight(boxes, *(side // PIXELS_PER_CELL for side in video.shape[-2:]), START_MOUTH_WEIGHT)
     start_linear(vae, video, FIRST_LOGVAR, weight)
     return vae
 
@@ -127,8 +128,8 @@ def _excerpt(
         video, weight = video[window], weight[window]
     if draw(2):
         video, weight = video.flip(-1), weight.flip(-1)
-    size = video.shape[-1] // PIXELS_PER_LATENT
-    noise = torch.randn(16, 1 + frames // LATENT_FRAMES, size, size, generator=generator)
+    cells = video.shape[-1] // PIXELS_PER_CELL
+    noise = torch.randn(LATENT_CHANNELS, to_latent_frames(frames), cells, cells, generator=generator)
     return video.contiguous(), weight.contiguous(), noise
 
 

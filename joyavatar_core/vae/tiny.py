@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import AvatarError
+from ..geometry import LATENT_CHANNELS, VIDEO_FRAMES_PER_LATENT
 from .cache import VAECache
 from .conv import arrange_memory, picture_conv, pointwise_conv
 from .decoder import DecoderModule
-from .state_dicts import LATENT_CHANNELS, TINY_MARK, load_strict, make_contiguous, strip_prefix
+from .state_dicts import TINY_MARK, load_strict, make_contiguous, strip_prefix
 from .wan import check_latents
 
 GROWTH = (1, 2, 2)  # frames out per frame in, at each doubling of the picture
-LEAD = 3  # of the first latent's four frames, those that are dropped
+LEAD = VIDEO_FRAMES_PER_LATENT - 1  # frames dropped of the first latent frame's four
 WIDTHS = (256, 128, 64, 64)
 
 

@@ -11,16 +11,15 @@ from torch import Tensor, nn
 
 from ..device import to_device
 from ..errors import AvatarError
+from ..geometry import LATENT_CHANNELS, PIXELS_PER_CELL, VIDEO_FRAMES_PER_LATENT
 from .cache import VAECache
 from .conv import arrange_memory, causal_conv, name_slots, streamed_conv
 from .decoder import DecoderModule
 from .layers import AttentionBlock, Downsample, Head, ResidualBlock, Upsample, run_blocks
-from .state_dicts import LATENT_CHANNELS, load_strict, make_contiguous, wan_state_dict
+from .state_dicts import load_strict, make_contiguous, wan_state_dict
 
 MULTIPLIERS = (1, 2, 4, 4)  # channels of each resolution, in units of the base width
 TEMPORAL = (False, True, True)  # which of the three halvings of the picture also halve the frames
-FRAMES_PER_LATENT = 4
-PIXELS_PER_LATENT = 8
 
 # Mean and standard deviation of the posterior mean per channel, published with Wan2.1.
 WAN_MEAN = (
@@ -163,7 +162,8 @@ class StreamingVAE(DecoderModule):
         frames = video.permute(0, 2, 3, 4, 1).to(self.conv1.weight.dtype).contiguous()
         whole = self.training and cache is None
         total = frames.shape[1]
-        sizes = [total] if whole else [1] * (not started) + [FRAMES_PER_LATENT] * (total // FRAMES_PER_LATENT)
+        later = [VIDEO_FRAMES_PER_LATENT] * (total // VIDEO_FRAMES_PER_LATENT)
+        sizes = [total] if whole else [1] * (not started) + later
         cache = None if whole else cache if cache is not None else self.new_cache()
         moments = [causal_conv(self.conv1, self.encoder(part, cache)) for part in frames.split(sizes, 1)]
         mu, logvar = torch.cat(moments, dim=1).float().permute(0, 4, 1, 2, 3).chunk(2, dim=1)
@@ -193,10 +193,10 @@ def check_video(video: Tensor, started: bool) -> None:
             "in [-1, 1]."
         )
     frames, height, width = video.shape[2:]
-    if height % PIXELS_PER_LATENT or width % PIXELS_PER_LATENT:
+    if height % PIXELS_PER_CELL or width % PIXELS_PER_CELL:
         raise AvatarError(
-            f"The picture is {width}x{height} pixels, expected multiples of {PIXELS_PER_LATENT}; crop or resize it."
+            f"The picture is {width}x{height} pixels, expected multiples of {PIXELS_PER_CELL}; crop or resize it."
         )
-    if frames % FRAMES_PER_LATENT != (0 if started else 1):
+    if frames % VIDEO_FRAMES_PER_LATENT != (0 if started else 1):
         wanted = "a multiple of 4 when a stream goes on" if started else "1 + a multiple of 4 at the start of a stream"
         raise AvatarError(f"The video has {frames} frames, expected {wanted}; trim or pad it.")

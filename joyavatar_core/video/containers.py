@@ -123,7 +123,7 @@ def assemble(
     metadata: Mapping[str, str],
     sound: Callable[[av.container.OutputContainer], Iterator[av.Packet]] | None = None,
 ) -> None:
-    """Stream-copy the pictures of `sources`, one behind another, to a plain mp4 of `frames` / fps seconds.
+    """Stream-copy the pictures of `sources`, one after another, to a plain mp4 of `frames` / fps seconds.
 
     `sound` adds its stream to the output and yields the timed packets. `target` appears complete or not at all.
     Raises OSError or av.FFmpegError.
@@ -153,7 +153,7 @@ def copied_sound(growing: Path, output: av.container.OutputContainer, rate: int,
 
 
 def trim_to_whole_fragments(path: Path) -> None:
-    """Cut a growing file behind its last complete fragment, which a full disk leaves half written."""
+    """Cut a growing file after its last complete fragment; a full disk leaves a partial one."""
     with open(path, "r+b") as file:
         end, size = 0, file.seek(0, os.SEEK_END)
         position = 0

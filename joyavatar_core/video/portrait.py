@@ -16,11 +16,12 @@ from PIL import Image, ImageOps
 
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..geometry import PIXELS_PER_TOKEN
 
 # Pillow refuses 179 Mpx as a likely decompression bomb. 20,000 x 20,000 is a real scan: at this limit a picture decodes
 # to at most 2 GiB, once; JPEG is decoded at a reduced size and stays far below.
 MAX_PIXELS = 2**29
-SIDES = (16, 4096)
+SIDES = (PIXELS_PER_TOKEN, 4096)
 # What pages and viewers show a cut-out on, so a portrait looks as its owner saw it.
 WHITE = (255, 255, 255)
 ORIENTATION = 0x0112  # EXIF tag
@@ -77,9 +78,10 @@ def read_picture(
 def check_size(width: int, height: int) -> None:
     """Raises AvatarError unless both sides, in pixels, are multiples of 16 within bounds."""
     for side in (width, height):
-        if not isinstance(side, Integral) or side % 16 or not SIDES[0] <= side <= SIDES[1]:
+        if not isinstance(side, Integral) or side % PIXELS_PER_TOKEN or not SIDES[0] <= side <= SIDES[1]:
             raise AvatarError(
-                f"The picture size is {width}x{height}, expected multiples of 16 from {SIDES[0]} to {SIDES[1]}.",
+                f"The picture size is {width}x{height}, expected multiples of {PIXELS_PER_TOKEN} from "
+                f"{SIDES[0]} to {SIDES[1]}.",
                 "size",
             )
 
