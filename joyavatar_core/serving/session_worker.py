@@ -33,7 +33,11 @@ class StreamFactory(Protocol):
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """A worker at this moment; `frames` and `sessions_ended` count since its start. delay: the largest of a session."""
+    """A worker at this moment.
+
+    where: machine and process. sessions: their names. frames: of video since the worker's start. delay: seconds from a
+    block's last sample to its frames, in the session where it is largest.
+    """
 
     where: str
     capacity: Capacity
@@ -69,12 +73,14 @@ class SessionWorker:
             self._opening += 1
         try:
             session = Session(self._streams.open(portrait, settings), **self._limits)
-        except AvatarError as problem:
-            return str(problem)
-        finally:
+        except BaseException as problem:
             with self._lock:
                 self._opening -= 1
+            if isinstance(problem, AvatarError):
+                return str(problem)
+            raise
         with self._lock:
+            self._opening -= 1
             self._sessions[name] = session
         log.info("session %s opened", name)
         return None
