@@ -1,4 +1,4 @@
-"""Nodes that were renamed: graphs with the old id run as the new one, where the host replaces nodes (0.14 and newer).
+"""Renamed nodes: graphs with the old id run as the new one, where the host can replace nodes (0.14 and newer).
 
 An entry holds the arguments of the host's `io.NodeReplace`: old and new id, and which input became which.
 """

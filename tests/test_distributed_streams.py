@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 import multiprocessing as python_multiprocessing
 import os
@@ -29,6 +30,7 @@ from joyavatar_core.vae import TinyDecoder
 from .conftest import MINIATURE, RecordedFeatures, build_model
 
 SMALL = dataclasses.replace(MINIATURE, trained_positions=9)  # a reset before block 3
+SHORT = dataclasses.replace(MINIATURE, trained_positions=6)  # a reset before block 2
 ROLLING = dataclasses.replace(MINIATURE, **AVATARFORCING.behaviour)
 
 
@@ -60,21 +62,21 @@ class Case:
 
 
 PROMPT = torch.randn(1, 3, SMALL.text_dim, generator=torch.Generator().manual_seed(6))
-MOTION, MEMORY, TWO_STEPS = MciSettings("inject", 3, 0.25), UrcrSettings("rotate", 3, 3), PsbSettings(steps=(3, 2))
+MOTION, STEPS = MciSettings("inject", 3, 0.25), PsbSettings(steps=(2, 1))
+ROTATE, BRIEF = UrcrSettings("rotate", 3, 3), UrcrSettings("rotate", 0, 3, "first")
+FP8 = "keys and values in 8 bits"
 CASES = {
-    "joyavatar": Case({"psb": TWO_STEPS, "urcr": MEMORY, "mci": MOTION}),
-    "prefill": Case({"psb": TWO_STEPS, "urcr": UrcrSettings("prefill", 3, 3), "mci": MciSettings("context")}),
-    "sliding window": Case({"psb": TWO_STEPS, "urcr": UrcrSettings("off", 3, 0, "first", 6)}, 4),
-    "prompt, bands of 7 and 8 tokens": Case({"psb": TWO_STEPS, "urcr": MEMORY, "text": PROMPT}, 2, (6, 10)),
-    "one token, an empty band": Case({"psb": TWO_STEPS, "urcr": MEMORY}, 2, (2, 2)),
+    "joyavatar": Case({"psb": STEPS, "urcr": ROTATE, "mci": MOTION}),
+    "prefill": Case(
+        {"psb": STEPS, "urcr": UrcrSettings("prefill", 0, 3), "mci": MciSettings("context")}, 3, config=SHORT
+    ),
+    "sliding window": Case({"psb": STEPS, "urcr": UrcrSettings("window", 3, 0, "first", 6)}, 3),
+    "prompt, bands of 7 and 8 tokens": Case({"psb": STEPS, "urcr": ROTATE, "text": PROMPT}, 2, (6, 10)),
+    "one token, an empty band": Case({"psb": STEPS, "urcr": ROTATE}, 1, (2, 2)),
     "rolling": Case({"urcr": preset("rolling", ROLLING).urcr, "audio": Lead(), "video_frames": 54}, 3, config=ROLLING),
-    "keys and values in 8 bits": Case({"psb": TWO_STEPS, "urcr": MEMORY, "kv_dtype": torch.float8_e4m3fn}),
+    FP8: Case({"psb": STEPS, "urcr": BRIEF, "kv_dtype": torch.float8_e4m3fn}, 3, config=SHORT),
 }
-RESUMED = {
-    "joyavatar": 3,
-    "rolling": 2,
-    "keys and values in 8 bits": 3,
-}  # case -> the block before which a state is taken
+RESUMED = {"joyavatar": 3, "rolling": 2, FP8: 2}  # case -> the block before which a state is taken
 
 
 def play(stream: AvatarStream, blocks: int, states: Path | None, name: str, load: Path | None = None) -> Tensor:
@@ -110,7 +112,8 @@ def two_processes(folder: Path, decode_rank: bool, lead: object) -> None:
 
 def share_passes(team: Team, folder: Path) -> None:
     """Every case in the team; results into files."""
-    for config in (SMALL, ROLLING):
+    team.ready()
+    for config in (SMALL, SHORT, ROLLING):
         model = build_model(config).requires_grad_(False)
         if not team.leads:
             team.follow(model)
@@ -143,7 +146,7 @@ def together(alone) -> dict[str, dict]:
 
 def assert_same(name: str, ours: Tensor, single: Tensor) -> None:
     """To 1e-5; where 8 bits round a difference up, to what such roundings make of it."""
-    tolerance = 5e-2 if "8 bits" in name else 1e-5
+    tolerance = 5e-2 if name == FP8 else 1e-5
     torch.testing.assert_close(ours, single, rtol=tolerance, atol=tolerance)
 
 
@@ -183,6 +186,7 @@ def pieces() -> list[Tensor]:
 @torch.no_grad()
 def decode_elsewhere(team: Team, folder: Path) -> None:
     """The leader asks for two streams' frames, one of them resumed from the state of the other."""
+    team.ready()
     if team.decodes:
         team.follow(tiny_decoder())
         return
@@ -207,8 +211,40 @@ def test_frames_from_the_decoding_process_have_the_same_bits(tmp_path):
         assert torch.equal(got, expected)
 
 
+def count_bytes(team: Team, folder: Path) -> None:
+    """The leader counts the exchanges of block 1, where MCI injects 2 frames, and the bytes that leave it."""
+    team.ready()
+    model = build_model(SMALL).requires_grad_(False)
+    if not team.leads:
+        team.follow(model)
+        return
+    sent, exchange = [], distributed.all_to_all_single
+
+    def counted(received: Tensor, x: Tensor, taken: list[int], given: list[int], **named: object) -> None:
+        sent.append(sum(given[1:]) * x.itemsize)
+        exchange(received, x, taken, given, **named)
+
+    run = StreamRun(CASES["joyavatar"].stream(team.share(model)))
+    next(run)
+    distributed.all_to_all_single = counted
+    next(run)
+    (folder / "sent").write_text(f"{sum(sent)} {len(sent)}")
+
+
+def test_a_block_exchanges_as_many_bytes_as_the_benchmark_says(tmp_path):
+    two_processes(tmp_path, False, count_bytes)
+    script = Path(__file__).parents[1] / "benchmarks" / "exchange_bytes.py"
+    spec = importlib.util.spec_from_file_location("exchange_bytes", script)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    sent, count = map(int, (tmp_path / "sent").read_text().split())
+    assert 2 * sent == benchmark.sent_bytes(SMALL, 4, ranks=2, steps=1, injected=2, itemsize=4)
+    assert count == benchmark.exchanges(SMALL, steps=1, injected=2)
+
+
 def lose(team: Team, folder: Path) -> None:
     """The follower ends without a word; the leader writes what it is told."""
+    team.ready()
     if not team.leads:
         os._exit(0)
     model = team.share(build_model(SMALL).requires_grad_(False))

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..checkpoints.quantised import dequantised
 from ..checkpoints.reader import LazyTensor, read_file
 from ..errors import AvatarError
+from ..paths import replacing
 
 TOKENIZER_KEY = "spiece_model"  # the tokenizer's file as bytes, in the encoders that ComfyUI distributes
 MAX_TOKENS = 512
@@ -123,6 +124,7 @@ def config_of(tensors: Mapping[str, LazyTensor], kind):
 def save_prompt(path: str | Path, embeddings: Tensor, text: str) -> None:
     """Write a prompt's embeddings as `load_prompt` reads them. Raises AvatarError where it cannot be written."""
     try:
-        save_file({"prompt": embeddings.contiguous()}, path, metadata={"prompt": text})
+        with replacing(path) as unfinished:
+            save_file({"prompt": embeddings.contiguous()}, unfinished, metadata={"prompt": text})
     except Exception as problem:
         raise AvatarError(f"Cannot write '{path}' ({problem}); choose a folder that exists and has room.") from None
