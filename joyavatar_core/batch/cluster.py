@@ -52,11 +52,11 @@ class Share:
 
 
 @contextlib.contextmanager
-def connected(address: str, **options: Any) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
     """The package `ray`, connected to the cluster at `address` until the end of the context.
 
-    options: further arguments of `ray.init` for a cluster that is started here. Ray's reports over the network are
-    switched off for it. Raises AvatarError where Ray is not installed or no cluster answers.
+    Ray's usage reports over the network are switched off for a cluster that is started here. Raises AvatarError where
+    Ray is not installed or no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -68,15 +68,16 @@ def connected(address: str, **options: Any) -> Iterator[Any]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == LOCAL:
-            path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-            here = {"include_dashboard": False, "object_store_memory": STORE_BYTES, **options}
-            ray.init(LOCAL, runtime_env={"env_vars": {"PYTHONPATH": path}}, **here, **quiet)
+            start_here(ray, **quiet)
         else:
             ray.init(address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as problem:
-        reason = str(problem).strip().splitlines()[0]
+    except AvatarError:
+        raise
+    except Exception as problem:  # Ray raises many kinds
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise AvatarError(
-            f"No Ray cluster can be used at '{address}' ({reason}); give its address, or local to start one here."
+            f"No Ray cluster can be used at '{address}' ({reason}); give its address, or local to start one here.",
+            "ray",
         ) from None
     if main:
         signal.signal(signal.SIGTERM, handler)
@@ -84,3 +85,23 @@ def connected(address: str, **options: Any) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def start_here(ray: Any, **options: Any) -> None:
+    """Start a cluster on this machine, whose workers find this package.
+
+    Raises AvatarError where it has not started within the 30 s that Ray waits, as on a machine that is very busy.
+    """
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        ray.init(
+            LOCAL, runtime_env={"env_vars": {"PYTHONPATH": path}}, include_dashboard=False,
+            object_store_memory=STORE_BYTES, **options,
+        )  # fmt: skip
+    except Exception as problem:
+        if "timed out during startup" in str(problem):
+            raise AvatarError(
+                "Ray did not start in time on this machine, which may be too busy; try again, or start it with "
+                "`ray start` and give auto as the address.", "ray",
+            ) from None  # fmt: skip
+        raise
