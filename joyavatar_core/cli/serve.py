@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import socket
 import threading
 from functools import partial
 from typing import Any
 
-from ..batch.cluster import Share, connected
+from ..batch.cluster import LOCAL, Share, connected
 from ..errors import AvatarError
 from .batch_columns import flags_given, flags_like
 from .options import parse_address
-from .talker import FROM_VIEWERS, AvatarTalker, session_parser
+from .talker import FROM_VIEWERS, SAMPLE, AvatarTalker, session_options, session_parser
 
 log = logging.getLogger(__name__)
 SERVE = """Serve live sessions: each has a portrait and a voice of its own, sent over HTTP, and a video that is watched
@@ -59,7 +60,11 @@ def serve(args: argparse.Namespace) -> None:
     if args.sessions > 1 and vars(args).get("row_cuda_graphs"):
         raise AvatarError("CUDA graphs are captured for one session at a time; leave one out.", "sessions")
     flags = flags_given(args, session_parser())
-    session_parser().parse_args([*flags, "--portrait=-", "--audio=-"])
+    if args.ray == LOCAL:  # the workers are on this machine and see what it sees
+        session_options(flags, SAMPLE, {}).check_all_but_voice()
+        check_free(host, port)
+    else:
+        session_parser().parse_args([*flags, "--portrait=-", "--audio=-"])
     with connected(args.ray) as ray, contextlib.ExitStack() as stack:
         available = ray.cluster_resources()
         share = Share(args.cpus_per_worker, args.gpus_per_worker).on(available)
@@ -72,6 +77,17 @@ def serve(args: argparse.Namespace) -> None:
         log.info("%d workers with %d sessions each; open one with POST http://%s:%d/sessions",
                  workers, args.sessions, host, port)  # fmt: skip
         threading.Event().wait()
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises AvatarError where nothing can listen at an address of this machine."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as problem:
+        raise AvatarError(
+            f"The sessions cannot be served at {host}:{port} ({problem.strerror}); choose another address.", "serve"
+        ) from None
 
 
 @contextlib.contextmanager

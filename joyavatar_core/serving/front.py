@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any, Protocol
 
@@ -39,6 +40,7 @@ class Hall(Protocol):
     opened: int  # sessions since the start
     refused: int  # requests for one that found no seat
     workers: int  # that there are to be
+    problem: str | None  # why the newest worker did not start
 
     async def start(self) -> None: ...
 
@@ -64,7 +66,7 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
     """The ASGI application; answers to requests as `access.refusal` has it for a server at host and port."""
 
     async def create(request: Request) -> Response:
-        portrait = b""
+        portrait = bytearray()
         async for part in request.stream():
             portrait += part
             if len(portrait) > LARGEST_PORTRAIT:
@@ -72,7 +74,7 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
         if not portrait:
             return sentence(400, "The portrait is missing; send a picture as the body of the request.")
         try:
-            name = await hall.open(portrait, dict(request.query_params))
+            name = await hall.open(bytes(portrait), dict(request.query_params))
         except BusyError as problem:
             return sentence(503, str(problem), {"Retry-After": RETRY_SECONDS})
         except AvatarError as problem:
@@ -97,17 +99,17 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
             await hall.call(name, "end_voice")
         return Response(status_code=204)
 
-    async def page(request: Request) -> Response:
+    async def page(path: str, request: Request) -> Response:
         await hall.call(request.path_params["name"], "status")
-        name, kind = PAGES["/" + request.path_params.get("file", "")]
+        name, kind = PAGES[path]
         body = files("joyavatar_core").joinpath("assets", "live", name).read_bytes()
         return Response(body, media_type=kind)
 
     async def status(request: Request) -> Response:
         return JSONResponse(await hall.call(request.path_params["name"], "status"))
 
-    async def watch(request: Request) -> Response:
-        form, kind = STREAMS["/" + request.path_params["file"]]
+    async def watch(path: str, request: Request) -> Response:
+        form, kind = STREAMS[path]
         name = request.path_params["name"]
         viewer = await hall.call(name, "join", form)
         if viewer is None:
@@ -124,6 +126,7 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
         facts = {
             "status": "ok" if reports else "loading", "workers": len(reports), "workers_wanted": hall.workers,
             "sessions": taken, "free_seats": sum(max(0, report.room.seats) for report in reports),
+            "problem": hall.problem,
         }  # fmt: skip
         return JSONResponse(facts, 200 if reports else 503)
 
@@ -146,8 +149,8 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
     routes = [
         Route("/sessions", create, methods=["POST"]),
         Route(f"{session}/voice", hear, methods=["POST", "PUT"]),
-        *(Route(session + path, watch_file(watch, path), methods=["GET"]) for path in STREAMS),
-        *(Route(session + path, watch_file(page, path), methods=["GET"]) for path in PAGES),
+        *(Route(session + path, partial(watch, path), methods=["GET"]) for path in STREAMS),
+        *(Route(session + path, partial(page, path), methods=["GET"]) for path in PAGES),
         Route(f"{session}/status.json", status, methods=["GET"]),
         Route(session, end, methods=["DELETE"]),
         Route("/health", health, methods=["GET"]),
@@ -156,16 +159,6 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
     handlers = {UnknownSessionError: unknown, WorkerLostError: lost}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     return guarded(app, port, is_loopback(host), frozenset(map(allowed_name, names)))
-
-
-def watch_file(endpoint: Callable, path: str) -> Callable:
-    """The endpoint, told which file of a session is asked for."""
-
-    async def with_file(request: Request) -> Response:
-        request.path_params["file"] = path.removeprefix("/")
-        return await endpoint(request)
-
-    return with_file
 
 
 def sentence(code: int, text: str, headers: dict[str, str] | None = None) -> Response:

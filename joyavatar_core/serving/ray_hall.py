@@ -17,7 +17,7 @@ from .stage import BusyError, Stage, StageReport, Talker
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0  # between two looks at the workers
 ANSWER_SECONDS = 5.0  # that a worker may take to report
-CALLS_PER_SESSION = 24  # of one worker at once: viewers, a voice, questions
+CALLS = 8  # of a session at once besides its viewers: its voice, questions
 
 
 class RayHall:
@@ -27,17 +27,18 @@ class RayHall:
     """
 
     def __init__(
-        self, new_talker: Callable[[], Talker], workers: int, seats: int, cpus: float = 1.0, gpus: float = 0.0,
-        **limits: Any,
+        self, new_talker: Callable[[], Talker], workers: int, seats: int, max_viewers: int = 8, cpus: float = 1.0,
+        gpus: float = 0.0, **limits: Any,
     ) -> None:  # fmt: skip
         import ray
 
         self.opened = self.refused = 0
         self.workers = workers
-        self._ray, self._new_talker, self._seats, self._limits = ray, new_talker, seats, limits
-        self._kind = ray.remote(Stage).options(
-            num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_concurrency=8 + CALLS_PER_SESSION * seats
-        )
+        self.problem: str | None = None  # why the newest worker did not start
+        self._ray, self._new_talker, self._seats = ray, new_talker, seats
+        self._limits = {"max_viewers": max_viewers, **limits}
+        calls = CALLS * (1 + seats) + seats * max_viewers  # each viewer waits in one
+        self._kind = ray.remote(Stage).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_concurrency=calls)
         self._stages: list[Any] = []
         self._ready: dict[Any, StageReport] = {}  # actor -> its newest report
         self._starting: dict[Any, asyncio.Future] = {}
@@ -122,9 +123,10 @@ class RayHall:
                 if started.done():
                     del self._starting[stage]
                     if started.exception() is None:
-                        self._ready[stage] = started.result()
+                        self._ready[stage], self.problem = started.result(), None
                     else:
-                        log.error("a worker did not start: %s", started.exception())
+                        self.problem = str(started.exception()).strip().splitlines()[-1]
+                        log.error("a worker did not start: %s", self.problem)
                         self._drop(stage)
             async with self._placing:
                 await self._ask()
@@ -132,7 +134,8 @@ class RayHall:
 
     def _drop(self, stage: Any) -> None:
         """Forget a worker and its sessions, and end its process."""
-        log.warning("a worker was lost")
+        if stage not in self._stages:
+            return
         self._ready.pop(stage, None)
         self._stages.remove(stage)
         self._where = {name: where for name, where in self._where.items() if where is not stage}
