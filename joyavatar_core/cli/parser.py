@@ -1,14 +1,9 @@
-<<<<<<< ours
 """The commands and their flags.
 
-`speak` makes a video from a portrait and a voice. `batch` makes many. `live` serves the video while it is made. `join`
-makes a video from an interrupted recording. `inspect` describes a file of weights. `encode-prompt` encodes a prompt.
+`speak` makes a video from a portrait and a voice. `batch` makes many. `live` serves the video while it is made. `serve`
+serves many live sessions. `join` makes a video from an interrupted recording. `inspect` describes a file of weights.
+`encode-prompt` encodes a prompt.
 """
-=======
-"""The command line: ``speak`` makes a video of a portrait and a voice, ``batch`` makes many, ``live`` lets one be
-watched meanwhile, ``serve`` lets many be, ``join`` saves what an interrupted recording made, ``inspect`` tells what a
-file is, ``encode-prompt`` encodes a prompt."""
->>>>>>> theirs
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< ours
-"""A stream served over HTTP while it is made."""
-=======
-"""Streams watched over HTTP while they are made: one (`LiveServer`), or many on workers (`front`, `stage`)."""
->>>>>>> theirs
+"""Streams served over HTTP while they are made: one (`LiveServer`), or many on workers (`front`, `stage`)."""
 
 from .broadcast import Broadcast
 from .server import LiveServer
