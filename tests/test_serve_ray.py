@@ -1,4 +1,4 @@
-"""The serve command from end to end: Ray Serve on this machine, two seats, three sessions."""
+"""The serve command from end to end: Ray Serve on this machine, two workers, three sessions."""
 
 from __future__ import annotations
 
@@ -100,11 +100,11 @@ def pictures(data: bytes) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
 
 
-def test_the_third_session_is_told_busy_and_a_freed_seat_is_taken(port, folder):
+def test_the_third_session_is_told_busy_and_a_freed_place_is_taken(port, folder):
     one, two = opened(port, folder), opened(port, folder, "?seed=1")
     code, body = ask(port, "POST", "/sessions", (folder / "portrait.png").read_bytes())
     assert code == 503 and body.decode().startswith("Busy: 2 of 2 sessions are taken")
-    assert health(port)["sessions"] == 2 and health(port)["free_seats"] == 0
+    assert health(port)["sessions"] == 2 and health(port)["free_sessions"] == 0
     viewer, leaver = watch(port, one["mp4"]), watch(port, two["mp4"])
     assert ask(port, "POST", one["voice"], pcm(folder, "long"))[0] == 204
     video = viewer.read()
@@ -117,7 +117,7 @@ def test_the_third_session_is_told_busy_and_a_freed_seat_is_taken(port, folder):
     leaver.close()  # leaves although the voice of the session has not ended
     while (facts := health(port))["sessions"]:
         time.sleep(0.5)
-    assert facts["free_seats"] == 2
+    assert facts["free_sessions"] == 2
     three = opened(port, folder)
     text = ask(port, "GET", "/metrics")[1].decode()
     assert "joyavatar_sessions_opened_total 3.0" in text and "joyavatar_sessions_refused_total 1.0" in text

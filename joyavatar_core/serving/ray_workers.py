@@ -1,4 +1,4 @@
-"""Workers as actors of a Ray cluster: started, replaced when they are lost, and asked for room."""
+"""Workers as actors of a Ray cluster: started, replaced when they are lost, and asked for capacity."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import AvatarError
-from .front import UnknownSessionError, WorkerLostError
+from .http_app import UnknownSessionError, WorkerLostError
 from .placement import best_first
-from .stage import BusyError, Stage, StageReport, Talker
+from .session_worker import BusyError, SessionWorker, StreamFactory, WorkerReport
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0  # between two looks at the workers
@@ -20,27 +20,29 @@ ANSWER_SECONDS = 5.0  # that a worker may take to report
 CALLS = 8  # of a session at once besides its viewers: its voice, questions
 
 
-class RayHall:
-    """Sessions on `workers` actors with `seats` each. Made and used in one event loop.
+class RayWorkers:
+    """Sessions on `workers` actors with at most `sessions` each. Made and used in one event loop.
 
     cpus, gpus: what each actor takes of the cluster. limits: further arguments of Session.
     """
 
     def __init__(
-        self, new_talker: Callable[[], Talker], workers: int, seats: int, max_viewers: int = 8, cpus: float = 1.0,
-        gpus: float = 0.0, **limits: Any,
+        self, new_streams: Callable[[], StreamFactory], workers: int, sessions: int, max_viewers: int = 8,
+        cpus: float = 1.0, gpus: float = 0.0, **limits: Any,
     ) -> None:  # fmt: skip
         import ray
 
         self.opened = self.refused = 0
         self.workers = workers
         self.problem: str | None = None  # why the newest worker did not start
-        self._ray, self._new_talker, self._seats = ray, new_talker, seats
-        self._limits = {"max_viewers": max_viewers, **limits}
-        calls = CALLS * (1 + seats) + seats * max_viewers  # each viewer waits in one
-        self._kind = ray.remote(Stage).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_concurrency=calls)
-        self._stages: list[Any] = []
-        self._ready: dict[Any, StageReport] = {}  # actor -> its newest report
+        self._ray, self._new_streams, self._sessions = ray, new_streams, sessions
+        self._more = {"max_viewers": max_viewers, **limits}
+        calls = CALLS * (1 + sessions) + sessions * max_viewers  # each viewer waits in one
+        self._kind = ray.remote(SessionWorker).options(
+            num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_concurrency=calls
+        )
+        self._workers: list[Any] = []
+        self._ready: dict[Any, WorkerReport] = {}  # actor -> its newest report
         self._starting: dict[Any, asyncio.Future] = {}
         self._where: dict[str, Any] = {}  # session -> actor
         self._placing = asyncio.Lock()
@@ -51,8 +53,8 @@ class RayHall:
 
     async def stop(self) -> None:
         self._keeper.cancel()
-        for stage in self._stages:
-            self._ray.kill(stage)
+        for worker in self._workers:
+            self._ray.kill(worker)
 
     async def open(self, portrait: bytes, settings: dict[str, str]) -> str:
         async with self._placing:
@@ -60,22 +62,22 @@ class RayHall:
             if not reports:
                 self.refused += 1
                 raise BusyError("The workers are still loading; try again in a moment.")
-            order = best_first({str(number): report.room for number, report in enumerate(reports.values())})
-            stages = list(reports)
+            order = best_first({str(number): report.capacity for number, report in enumerate(reports.values())})
+            workers = list(reports)
             for number in order:
-                stage, name = stages[int(number)], secrets.token_urlsafe(12)
+                worker, name = workers[int(number)], secrets.token_urlsafe(12)
                 try:
-                    problem = await stage.open.remote(name, portrait, settings)
+                    problem = await worker.open.remote(name, portrait, settings)
                 except (BusyError, self._ray.exceptions.RayActorError):
                     continue
                 if problem is not None:
                     raise AvatarError(problem)
-                self._where[name] = stage
+                self._where[name] = worker
                 self.opened += 1
                 return name
         self.refused += 1
-        seats = len(reports) * self._seats
-        raise BusyError(f"Busy: {seats} of {seats} sessions are taken or their GPUs are full; try again later.")
+        most = len(reports) * self._sessions
+        raise BusyError(f"Busy: {most} of {most} sessions are taken or their GPUs are full; try again later.")
 
     async def call(self, name: str, method: str, *arguments: Any) -> Any:
         if name not in self._where:
@@ -94,53 +96,53 @@ class RayHall:
         if name in self._where:
             getattr(self._where[name], method).remote(name, *arguments)
 
-    async def reports(self) -> list[StageReport]:
+    async def reports(self) -> list[WorkerReport]:
         return list((await self._ask()).values())
 
-    async def _ask(self) -> dict[Any, StageReport]:
+    async def _ask(self) -> dict[Any, WorkerReport]:
         """The newest reports of the workers that are loaded and answer; what is over is forgotten."""
-        stages, known = list(self._ready), dict(self._where)
-        answers = [asyncio.wait_for(answer(stage.report), ANSWER_SECONDS) for stage in stages]
-        found = dict(zip(stages, await asyncio.gather(*answers, return_exceptions=True), strict=True))
-        for stage, report in found.items():
-            if isinstance(report, StageReport):
-                self._ready[stage] = report
+        workers, known = list(self._ready), dict(self._where)
+        answers = [asyncio.wait_for(answer(worker.report), ANSWER_SECONDS) for worker in workers]
+        found = dict(zip(workers, await asyncio.gather(*answers, return_exceptions=True), strict=True))
+        for worker, report in found.items():
+            if isinstance(report, WorkerReport):
+                self._ready[worker] = report
                 for name, where in known.items():
-                    if where is stage and name not in report.sessions:
+                    if where is worker and name not in report.sessions:
                         self._where.pop(name, None)
             elif isinstance(report, self._ray.exceptions.RayActorError):
-                self._drop(stage)
-        return {stage: report for stage, report in found.items() if isinstance(report, StageReport)}
+                self._drop(worker)
+        return {worker: report for worker, report in found.items() if isinstance(report, WorkerReport)}
 
     async def _keep(self) -> None:
         """Start workers, take them into service once they are loaded, and replace those that are lost."""
         while True:
-            for _ in range(self.workers - len(self._stages)):
-                stage = self._kind.remote(self._new_talker, self._seats, **self._limits)
-                self._stages.append(stage)
-                self._starting[stage] = asyncio.ensure_future(answer(stage.report))
-            for stage, started in list(self._starting.items()):
+            for _ in range(self.workers - len(self._workers)):
+                worker = self._kind.remote(self._new_streams, self._sessions, **self._more)
+                self._workers.append(worker)
+                self._starting[worker] = asyncio.ensure_future(answer(worker.report))
+            for worker, started in list(self._starting.items()):
                 if started.done():
-                    del self._starting[stage]
+                    del self._starting[worker]
                     if started.exception() is None:
-                        self._ready[stage], self.problem = started.result(), None
+                        self._ready[worker], self.problem = started.result(), None
                     else:
                         self.problem = str(started.exception()).strip().splitlines()[-1]
                         log.error("a worker did not start: %s", self.problem)
-                        self._drop(stage)
+                        self._drop(worker)
             async with self._placing:
                 await self._ask()
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _drop(self, stage: Any) -> None:
+    def _drop(self, worker: Any) -> None:
         """Forget a worker and its sessions, and end its process."""
-        if stage not in self._stages:
+        if worker not in self._workers:
             return
-        self._ready.pop(stage, None)
-        self._stages.remove(stage)
-        self._where = {name: where for name, where in self._where.items() if where is not stage}
+        self._ready.pop(worker, None)
+        self._workers.remove(worker)
+        self._where = {name: where for name, where in self._where.items() if where is not worker}
         with contextlib.suppress(Exception):
-            self._ray.kill(stage)
+            self._ray.kill(worker)
 
 
 async def answer(method: Any) -> Any:
