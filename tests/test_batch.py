@@ -128,7 +128,7 @@ def test_ray_that_is_not_installed_is_one_sentence(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     table(folder, "portrait.png,short.wav")
     assert batch("--ray=local") == 2
-    assert "install comfyui-joyavatar[ray]" in capsys.readouterr().err
+    assert "pip install -e .[ray]" in capsys.readouterr().err
     assert statuses(folder / "videos") == {"portrait-short": "queued"}
 
 

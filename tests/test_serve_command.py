@@ -33,4 +33,4 @@ def test_a_port_in_use_is_one_sentence(capsys):
 def test_ray_that_is_not_installed_is_one_sentence(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["serve", "--serve=0"]) == 2
-    assert "install comfyui-joyavatar[ray]" in capsys.readouterr().err
+    assert "pip install -e .[ray]" in capsys.readouterr().err

@@ -159,7 +159,7 @@ class RayPool:
             if self._failed_starts > self._retries:
                 raise AvatarError(
                     f"{self._failed_starts} workers did not start ({last_line(problem)}); install this version of "
-                    "comfyui-joyavatar on all machines of the cluster."
+                    "joyavatar on all machines of the cluster."
                 ) from None
             return
         self._failed_starts = 0

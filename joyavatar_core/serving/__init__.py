@@ -1,4 +1,4 @@
-"""Streams served over HTTP while they are made: one (`LiveServer`), or many on workers (`http_app`)."""
+"""Streams served over HTTP while they are made: one (`LiveServer`), or many on workers (`front`, `stage`)."""
 
 from .broadcast import Broadcast
 from .server import LiveServer
