@@ -59,7 +59,7 @@ class AvatarConfig:
     latent_mean: tuple[float, ...] | None = None  # None: Wan2.1's
     latent_std: tuple[float, ...] | None = None
     preset: Mapping[str, object] = field(default_factory=dict)  # {"psb": {...}, "mci": {...}, "urcr": {...}}
-    trained: bool = True  # False: seeded stand-in weights
+    trained: bool = True  # False: seeded random weights
 
     def __post_init__(self) -> None:
         for name, (low, high) in WHOLE.items():

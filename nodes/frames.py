@@ -38,35 +38,37 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
             node_id="JoyAvatarStreamToFrames",
             display_name="JoyAvatar Stream to Frames",
             category=OUTPUT,
-            description="Decodes a stream to images for native image nodes. All frames are held in memory (it says how "
-            "much first); for long videos use JoyAvatar Stream to Video.",
+            description="Decodes a stream to images for native image nodes. All frames are kept in memory; the node "
+            "shows the amount before it starts. For long videos use JoyAvatar Stream to Video.",
             inputs=[
                 Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler."),
                 io.Combo.Input(
                     "batching",
                     options=[ONE_BATCH, BY_RESET, BY_COUNT],
                     default=ONE_BATCH,
-                    tooltip="'one batch': everything together. 'by reset': a new batch at every URCR reset. 'by "
-                    "count': batches of `count` frames. Nodes behind several batches run once for each; the pictures "
-                    "are the same and seamless in every mode.",
+                    tooltip="'one batch': all frames in one batch. 'by reset': a new batch at every URCR reset. 'by "
+                    "count': batches of `count` frames. With several batches, the nodes after this one run once per "
+                    "batch. The pictures are the same and seamless in every mode.",
                 ),
                 io.Int.Input(
                     "count",
                     default=64,
                     min=1,
                     max=1000000,
-                    tooltip="Frames a batch with 'by count'; the last may be shorter.",
+                    tooltip="Frames per batch with 'by count'. The last batch may be shorter.",
                 ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="The VAE that encoded the portrait. The embedded avatar needs none wired: it has its own.",
+                    tooltip="The VAE that encoded the portrait. The embedded avatar has its own VAE and needs none.",
                 ),
                 refine_input(),
             ],
             outputs=[
-                io.Image.Output("images", "images", is_output_list=True, tooltip="The frames, one batch or several."),
-                io.Float.Output("fps", "fps", tooltip="Frames a second, for Create Video."),
+                io.Image.Output(
+                    "images", "images", is_output_list=True, tooltip="The frames, in one or several batches."
+                ),
+                io.Float.Output("fps", "fps", tooltip="Frames per second, for Create Video."),
                 io.Audio.Output(
                     "audio",
                     "audio",
@@ -144,8 +146,8 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
             node_id="JoyAvatarStreamToLatent",
             display_name="JoyAvatar Stream to Latent",
             category=OUTPUT,
-            description="Collects a stream's latents in the host's scale. The last block is whole, so decoding them "
-            "may give up to a block of frames more than the voice is long; the node says how many to keep.",
+            description="Collects a stream's latents in the host's scale. The last block is always complete, so the "
+            "decoded frames may exceed the voice by up to a block. The node shows how many frames to keep.",
             inputs=[Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler.")],
             hidden=[io.Hidden.unique_id],
             outputs=[

@@ -30,24 +30,25 @@ class JoyAvatarModelLoader(io.ComfyNode):
             node_id="JoyAvatarModelLoader",
             display_name="Load JoyAvatar Model",
             category=CATEGORY,
-            description="Loads a talking-avatar transformer. 'embedded' comes with the pack and needs no download; "
-            "LiveTalk, OmniAvatar and other Wan2.1-style files go to models/diffusion_models or models/joyavatar.",
+            description="Loads a talking-avatar transformer. 'embedded' is included in the pack and needs no "
+            "download. Put LiveTalk, OmniAvatar and other Wan2.1-style files in models/diffusion_models or "
+            "models/joyavatar.",
             inputs=[
                 io.Combo.Input(
                     "model_name",
                     options=files,
                     default=EMBEDDED,
                     tooltip="'embedded' is the avatar in this pack. Files are read from models/diffusion_models and "
-                    "models/joyavatar; what a file is, is read from its tensors, never from its name.",
+                    "models/joyavatar. The type of a file is determined from its tensors, not from its name.",
                 ),
                 advanced(
                     io.Combo.Input(
                         "weight_dtype",
                         options=list(WEIGHT_DTYPES),
                         default="default",
-                        tooltip="Number format the weights are kept in. 'default': the file's own, or float32 where "
-                        "the host computes on the CPU. fp8, scaled fp8 and GGUF files are kept as bf16: smaller to "
-                        "download, not in memory.",
+                        tooltip="Number format of the weights in memory. 'default': the file's own format, or float32 "
+                        "if the host computes on the CPU. fp8, scaled fp8 and GGUF files are kept as bf16: they save "
+                        "download size, not memory.",
                     )
                 ),
                 advanced(
@@ -55,8 +56,9 @@ class JoyAvatarModelLoader(io.ComfyNode):
                         "base_model",
                         options=[NO_BASE, *files[1:]],
                         default=NO_BASE,
-                        tooltip="Only for releases that are a LoRA with an audio branch (OmniAvatar-1.3B): the "
-                        "model they were trained on (Wan2.1-T2V-1.3B). Keep the release's config.json beside its file.",
+                        tooltip="The base model of a release that is a LoRA with an audio branch (OmniAvatar-1.3B "
+                        "needs Wan2.1-T2V-1.3B). Other files need none. Keep the release's config.json beside its "
+                        "file.",
                     )
                 ),
                 advanced(
@@ -65,9 +67,9 @@ class JoyAvatarModelLoader(io.ComfyNode):
                         options=[AUTO, *RELEASES],
                         default=AUTO,
                         optional=True,
-                        tooltip="Which public release the file is, where others have the same tensors: a merged copy "
-                        "of AvatarForcing, or a text-to-video student with its own blocks and steps. 'auto': what its "
-                        "tensors tell.",
+                        tooltip="The public release of the file, if several releases have the same tensors: a merged "
+                        "copy of AvatarForcing, or a text-to-video student with its own blocks and steps. 'auto': "
+                        "determined from the tensors.",
                     )
                 ),
             ],
@@ -75,8 +77,8 @@ class JoyAvatarModelLoader(io.ComfyNode):
                 io.Model.Output(
                     "model",
                     "model",
-                    tooltip="For the JoyAvatar nodes and for native LoRA loaders. It has no KSampler: blocks are made "
-                    "by the JoyAvatar Streaming Sampler.",
+                    tooltip="For the JoyAvatar nodes and for native LoRA loaders. KSampler does not support it: the "
+                    "JoyAvatar Streaming Sampler generates the blocks.",
                 )
             ],
         )

@@ -89,7 +89,7 @@ def avatar_patcher(checkpoint: Checkpoint, name: str, weight_dtype: torch.dtype 
     # The host's default on a CPU is its sub-quadratic attention, 1.5x slower than torch's at avatar sizes.
     transformer.attention = sdpa if mm.is_device_cpu(device) else host_attention
     if not checkpoint.config.trained:
-        log.warning("'%s' holds seeded stand-in weights, not a trained avatar: the picture means nothing", name)
+        log.warning("'%s' has seeded random weights and is not trained: the picture has no meaning", name)
     return watched_patcher(HostAvatar(transformer, name, compute_dtype), device, mm.unet_offload_device())
 
 

@@ -24,19 +24,21 @@ class JoyAvatarReference(io.ComfyNode):
             node_id="JoyAvatarReference",
             display_name="JoyAvatar Reference",
             category=CATEGORY,
-            description="Fits a portrait to the checkpoint's picture size and encodes it. The stream's first frame is "
-            "this picture.",
+            description="Crops and resizes a portrait to the checkpoint's picture size and encodes it. The stream's "
+            "first frame is this picture.",
             inputs=[
-                io.Image.Input("image", tooltip="The portrait; of a batch the first picture is taken."),
-                io.Model.Input("model", tooltip="From Load JoyAvatar Model; gives the size and the latent scale."),
+                io.Image.Input("image", tooltip="The portrait. The first picture of a batch is used."),
+                io.Model.Input(
+                    "model", tooltip="From Load JoyAvatar Model. Sets the default size and the latent scale."
+                ),
                 io.Int.Input(
                     "width",
                     default=0,
                     min=0,
                     max=4096,
                     step=16,
-                    tooltip="Pixels, a multiple of 16; 0 is the checkpoint's own width. Larger pictures than the "
-                    "checkpoint was trained on are refused, or, by checkpoints of Wan2.1's size, made with a warning.",
+                    tooltip="Pixels, a multiple of 16; 0 is the checkpoint's own width. Pictures larger than the "
+                    "checkpoint was trained on are refused. Checkpoints of Wan2.1's size accept them with a warning.",
                 ),
                 io.Int.Input(
                     "height",
@@ -49,15 +51,15 @@ class JoyAvatarReference(io.ComfyNode):
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="The VAE the checkpoint was trained with: Wan 2.1's for public models. The embedded avatar "
-                    "needs none wired: it has its own.",
+                    tooltip="The VAE the checkpoint was trained with: Wan 2.1's for public models. The embedded "
+                    "avatar has its own VAE and needs none.",
                 ),
                 io.String.Input(
                     "crop",
                     default="face",
                     optional=True,
-                    tooltip="What of the portrait is shown: face (framed as the avatar was trained; public checkpoints "
-                    "only keep it in the picture), centre, or X,Y,W,H in the portrait's pixels.",
+                    tooltip="The visible part of the portrait: face (framed as in training; for public checkpoints "
+                    "the face is only kept in the picture), centre, or X,Y,W,H in the portrait's pixels.",
                 ),
                 io.String.Input(
                     "background",
@@ -68,7 +70,8 @@ class JoyAvatarReference(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the portrait is transparent, as Load Image gives it; the background is seen there.",
+                    tooltip="The transparent area of the portrait, as Load Image gives it. The background colour is "
+                    "visible there.",
                 ),
             ],
             outputs=[

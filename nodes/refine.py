@@ -27,8 +27,8 @@ def refine_input() -> io.Input:
         options=[AUTO, OFF, *TIMES],
         default=AUTO,
         optional=True,
-        tooltip="Frames with the portrait's own detail, moved to where the face is, at so many times the stream's "
-        "size. 'auto': 2x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
+        tooltip="Adds the portrait's detail to the frames, moved to the position of the face, at this multiple of the "
+        "stream's size. 'auto': 2x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
     )
 
 

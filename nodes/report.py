@@ -30,18 +30,18 @@ class JoyAvatarStreamReport(io.ComfyNode):
             display_name="JoyAvatar Stream Report",
             category=OUTPUT,
             description="Plots steps, seconds, resets and drift (colour, sharpness, likeness, lips) over the whole "
-            "run. Wire the VIDEO of JoyAvatar Stream to Video, or of Load Video with one of its files; a stream shows "
-            "its newest run, and is sampled for the report if there was none.",
+            "run. Connect the VIDEO of JoyAvatar Stream to Video, or of Load Video with one of its files. A stream "
+            "shows its newest run. A stream without a run is sampled for the report.",
             inputs=[
                 io.MultiType.Input(
                     "source",
                     types=[Stream, io.Video],
-                    tooltip="The VIDEO of JoyAvatar Stream to Video, a file of it from Load Video, or a stream.",
+                    tooltip="The VIDEO of JoyAvatar Stream to Video, one of its files from Load Video, or a stream.",
                 ),
             ],
             outputs=[
-                io.Image.Output("plot", "plot", tooltip="The plot, over the whole run."),
-                io.String.Output("text", "text", tooltip="The totals, every warning and every reset, in words."),
+                io.Image.Output("plot", "plot", tooltip="The plot of the whole run."),
+                io.String.Output("text", "text", tooltip="The totals, every warning and every reset, as text."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,

@@ -38,23 +38,25 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             node_id="JoyAvatarStreamingSampler",
             display_name="JoyAvatar Streaming Sampler",
             category=CATEGORY,
-            description="Binds model, portrait and voice into a stream of latent blocks, and checks that they belong "
-            "together. It is lazy: a Stream node pulls it block by block, and each Stream node samples it anew.",
+            description="Combines model, portrait and voice into a stream of latent blocks, and checks that they fit "
+            "together. Sampling is lazy: a Stream node requests block after block. Each Stream node samples the "
+            "stream again.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load JoyAvatar Model, with or without LoRAs."),
                 io.Latent.Input(
                     "reference",
-                    tooltip="From JoyAvatar Reference: one latent frame. Checkpoints that take no portrait use only "
-                    "its size.",
+                    tooltip="From JoyAvatar Reference: one latent frame. Checkpoints without a portrait input use "
+                    "only its size.",
                 ),
-                Voice.Input("voice", tooltip="From JoyAvatar Audio Encode; the video is as long as this voice."),
+                Voice.Input("voice", tooltip="From JoyAvatar Audio Encode. The video is as long as this voice."),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default="checkpoint",
-                    tooltip="PSB, MCI and URCR settings where none are wired. 'checkpoint': what its maker recommends. "
-                    "'joyavatar': all three on. 'plain': none of them, as the public student models run. "
-                    "'rolling': AvatarForcing's window, which its checkpoint recommends as well.",
+                    tooltip="PSB, MCI and URCR settings if psb or continuity is not connected. 'checkpoint': "
+                    "recommended by the checkpoint. 'joyavatar': all three on. 'plain': none of them, as for the "
+                    "public student models. 'rolling': AvatarForcing's window, which is also what its checkpoint "
+                    "recommends.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -62,18 +64,20 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Same seed and inputs on the same machine, same video.",
+                    tooltip="The same seed and inputs on the same machine give the same video.",
                 ),
                 io.Conditioning.Input(
                     "prompt",
                     optional=True,
-                    tooltip="From CLIP Text Encode with the text encoder the checkpoint was trained with (umt5-xxl for "
-                    "Wan 2.1). Without it: an empty prompt.",
+                    tooltip="From CLIP Text Encode with the text encoder the checkpoint was trained with (umt5-xxl "
+                    "for Wan 2.1). If not connected: an empty prompt.",
                 ),
-                Psb.Input("psb", optional=True, tooltip="Steps a block, instead of the preset's."),
-                Continuity.Input("continuity", optional=True, tooltip="MCI and URCR, instead of the preset's."),
+                Psb.Input("psb", optional=True, tooltip="Steps per block; replaces the preset's PSB settings."),
+                Continuity.Input("continuity", optional=True, tooltip="Replaces the preset's MCI and URCR settings."),
             ],
-            outputs=[Stream.Output("stream", "stream", tooltip="For the JoyAvatar Stream nodes; holds no frames.")],
+            outputs=[
+                Stream.Output("stream", "stream", tooltip="For the JoyAvatar Stream nodes. It contains no frames.")
+            ],
         )
 
     @classmethod

@@ -43,41 +43,43 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
             node_id="JoyAvatarStreamToVideo",
             display_name="JoyAvatar Stream to Video",
             category=OUTPUT,
-            description="Makes the talking video and writes it into the output folder while it grows, with its sound. "
-            "Memory holds one block, however long the voice is. An interrupted run leaves a playable .part.mp4; with a "
-            "state folder it goes on when it is queued again.",
+            description="Generates the talking video and writes it with its sound to the output folder during "
+            "generation. Only one block is in memory, for any length of the voice. An interrupted run leaves a "
+            "playable .part.mp4. With a state folder, the run resumes when it is queued again.",
             inputs=[
                 Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler."),
                 io.String.Input(
                     "filename_prefix",
                     default="JoyAvatar/talk",
-                    tooltip="Name of the file below the output folder; may hold %date:yyyy-MM-dd% and the like.",
+                    tooltip="Name of the file in the output folder. Placeholders such as %date:yyyy-MM-dd% are "
+                    "supported.",
                 ),
                 io.Int.Input(
                     "quality",
                     default=18,
                     min=1,
                     max=51,
-                    tooltip="H.264 constant rate factor: 1 is best and largest, 18 looks lossless, 51 is smallest.",
+                    tooltip="H.264 constant rate factor: 1 gives the best and largest file, 18 is visually lossless, "
+                    "51 is smallest.",
                 ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="The VAE that encoded the portrait. The embedded avatar needs none wired: it has its own.",
+                    tooltip="The VAE that encoded the portrait. The embedded avatar has its own VAE and needs none.",
                 ),
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="Sound of the video instead of the driving voice, for example the same voice with music; "
-                    "trimmed to the picture.",
+                    tooltip="Sound of the video instead of the driving voice, for example the same voice with music. "
+                    "It is trimmed to the length of the picture.",
                 ),
                 advanced(
                     io.String.Input(
                         "state",
                         default="",
                         optional=True,
-                        tooltip="A folder below the output folder that keeps finished segments and the state behind "
-                        "them. After a crash or a stop, queue the same again and it goes on from there. Empty: off.",
+                        tooltip="A folder in the output folder for finished segments and the state after them. After "
+                        "a crash or a stop, queue the same graph again to resume. Empty: off.",
                     )
                 ),
                 advanced(
@@ -85,8 +87,8 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                         "checkpoint_every",
                         default="",
                         optional=True,
-                        tooltip="How often a state is written: 40 (blocks), 30s (of video) or 200MB (at most, a minute "
-                        "of video). Empty: 30s, or rarer where that would write more than 1 GB a minute.",
+                        tooltip="Interval between states: 40 (blocks), 30s (of video) or 200MB (maximum written per "
+                        "minute of video). Empty: 30s, or longer if 30s would write more than 1 GB a minute.",
                     )
                 ),
                 refine_input(),

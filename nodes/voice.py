@@ -30,18 +30,20 @@ class JoyAvatarAudioEncode(io.ComfyNode):
             node_id="JoyAvatarAudioEncode",
             display_name="JoyAvatar Audio Encode",
             category=CATEGORY,
-            description="Prepares the voice that drives the lips. Features are computed block by block while the "
-            "stream is made, so a long voice costs no memory beyond its waveform.",
+            description="Prepares the voice that drives the lips. Features are computed block by block during "
+            "generation, so a long voice needs no memory beyond its waveform.",
             inputs=[
-                io.Audio.Input("audio", tooltip="The voice, any sample rate, mono or stereo; of a batch the first."),
-                io.Model.Input("model", tooltip="From Load JoyAvatar Model; says which features it was trained on."),
+                io.Audio.Input(
+                    "audio", tooltip="The voice: any sample rate, mono or stereo. The first item of a batch is used."
+                ),
+                io.Model.Input("model", tooltip="From Load JoyAvatar Model. Determines the audio features."),
                 io.Float.Input(
                     "max_seconds",
                     default=0.0,
                     min=0.0,
                     max=864000.0,
                     step=0.1,
-                    tooltip="Stop after this many seconds of the voice; 0 is all of it.",
+                    tooltip="Use only this many seconds of the voice; 0 uses all of it.",
                 ),
                 io.AudioEncoder.Input(
                     "audio_encoder",

@@ -185,7 +185,7 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
         )
     config = checkpoint.config
     if not config.trained:
-        log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
+        log.warning("no trained avatar in this copy: seeded random weights are used, the picture has no meaning")
     if weights != EMBEDDED and vae == EMBEDDED:
         raise AvatarError(
             f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}', "
@@ -271,7 +271,7 @@ def load_transformer(options: AvatarOptions, checkpoint: Checkpoint) -> AvatarTr
 
 
 def open_embedded() -> Checkpoint:
-    """The avatar in the package, or seeded stand-in weights where none has been put there."""
+    """The avatar in the package, or seeded random weights if it is missing."""
     if EMBEDDED_TRANSFORMER.exists():
         return open_checkpoint(EMBEDDED_TRANSFORMER)
     return checkpoint_from_state_dict(stand_in_state_dict(), STAND_IN.metadata())
