@@ -168,20 +168,6 @@ with torch.inference_mode():
     patched.unpatch_model(patched.offload_device)
     mm.load_models_gpu = load_models
 
-# --- the class with dynamic VRAM, whose load leaves linear layers for later; without its memory, which needs a GPU
-if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):
-    import comfy_aimdo.host_buffer
-
-    class Dynamic(comfy.model_patcher.ModelPatcherDynamic):
-        def __new__(cls, *args, **kwargs):
-            return object.__new__(cls)  # the host's own gives a ModelPatcher on a CPU
-
-    comfy_aimdo.host_buffer.HostBuffer = lambda *_: dataclasses.make_dataclass("NoBuffer", [("size", int, 0)])()
-    plain_class, comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.CoreModelPatcher, Dynamic
-    dynamic = ours["JoyAvatarModelLoader"].execute("embedded", "default", "none")[0]
-    found["dynamic"] = [dynamic.is_dynamic(), bool(torch.equal(latents(dynamic), plain))]
-    comfy.model_patcher.CoreModelPatcher = plain_class
-
 module = sys.modules[type(model.model).__module__]
 model.model.diffusion_model.attention = module.host_attention
 found["host_attention_difference"] = float((latents(model) - plain).abs().max())
@@ -301,5 +287,24 @@ found["wav2vec2_used_where_kept"] = used_where_kept(
 found["wav2vec2_kept"] = sorted({p.device.type for p in elsewhere.model.parameters()})
 found["wav2vec2_missing"] = refusal(listener.encoder_for, config, None)
 found["wav2vec2_unwanted"] = refusal(listener.encoder_for, model.model.config, object())
+
+# --- the class with dynamic VRAM, whose load leaves linear layers for later; without its memory, which needs a GPU
+if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):
+    import comfy_aimdo.host_buffer
+
+    class Dynamic(comfy.model_patcher.ModelPatcherDynamic):
+        def __new__(cls, *args, **kwargs):
+            return object.__new__(cls)  # the host's own gives a ModelPatcher on a CPU
+
+    comfy_aimdo.host_buffer.HostBuffer = lambda *_: dataclasses.make_dataclass("NoBuffer", [("size", int, 0)])()
+    plain_class, comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.CoreModelPatcher, Dynamic
+    dynamic = ours["JoyAvatarModelLoader"].execute("embedded", "default", "none")[0]
+    found["dynamic"] = [dynamic.is_dynamic(), bool(torch.equal(latents(dynamic), plain))]
+    expected, loaded = (
+        latents(nodes.LoraLoaderModelOnly().load_lora_model_only(one, "bare.safetensors", 0.5)[0])
+        for one in (model, dynamic)
+    )
+    found["dynamic_bare_lora"] = [float((loaded - expected).abs().max()), float((expected - plain).abs().mean())]
+    comfy.model_patcher.CoreModelPatcher = plain_class
 
 print("\n" + json.dumps(found))

@@ -31,6 +31,8 @@ def test_the_class_with_dynamic_vram_gives_the_same_stream(probe):
     if "dynamic" not in probe:
         pytest.skip("THIS HOST HAS NO DYNAMIC VRAM")
     assert probe["dynamic"] == [True, True]
+    difference, moved = probe["dynamic_bare_lora"]
+    assert difference < 1e-6 and moved > 0
 
 
 def test_loras_that_change_nothing_are_said(probe):
