@@ -165,5 +165,5 @@ def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str
             extra += urcr.recent / block / blocks
     noised = mci.injected or (mci.frames if mci.context_noise else 0)
     motion = f"MCI {mci.mode} noises {noised} frames by {mci.noise:g}" if noised else "MCI off"
-    motion += ", noise goes on over seams" if mci.carried else ""
+    motion += ", noise carried over seams" if mci.carried else ""
     return f"{memory}; {motion}; cost about ×{1 + extra / passes:.2f}"

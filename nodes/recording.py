@@ -1,4 +1,4 @@
-"""State folders of Stream to Video: a run that was stopped or killed goes on when the same graph is queued again."""
+"""State folders of Stream to Video: a stopped or killed run resumes when the same graph is queued again."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def record(
             made.record(on_block)
         except BaseException:
             reached = clock_text(made.frames / float(watch.report.fps))
-            watch.progress.tell(f"stopped; queued again with the state folder '{folder.name}' it goes on at {reached}")
+            watch.progress.tell(f"stopped; queue it again with the state folder '{folder.name}' to resume at {reached}")
             log.warning(
-                "stopped; the finished segments in %s play, and queued again the video goes on at %s", folder, reached
+                "stopped; the finished segments in %s are playable; queue it again to resume at %s", folder, reached
             )
             raise
         watch.report.to_json(folder / REPORT)

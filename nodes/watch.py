@@ -43,9 +43,9 @@ class Watch:
         """Take up a recording, with the report that its earlier runs `saved` as far as it can be read."""
         at = clock_text(recording.frames / float(self.report.fps))
         log.info("going on with %s at %s, behind block %d", recording.folder.path, at, recording.blocks - 1)
-        self.went_on = f"went on at {at}; "
+        self.went_on = f"resumed at {at}; "
         self.progress.begin_at(recording.blocks)
-        self.progress.tell(f"going on at {at}")
+        self.progress.tell(f"resuming at {at}")
         self.report.settings = {**self.report.settings, "resumed_at_block": recording.blocks}
         self._observe.look_back(recording, saved)
 
