@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from joyavatar_core.cli import main as joyavatar
-from joyavatar_core.cli.batch import Speaker
+from joyavatar_core.cli.batch import VideoMaker
 from joyavatar_core.pipeline.avatar import ASSETS
 
 LIMIT = 1.10
@@ -52,7 +52,7 @@ def main() -> int:
             table.write_text("\n".join(["portrait,voice", *(f"{portrait},{voice}" for portrait, voice in jobs)]))
 
             def one_by_one(folder: str = folder) -> None:
-                speak = Speaker()
+                speak = VideoMaker()
                 for number, (portrait, voice) in enumerate(jobs):
                     out = f"--out={folder}/{number}.mp4"
                     speak((f"--portrait={portrait}", f"--audio={voice}", out, *options), lambda frames, total: None)

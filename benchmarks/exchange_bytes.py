@@ -1,6 +1,6 @@
 """What the processes of one stream send each other in a block, by arithmetic, and how long that takes on a link.
 
-    python benchmarks/exchange_bytes.py [--ranks 2 4 6 12] [--size 512x512 832x480]
+    python benchmarks/exchange_bytes.py [--ranks 2 4 6 12] [--size 512x512 832x480 1280x720]
 
 Prints a Markdown table for the public 1.3B shapes in bfloat16. tests/test_distributed_streams.py counts the bytes of
 real passes against `sent_bytes`. Nothing is timed: link speeds are what their makers publish, for one direction.
@@ -12,6 +12,7 @@ import argparse
 
 from joyavatar_core.cli.parser import parse_size
 from joyavatar_core.config import AvatarConfig
+from joyavatar_core.geometry import to_latent_size, tokens_per_frame
 
 LINKS = {"NVLink 4": 450e9, "PCIe 5.0 x16": 63e9, "PCIe 4.0 x16": 31.5e9}  # bytes a second
 STEPS = 4
@@ -41,13 +42,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 6, 12])
-    parser.add_argument("--size", type=parse_size, nargs="+", default=[(512, 512), (832, 480)])
+    parser.add_argument("--size", type=parse_size, nargs="+", default=[(512, 512), (832, 480), (1280, 720)])
     args = parser.parse_args(arguments)
     config = AvatarConfig()
     print("| picture | ranks | GB in all | GB each rank sends |", *(f"ms on {link} |" for link in LINKS))
     print("|---|---" + "|---" * (2 + len(LINKS)) + "|")
     for width, height in args.size:
-        tokens = (width // 16) * (height // 16)
+        tokens = tokens_per_frame(to_latent_size((width, height)))
         for ranks in args.ranks:
             total = sent_bytes(config, tokens, ranks, STEPS, 0, 2)
             times = (f"{1000 * total / ranks / speed:.1f} |" for speed in LINKS.values())

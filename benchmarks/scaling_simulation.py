@@ -21,7 +21,7 @@ import simpy
 
 WARM_UP = 5  # mean lengths of a session
 ARRIVALS = 20  # simulated for each session at once, and at least LEAST
-LEAST = 20_000
+LEAST = 100_000
 MARGINS = (0, 1, 2)  # seats beyond the sessions at once, in square roots of these
 
 

@@ -66,6 +66,13 @@ RECTANGLE = """(id) => {
   const { x, y, width, height } = document.querySelector(`[data-node-id="${id}"]`).getBoundingClientRect(), m = 10;
   return { x: x - m, y: y - m, width: width + 2 * m, height: height + 2 * m };
 }"""
+CUT_AND_RUN = """async (voice) => {
+  const cut = app.graph.nodes.filter((n) => n.type === 'JoyAvatarAudioEncode').map((n) => n.widgets[0]);
+  const before = cut.map((widget) => widget.value);
+  if (voice !== null) for (const widget of cut) widget.value = voice;
+  await app.queuePrompt(0);
+  cut.forEach((widget, index) => { widget.value = before[index]; });
+}"""
 TOGGLE_APP = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
 APP_VIDEO = "[...document.querySelectorAll('[data-testid=linear-center-panel] video')]"
 
@@ -113,9 +120,9 @@ def load(page: Page, name: str) -> None:
     page.keyboard.press("Escape")  # a dialog about files that this machine lacks
 
 
-def run(page: Page, url: str, seconds: float = 600) -> None:
-    """Press Run and wait for the end."""
-    page.evaluate("() => app.queuePrompt(0)")
+def run(page: Page, url: str, seconds: float = 1800, voice: float | None = None) -> None:
+    """Press Run and wait for the end, at most `seconds`; `voice`: seconds to cut voices to, for this run only."""
+    page.evaluate(CUT_AND_RUN, voice)
     end = time.monotonic() + seconds
     while ask(f"{url}/prompt")["exec_info"]["queue_remaining"]:
         if time.monotonic() > end:
@@ -179,7 +186,7 @@ def shoot_app_mode(page: Page) -> None:
     save(page, clip, ROOT / "docs" / "images" / "app_mode.jpg", 1200, 90)
 
 
-def shoot_all(url: str) -> None:
+def shoot_all(url: str, voice: float | None) -> None:
     """Every picture; turns Nodes 2.0 on in the host's settings."""
     docs = ROOT / "docs" / "images"
     ask(f"{url}/settings", {"Comfy.VueNodes.Enabled": True})
@@ -191,7 +198,7 @@ def shoot_all(url: str) -> None:
             if name in RUNNABLE:
                 ask(f"{url}/free", {"free_memory": True})  # everything is made anew
                 page.wait_for_timeout(2000)
-                run(page, url)
+                run(page, url, voice=voice)
             shoot_workflow(page, docs, f"workflow_{name}", WORKFLOW_WIDTH, 148)
             shoot_workflow(page, WORKFLOWS, name, THUMBNAIL_WIDTH, 30)
             types = page.evaluate("() => app.graph.nodes.map((node) => node.type)")
@@ -204,7 +211,7 @@ def shoot_all(url: str) -> None:
                 page.wait_for_timeout(3000)
                 only_graph(page)
                 load(page, name)
-                run(page, url)
+                run(page, url, voice=voice)
                 shoot_workflow(page, docs, f"reloaded_{name}", WORKFLOW_WIDTH, 148)
         page.evaluate(f"() => app.graph.add(LiteGraph.createNode('{ALONE}'))")
         shoot_node(page, ALONE)
@@ -215,7 +222,9 @@ def shoot_all(url: str) -> None:
 def main() -> None:
     top = argparse.ArgumentParser(description="Take the pictures of workflows and nodes.")
     top.add_argument("--server", default="127.0.0.1:8188")
-    shoot_all("http://" + top.parse_args().server)
+    top.add_argument("--voice", type=float, help="cut the voices to this many seconds, on a slow machine")
+    chosen = top.parse_args()
+    shoot_all(f"http://{chosen.server}", chosen.voice)
 
 
 if __name__ == "__main__":

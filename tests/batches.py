@@ -65,9 +65,11 @@ def command(*arguments: object) -> list[str]:
 
 
 def process(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    """`joyavatar` in a process of its own, its output piped."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command(*arguments), cwd=cwd, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+    """`joyavatar` in a process group of its own, as a shell starts it; its output is piped."""
+    return subprocess.Popen(
+        command(*arguments), cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
 
 
 def manifest(out: Path) -> dict:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from joyavatar_core.batch.cluster import Share
+from joyavatar_core.batch.cluster import WorkerResources
 from joyavatar_core.cli import main
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.recording.files import RecordingFolder
@@ -128,20 +128,20 @@ def test_ray_that_is_not_installed_is_one_sentence(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     table(folder, "portrait.png,short.wav")
     assert batch("--ray=local") == 2
-    assert "install comfyui-joyavatar[ray]" in capsys.readouterr().err
+    assert "pip install -e .[ray]" in capsys.readouterr().err
     assert statuses(folder / "videos") == {"portrait-short": "queued"}
 
 
-@pytest.mark.parametrize(("share", "sentence"), [
-    (Share(3), "2 CPUs and 0 GPUs"), (Share(1, 1), "2 CPUs and 0 GPUs"), (Share(0), "CPUs of a worker"),
-    (Share(1, 1.5), "GPUs of a worker"), (Share(1, -1), "GPUs of a worker"), (Share(float("nan")), "CPUs of a worker"),
+@pytest.mark.parametrize(("resources", "sentence"), [
+    ((3,), "2 CPUs and 0 GPUs"), ((1, 1), "2 CPUs and 0 GPUs"), ((0,), "CPUs of a worker"),
+    ((1, 1.5), "GPUs of a worker"), ((1, -1), "GPUs of a worker"), ((float("nan"),), "CPUs of a worker"),
 ])  # fmt: skip
-def test_a_share_that_no_cluster_holds_is_one_sentence(share, sentence):
+def test_resources_that_no_cluster_has_are_one_sentence(resources, sentence):
     with pytest.raises(AvatarError, match=sentence):
-        share.on({"CPU": 2.0}).fits({"CPU": 2.0})
+        WorkerResources(*resources).on({"CPU": 2.0}).fits({"CPU": 2.0})
 
 
 def test_workers_are_as_many_as_the_scarcer_resource_allows():
     cluster = {"CPU": 64.0, "GPU": 4.0}
-    assert Share(2, 0.5).on(cluster).fits(cluster) == 8 and Share(1).on(cluster).fits(cluster) == 4
-    assert Share(16, 0).on(cluster).fits(cluster) == 4 and Share(1).on({"CPU": 3.0}) == Share(1, 0)
+    workers = [WorkerResources(*given).on(cluster).fits(cluster) for given in ((2, 0.5), (1,), (16, 0))]
+    assert workers == [8, 4, 4] and WorkerResources(1).on({"CPU": 3.0}) == WorkerResources(1, 0)

@@ -63,7 +63,7 @@ def test_ctrl_c_ends_workers_and_keeps_what_they_recorded(tmp_path, monkeypatch)
     given = ["batch", jobs, "--out", videos, *SMALL]
     with recording_batch(jobs, videos) as driver:
         worker = int(manifest(videos)["jobs"]["portrait-long"]["worker"].rpartition(":")[2])
-        driver.send_signal(signal.SIGINT)
+        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
         err = driver.communicate()[1]
     assert driver.returncode == 130 and "Traceback" not in err, err
     assert statuses(videos) == {"portrait-long": "stopped"}

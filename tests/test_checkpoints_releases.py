@@ -110,7 +110,7 @@ def test_a_student_runs_with_its_own_blocks_and_steps(tmp_path, name):
     load_into(model, checkpoint)
     taken = []
     stream = AvatarStream(
-        model, psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, size=(4, 4), video_frames=8 * block,
+        model, psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, latent_size=(4, 4), video_frames=8 * block,
         on_step=lambda index, step, steps: taken.append((index, steps)),
     )  # fmt: skip
     latents = [made.latents for made in StreamRun(stream)]

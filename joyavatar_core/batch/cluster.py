@@ -16,21 +16,21 @@ from ..errors import AvatarError
 
 ROOT = Path(__file__).parents[2]
 LOCAL = "local"  # the address that means: start a cluster on this machine
-CPUS, GPUS = ("cpus_per_job", "cpus_per_worker"), ("gpus_per_job", "gpus_per_worker")  # settings of Share
+CPUS, GPUS = ("cpus_per_job", "cpus_per_worker"), ("gpus_per_job", "gpus_per_worker")  # settings of WorkerResources
 STORE_BYTES = 100 << 20  # shared memory of a local cluster; messages are small, videos go to files
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerResources:
     """What one worker takes of the cluster: processor cores, and GPUs or a fraction of one; None: one where any is."""
 
     cpus: float = 1.0
     gpus: float | None = None
 
-    def on(self, available: dict[str, float]) -> Share:
-        """The share with its GPUs decided."""
+    def on(self, available: dict[str, float]) -> WorkerResources:
+        """The same with its GPUs decided."""
         gpus = self.gpus if self.gpus is not None else min(1.0, available.get("GPU", 0.0))
-        return Share(self.cpus, gpus)
+        return WorkerResources(self.cpus, gpus)
 
     def fits(self, available: dict[str, float]) -> int:
         """How many of these a cluster holds. Raises AvatarError where it holds none, or a number is out of range."""
@@ -46,7 +46,7 @@ class Share:
         if not count:
             raise AvatarError(
                 f"The cluster has {cpus:g} CPUs and {gpus:g} GPUs, one worker takes {self.cpus:g} and {self.gpus:g}; "
-                "lower its share.", *CPUS, *GPUS,
+                "ask for less.", *CPUS, *GPUS,
             )  # fmt: skip
         return count
 
@@ -62,7 +62,7 @@ def connected(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise AvatarError("Workers on a cluster need the package 'ray'; install comfyui-joyavatar[ray].") from None
+        raise AvatarError("Workers on a cluster need the package 'ray'; install the extra: pip install -e .[ray]") from None
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own, which would skip what is cleaned up here
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}

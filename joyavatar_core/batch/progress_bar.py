@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 
 from tqdm import tqdm
@@ -34,8 +35,6 @@ class BatchBar:
 
     def say(self, text: str) -> None:
         """Print a line on standard error above the bar."""
-        import sys
-
         tqdm.write(text, file=sys.stderr)
 
     def _draw(self, running: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AvatarError
-from .cluster import Share
+from .cluster import WorkerResources
 from .jobs import Job
 from .local import finish
 from .manifest import Manifest
@@ -63,7 +63,7 @@ class Worker:
 
 
 @dataclass(eq=False)
-class Seat:
+class WorkerHandle:
     """The driver's side of one worker."""
 
     actor: Any
@@ -78,21 +78,21 @@ class RayPool:
     Args:
         ray: the package, connected.
         new_make: makes what makes the videos, in each worker; has to be importable there.
-        share: what each worker takes. workers: how many at most.
+        resources: what each worker takes. workers: how many at most.
         retries: how often a job may lose its worker, or break it, before it counts as failed.
     """
 
     def __init__(
-        self, ray: Any, new_make: Callable[[], Make], share: Share, workers: int, manifest: Manifest, bar: BatchBar,
-        *, retries: int = 3, keep_states: bool = False,
+        self, ray: Any, new_make: Callable[[], Make], resources: WorkerResources, workers: int, manifest: Manifest,
+        bar: BatchBar, *, retries: int = 3, keep_states: bool = False,
     ) -> None:  # fmt: skip
-        self._ray, self._new_make, self._share, self._workers = ray, new_make, share, workers
+        self._ray, self._new_make, self._resources, self._workers = ray, new_make, resources, workers
         self._manifest, self._bar, self._retries, self._keep_states = manifest, bar, retries, keep_states
         self._queue: deque[Job] = deque()
         self._later: list[tuple[float, Job]] = []
-        self._starting: dict[Any, Seat] = {}
-        self._idle: list[Seat] = []
-        self._running: dict[Any, tuple[Seat, Job]] = {}
+        self._starting: dict[Any, WorkerHandle] = {}
+        self._idle: list[WorkerHandle] = []
+        self._running: dict[Any, tuple[WorkerHandle, Job]] = {}
         self._failed_starts = 0
         self._looked = 0.0
 
@@ -111,8 +111,8 @@ class RayPool:
             self._stop()
             raise
         finally:
-            for seat in [*self._starting.values(), *self._idle, *(seat for seat, _ in self._running.values())]:
-                self._dismiss(seat)
+            for worker in [*self._starting.values(), *self._idle, *(worker for worker, _ in self._running.values())]:
+                self._dismiss(worker)
 
     def _fill(self) -> None:
         """Give jobs to idle workers, and start workers for the rest."""
@@ -120,20 +120,20 @@ class RayPool:
         self._queue.extendleft(job for due, job in self._later if due <= now)
         self._later = [(due, job) for due, job in self._later if due > now]
         while self._queue and self._idle:
-            seat = self._idle.pop()
-            job = next((job for job in self._queue if job.group == seat.group), self._queue[0])
+            worker = self._idle.pop()
+            job = next((job for job in self._queue if job.group == worker.group), self._queue[0])
             self._queue.remove(job)
-            seat.group = job.group
+            worker.group = job.group
             tries = self._manifest.jobs[job.name].get("tries", 0) + 1
-            self._manifest.note(job, "running", worker=seat.where, tries=tries, problem=None)
-            self._running[seat.actor.run.remote(job)] = seat, job
+            self._manifest.note(job, "running", worker=worker.where, tries=tries, problem=None)
+            self._running[worker.actor.run.remote(job)] = worker, job
         present = len(self._starting) + len(self._running)
         for _ in range(min(self._workers - present, len(self._queue) - len(self._starting))):
             kind = self._ray.remote(Worker).options(
-                num_cpus=self._share.cpus, num_gpus=self._share.gpus, max_restarts=0, max_concurrency=CALLS
+                num_cpus=self._resources.cpus, num_gpus=self._resources.gpus, max_restarts=0, max_concurrency=CALLS
             )
-            seat = Seat(kind.remote(self._new_make))
-            self._starting[seat.actor.where.remote()] = seat
+            worker = WorkerHandle(kind.remote(self._new_make))
+            self._starting[worker.actor.where.remote()] = worker
 
     def _wait(self) -> None:
         """Wait until something ends, for LOOK_SECONDS at most, and take it up."""
@@ -149,36 +149,36 @@ class RayPool:
                 self._take_outcome(reference)
 
     def _take_worker(self, reference: Any) -> None:
-        seat = self._starting.pop(reference)
+        worker = self._starting.pop(reference)
         try:
-            seat.where = self._ray.get(reference)
+            worker.where = self._ray.get(reference)
         except self._ray.exceptions.RayError as problem:
-            self._dismiss(seat)
+            self._dismiss(worker)
             self._failed_starts += 1
             log.warning("a worker did not start: %s", problem)
             if self._failed_starts > self._retries:
                 raise AvatarError(
                     f"{self._failed_starts} workers did not start ({last_line(problem)}); install this version of "
-                    "comfyui-joyavatar on all machines of the cluster."
+                    "joyavatar on all machines of the cluster."
                 ) from None
             return
         self._failed_starts = 0
-        self._idle.append(seat)
+        self._idle.append(worker)
 
     def _take_outcome(self, reference: Any) -> None:
-        seat, job = self._running.pop(reference)
+        worker, job = self._running.pop(reference)
         self._bar.pause(job.name)
         try:
             outcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as problem:
-            self._dismiss(seat)
-            self._again(job, f"The worker {seat.where} was lost ({last_line(problem)})")
+            self._dismiss(worker)
+            self._again(job, f"The worker {worker.where} was lost ({last_line(problem)})")
             return
         if outcome.status == "broken":  # the process may be broken too, as after an error of its GPU
-            self._dismiss(seat)
+            self._dismiss(worker)
             self._again(job, outcome.problem)
             return
-        self._idle.append(seat)
+        self._idle.append(worker)
         if outcome.status == "stopped":
             self._manifest.note(job, "stopped")
         elif outcome.status == "busy":
@@ -202,21 +202,21 @@ class RayPool:
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        for seat, job in self._running.values():
-            if seat.asked is not None and self._ray.wait([seat.asked], timeout=0)[0]:
+        for worker, job in self._running.values():
+            if worker.asked is not None and self._ray.wait([worker.asked], timeout=0)[0]:
                 with contextlib.suppress(self._ray.exceptions.RayError):
-                    self._bar.show(job.name, *self._ray.get(seat.asked))
-                seat.asked = None
-            if seat.asked is None:
-                seat.asked = seat.actor.progress.remote()
+                    self._bar.show(job.name, *self._ray.get(worker.asked))
+                worker.asked = None
+            if worker.asked is None:
+                worker.asked = worker.actor.progress.remote()
 
     def _stop(self) -> None:
         """End the jobs that run at their next block."""
         if not self._running:
             return
         self._bar.say("stopping: the jobs that run end their block")
-        for seat, _ in self._running.values():
-            seat.actor.stop.remote()
+        for worker, _ in self._running.values():
+            worker.actor.stop.remote()
         ended, late = self._ray.wait([*self._running], num_returns=len(self._running), timeout=GRACE_SECONDS)
         for reference in ended:
             with contextlib.suppress(self._ray.exceptions.RayError):
@@ -228,10 +228,10 @@ class RayPool:
         for reference in late:
             self._manifest.note(self._running[reference][1], "stopped")
 
-    def _dismiss(self, seat: Seat) -> None:
+    def _dismiss(self, worker: WorkerHandle) -> None:
         """End a worker's process."""
         with contextlib.suppress(Exception):  # it may be gone, and the cluster with it
-            self._ray.kill(seat.actor)
+            self._ray.kill(worker.actor)
 
 
 def last_line(problem: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `joyavatar speak`, `batch`, `live`, `join`, `inspect`, `encode-prompt`."""
+"""The command line: `joyavatar speak`, `batch`, `live`, `serve`, `join`, `inspect`, `encode-prompt`."""
 
 from __future__ import annotations
 

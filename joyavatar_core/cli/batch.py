@@ -90,7 +90,7 @@ def run_plan(args: argparse.Namespace, plan: Plan, manifest: Manifest) -> None:
             if left and args.ray:
                 run_there(args, left, manifest, bar)
             else:
-                run_here(left, Speaker(), manifest, bar, args.keep_states)
+                run_here(left, VideoMaker(), manifest, bar, args.keep_states)
     finally:
         for line in summary(plan, manifest, len(plan.jobs) - len(left)):
             say(line)
@@ -98,16 +98,16 @@ def run_plan(args: argparse.Namespace, plan: Plan, manifest: Manifest) -> None:
 
 def run_there(args: argparse.Namespace, left: list[Job], manifest: Manifest, bar: BatchBar) -> None:
     """Make jobs on a Ray cluster."""
-    from ..batch.cluster import Share, connected
+    from ..batch.cluster import WorkerResources, connected
     from ..batch.ray_pool import RayPool
 
     with connected(args.ray) as ray:
         available = ray.cluster_resources()
-        share = Share(args.cpus_per_job, args.gpus_per_job).on(available)
-        workers = min(share.fits(available), args.workers or len(left), len(left))
-        log.info("%d workers with %g CPUs and %g GPUs each", workers, share.cpus, share.gpus)
+        resources = WorkerResources(args.cpus_per_job, args.gpus_per_job).on(available)
+        workers = min(resources.fits(available), args.workers or len(left), len(left))
+        log.info("%d workers with %g CPUs and %g GPUs each", workers, resources.cpus, resources.gpus)
         options = {"retries": args.retries, "keep_states": args.keep_states}
-        RayPool(ray, Speaker, share, workers, manifest, bar, **options).run(left)
+        RayPool(ray, VideoMaker, resources, workers, manifest, bar, **options).run(left)
 
 
 def make_folders(out: Path) -> None:
@@ -119,7 +119,7 @@ def make_folders(out: Path) -> None:
         raise AvatarError(f"The folder '{out}' cannot be used: {problem.strerror}; choose another --out.") from None
 
 
-class Speaker:
+class VideoMaker:
     """Makes one video after another as `speak` does; the avatar stays loaded while the jobs want the same."""
 
     def __init__(self) -> None:

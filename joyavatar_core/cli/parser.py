@@ -1,7 +1,8 @@
 """The commands and their flags.
 
-`speak` makes a video from a portrait and a voice. `batch` makes many. `live` serves the video while it is made. `join`
-makes a video from an interrupted recording. `inspect` describes a file of weights. `encode-prompt` encodes a prompt.
+`speak` makes a video from a portrait and a voice. `batch` makes many. `live` serves the video while it is made. `serve`
+serves many live sessions. `join` makes a video from an interrupted recording. `inspect` describes a file of weights.
+`encode-prompt` encodes a prompt.
 """
 
 from __future__ import annotations

@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import socket
 import threading
 from functools import partial
 from typing import Any
 
-from ..batch.cluster import Share, connected
+from ..batch.cluster import LOCAL, WorkerResources, connected
 from ..errors import AvatarError
 from .batch_columns import flags_given, flags_like
 from .options import parse_address
-from .talker import FROM_VIEWERS, AvatarTalker, session_parser
+from .session_streams import FROM_VIEWERS, SAMPLE, AvatarStreams, session_options, session_parser
 
 log = logging.getLogger(__name__)
 SERVE = """Serve live sessions: each has a portrait and a voice of its own, sent over HTTP, and a video that is watched
-while the voice is spoken. Every worker loads the avatar once. Where all seats are taken, the answer is 503 and says
+while the voice is spoken. Every worker loads the avatar once. Where no worker has room, the answer is 503 and says
 so."""
 NOT_SERVED = ("portrait", "audio", "report", "plot")  # a session's own, or without a place to go
-BUSIEST = 10_000  # requests at once; the seats are the limit that counts
+BUSIEST = 10_000  # requests at once; the sessions are the limit that counts
 
 
 def add_serve_flags(command: argparse.ArgumentParser) -> None:
@@ -59,19 +60,35 @@ def serve(args: argparse.Namespace) -> None:
     if args.sessions > 1 and vars(args).get("row_cuda_graphs"):
         raise AvatarError("CUDA graphs are captured for one session at a time; leave one out.", "sessions")
     flags = flags_given(args, session_parser())
-    session_parser().parse_args([*flags, "--portrait=-", "--audio=-"])
+    if args.ray == LOCAL:  # the workers are on this machine and see what it sees
+        session_options(flags, SAMPLE, {}).check_all_but_voice()
+        check_free(host, port)
+    else:
+        session_parser().parse_args([*flags, "--portrait=-", "--audio=-"])
     with connected(args.ray) as ray, contextlib.ExitStack() as stack:
         available = ray.cluster_resources()
-        share = Share(args.cpus_per_worker, args.gpus_per_worker).on(available)
-        workers = min(share.fits(available), args.workers or share.fits(available))
+        resources = WorkerResources(args.cpus_per_worker, args.gpus_per_worker).on(available)
+        workers = min(resources.fits(available), args.workers or resources.fits(available))
         settings = {
-            "new_talker": partial(AvatarTalker, flags), "workers": workers, "seats": args.sessions, "cpus": share.cpus,
-            "gpus": share.gpus, "max_viewers": args.viewers, "patience": args.patience, "linger": args.linger,
+            "new_streams": partial(AvatarStreams, flags), "workers": workers, "sessions": args.sessions,
+            "cpus": resources.cpus, "gpus": resources.gpus, "max_viewers": args.viewers, "patience": args.patience,
+            "linger": args.linger,
         }  # fmt: skip
         stack.enter_context(deployed(host, port, tuple(args.allow_host), settings))
         log.info("%d workers with %d sessions each; open one with POST http://%s:%d/sessions",
                  workers, args.sessions, host, port)  # fmt: skip
         threading.Event().wait()
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises AvatarError where nothing can listen at an address of this machine."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as problem:
+        raise AvatarError(
+            f"The sessions cannot be served at {host}:{port} ({problem.strerror}); choose another address.", "serve"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -80,10 +97,10 @@ def deployed(host: str, port: int, names: tuple[str, ...], settings: dict[str, A
     from ray import serve as ray_serve
 
     def build() -> Any:
-        from ..serving.front import application
-        from ..serving.ray_hall import RayHall
+        from ..serving.http_app import application
+        from ..serving.ray_workers import RayWorkers
 
-        return application(RayHall(**settings), port, host, names)
+        return application(RayWorkers(**settings), port, host, names)
 
     @ray_serve.deployment(name="front", num_replicas=1, max_ongoing_requests=BUSIEST, ray_actor_options={"num_cpus": 0})
     @ray_serve.ingress(build)

@@ -15,6 +15,7 @@ from ..sampling.presets import Preset
 from ..sampling.run import StreamRun
 from ..synthetic.clips import SAMPLE_RATE, make_script, play
 from ..synthetic.regions import eyes_above
+from ..video.portrait import to_uint8
 from .autoencoder import round_trip
 from .drift import colour_shift, drift, identity_distance, seam_ratio, sharpness
 from .lip_sync import mouth_report
@@ -80,14 +81,19 @@ class Rollout:
 
 
 @torch.no_grad()
-def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: int | None = None) -> Rollout:
+def rollout(
+    avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: int | None = None, refined: bool = False
+) -> Rollout:
     """Generate a video of the person of `truth` from the first frame and the voice.
 
     ends: of the video only so many frames at the beginning and at the end are decoded, as `Truth.ends` shows them;
-    most of the time goes into decoding.
+    most of the time goes into decoding. refined: the frames are refined to the truth's size, which is then above the
+    avatar's.
     """
     voice, total = ArrayAudio(truth.waveform, SAMPLE_RATE), len(truth.frames)
-    stream = avatar.stream(truth.frames[0], voice, preset, seed=seed, video_frames=total)
+    portrait = avatar.frame(truth.frames[0], crop="centre")
+    stream = avatar.stream(portrait, voice, preset, seed=seed, video_frames=total)
+    refine = avatar.refine(stream, truth.frames.shape[2]) if refined else None
     shown = _ends(total, total if ends is None else ends)
     started = time.perf_counter()
     cache, frames, blocks = avatar.decoder.new_cache(), {}, []
@@ -95,8 +101,9 @@ def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: i
         blocks.append(block)
         wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
         if wanted.any():
-            picture = avatar.decoder.decode(block.latents, cache)[0].permute(1, 2, 3, 0)
-            frames |= enumerate(((picture + 1) * 127.5).round().to(torch.uint8).numpy(), block.first_frame)
+            video = avatar.decoder.decode(block.latents, cache)[0][:, : block.num_video_frames]
+            video = video if refine is None else refine(video, block.features)
+            frames |= enumerate(to_uint8(video).numpy(), block.first_frame)
     place = {int(frame): k for k, frame in enumerate(shown)}
     starts = [place[block.first_frame] for block in blocks if block.first_frame in place]
     gaps = [int(k) + 1 for k in np.flatnonzero(np.diff(shown) > 1)]  # no movement of anybody's

@@ -1,4 +1,4 @@
-"""A stream served over HTTP while it is made."""
+"""Streams served over HTTP while they are made: one (`LiveServer`), or many on workers (`front`, `stage`)."""
 
 from .broadcast import Broadcast
 from .server import LiveServer

@@ -18,15 +18,15 @@ LINGER_SECONDS = 5.0  # for a viewer to come back, as after a reload
 TAKE_SECONDS = 10.0  # that `take` waits for bytes
 
 
-class Talk(Protocol):
+class SessionStream(Protocol):
     """A stream that can be run: what makes the video of a session."""
 
     broadcasts: Mapping[str, Broadcast]  # by format
 
-    def hear(self, data: bytes) -> None:
+    def push_audio(self, data: bytes) -> None:
         """Take PCM; waits while too much of it is unused. Raises AvatarError once the voice has ended."""
 
-    def end_voice(self) -> None:
+    def finish_audio(self) -> None:
         """Say that no PCM follows."""
 
     def run(self) -> None:
@@ -47,9 +47,13 @@ class Session:
     """
 
     def __init__(
-        self, talk: Talk, max_viewers: int = 8, patience: float = PATIENCE_SECONDS, linger: float = LINGER_SECONDS
+        self,
+        stream: SessionStream,
+        max_viewers: int = 8,
+        patience: float = PATIENCE_SECONDS,
+        linger: float = LINGER_SECONDS,
     ) -> None:
-        self.talk, self.max_viewers = talk, max_viewers
+        self.stream, self.max_viewers = stream, max_viewers
         self.problem: str | None = None  # the sentence that ended the video early
         self._linger = linger
         self._viewers: dict[int, tuple[Broadcast, Listener]] = {}
@@ -77,8 +81,8 @@ class Session:
             return not self._viewers and (self.ended or time.monotonic() > self._leave_by)
 
     def join(self, form: str) -> int | None:
-        """A new viewer of a format; its number, None where all viewers' seats are taken."""
-        broadcast = self.talk.broadcasts[form]
+        """A new viewer of a format; its number, None where there are `max_viewers`."""
+        broadcast = self.stream.broadcasts[form]
         with self._lock:
             if len(self._viewers) >= self.max_viewers:
                 return None
@@ -105,19 +109,19 @@ class Session:
     def status(self) -> dict[str, Any]:
         """Plain facts, as the live page asks for them."""
         state = {"state": "ended", "problem": self.problem} if self.ended else {}
-        return {**self.talk.status(), "viewers": self.viewers, **state}
+        return {**self.stream.status(), "viewers": self.viewers, **state}
 
     def close(self) -> None:
         """End the video; returns at once."""
         self._closed = True
-        self.talk.stop()
+        self.stream.stop()
         self._begin.set()
 
     def _run(self) -> None:
         try:
             self._begin.wait()
             if not self._closed:
-                self.talk.run()
+                self.stream.run()
         except AvatarError as problem:
             self.problem = str(problem)
             log.warning("a session ended: %s", problem)
@@ -125,5 +129,5 @@ class Session:
             self.problem = f"{type(problem).__name__}: {problem}"
             log.exception("a session broke")
         finally:
-            for broadcast in self.talk.broadcasts.values():
+            for broadcast in self.stream.broadcasts.values():
                 broadcast.end()

@@ -105,6 +105,7 @@ def _evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--preset", default="checkpoint")
     sub.add_argument("--kind", choices=list(PEOPLE), default="drawn", help="kind of held-out people")
     sub.add_argument("--rollout-only", action="store_true", help="skip the VAE and the refiner")
+    sub.add_argument("--refined", action="store_true", help="judge refined frames, of twice the avatar's size")
     sub.add_argument("--landmarks", action="store_true", help="also judge by mediapipe's landmarks (extra: judge)")
     sub.add_argument("--photos", type=Path, help="folder of portraits to judge instead of held-out people")
     sub.add_argument("--voice", type=Path, help="audio file that the portraits of --photos speak")

@@ -39,14 +39,13 @@ def evaluate(options: argparse.Namespace) -> None:
         if avatar.refiner is not None and load_clip(held_out[0], 0, 1).frames.shape[1] == SCALE * avatar.config.width:
             sheet = folder / "refiner.png"
             figures["refiner"] = evaluate_refiner(avatar, avatar.refiner, held_out[: options.people], sheet)
-    chosen, others = (
-        preset(options.preset, avatar.config),
-        mean_pictures(list(OTHERS), avatar.config.width, people=options.kind),
-    )
+    side = avatar.config.width * (SCALE if options.refined else 1)
+    bounds = {name: bound for name, bound in BOUNDS.items() if name == "drawn" or not options.refined}
+    chosen, others = preset(options.preset, avatar.config), mean_pictures(list(OTHERS), side, people=options.kind)
     for person in range(FIRST_PERSON, FIRST_PERSON + options.people):
-        truth = Truth.of(person, options.seconds, avatar.config.width, people=options.kind)
-        made = {name: bound(avatar, truth) for name, bound in BOUNDS.items()}
-        made[options.preset] = rollout(avatar, truth, chosen)
+        truth = Truth.of(person, options.seconds, side, people=options.kind)
+        made = {name: bound(avatar, truth) for name, bound in bounds.items()}
+        made[options.preset] = rollout(avatar, truth, chosen, refined=options.refined)
         judge = Judge(truth, others, avatar.config.fps)
         figures[str(person)] = found = {name: judge.judge(one) for name, one in made.items()}
         if options.landmarks:

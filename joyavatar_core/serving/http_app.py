@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from ..errors import AvatarError
 from .access import allowed_name, is_loopback, refusal
 from .metrics import METRICS_TYPE, metrics_text
 from .server import PAGES, PROTECTION, STREAMS
-from .stage import BusyError, StageReport
+from .session_worker import BusyError, WorkerReport
 
 log = logging.getLogger(__name__)
 LARGEST_PORTRAIT = 32 << 20  # bytes
@@ -33,19 +34,20 @@ class WorkerLostError(Exception):
     """The worker of a session is gone."""
 
 
-class Hall(Protocol):
+class Workers(Protocol):
     """What holds the workers."""
 
     opened: int  # sessions since the start
-    refused: int  # requests for one that found no seat
+    refused: int  # requests that found no worker with room
     workers: int  # that there are to be
+    problem: str | None  # why the newest worker did not start
 
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
 
     async def open(self, portrait: bytes, settings: dict[str, str]) -> str:
-        """Open a session; its name. Raises AvatarError for bad input, BusyError where no seat is free."""
+        """Open a session; its name. Raises AvatarError for bad input, BusyError where no worker has room."""
 
     async def call(self, name: str, method: str, *arguments: Any) -> Any:
         """A method of a session's worker, called with the session's name first.
@@ -56,15 +58,15 @@ class Hall(Protocol):
     def send(self, name: str, method: str, *arguments: Any) -> None:
         """As `call`, without waiting."""
 
-    async def reports(self) -> list[StageReport]:
+    async def reports(self) -> list[WorkerReport]:
         """Of the workers that answer."""
 
 
-def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[str] = ()) -> Any:
+def application(workers: Workers, port: int, host: str = "127.0.0.1", names: Sequence[str] = ()) -> Any:
     """The ASGI application; answers to requests as `access.refusal` has it for a server at host and port."""
 
     async def create(request: Request) -> Response:
-        portrait = b""
+        portrait = bytearray()
         async for part in request.stream():
             portrait += part
             if len(portrait) > LARGEST_PORTRAIT:
@@ -72,7 +74,7 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
         if not portrait:
             return sentence(400, "The portrait is missing; send a picture as the body of the request.")
         try:
-            name = await hall.open(portrait, dict(request.query_params))
+            name = await workers.open(bytes(portrait), dict(request.query_params))
         except BusyError as problem:
             return sentence(503, str(problem), {"Retry-After": RETRY_SECONDS})
         except AvatarError as problem:
@@ -82,53 +84,54 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
         links |= {kind: place + path.removeprefix("/") for path, (kind, _) in STREAMS.items()}
         return JSONResponse(links, 201, {"Location": place})
 
-    async def hear(request: Request) -> Response:
+    async def push_audio(request: Request) -> Response:
         name = request.path_params["name"]
         more = request.query_params.get("more", "no").lower() in ("yes", "true", "1")
         try:
             async for part in request.stream():
                 if part:
-                    await hall.call(name, "hear", part)
+                    await workers.call(name, "push_audio", part)
         except ClientDisconnect:
             more = False
         except AvatarError as problem:
             return sentence(409, str(problem))
         if not more:
-            await hall.call(name, "end_voice")
+            await workers.call(name, "finish_audio")
         return Response(status_code=204)
 
-    async def page(request: Request) -> Response:
-        await hall.call(request.path_params["name"], "status")
-        name, kind = PAGES["/" + request.path_params.get("file", "")]
+    async def page(path: str, request: Request) -> Response:
+        await workers.call(request.path_params["name"], "status")
+        name, kind = PAGES[path]
         body = files("joyavatar_core").joinpath("assets", "live", name).read_bytes()
         return Response(body, media_type=kind)
 
     async def status(request: Request) -> Response:
-        return JSONResponse(await hall.call(request.path_params["name"], "status"))
+        return JSONResponse(await workers.call(request.path_params["name"], "status"))
 
-    async def watch(request: Request) -> Response:
-        form, kind = STREAMS["/" + request.path_params["file"]]
+    async def watch(path: str, request: Request) -> Response:
+        form, kind = STREAMS[path]
         name = request.path_params["name"]
-        viewer = await hall.call(name, "join", form)
+        viewer = await workers.call(name, "join", form)
         if viewer is None:
-            return sentence(503, "All viewers' seats of this session are taken; try again later.")
-        return VideoResponse(hall, name, viewer, kind)
+            return sentence(503, "This session has as many viewers as it may have; try again later.")
+        return VideoResponse(workers, name, viewer, kind)
 
     async def end(request: Request) -> Response:
-        await hall.call(request.path_params["name"], "close")
+        await workers.call(request.path_params["name"], "close")
         return Response(status_code=204)
 
     async def health(request: Request) -> Response:
-        reports = await hall.reports()
+        reports = await workers.reports()
         taken = sum(len(report.sessions) for report in reports)
         facts = {
-            "status": "ok" if reports else "loading", "workers": len(reports), "workers_wanted": hall.workers,
-            "sessions": taken, "free_seats": sum(max(0, report.room.seats) for report in reports),
+            "status": "ok" if reports else "loading", "workers": len(reports), "workers_wanted": workers.workers,
+            "sessions": taken, "free_sessions": sum(max(0, report.capacity.sessions) for report in reports),
+            "problem": workers.problem,
         }  # fmt: skip
         return JSONResponse(facts, 200 if reports else 503)
 
     async def metrics(request: Request) -> Response:
-        return Response(metrics_text(await hall.reports(), hall), media_type=METRICS_TYPE)
+        return Response(metrics_text(await workers.reports(), workers), media_type=METRICS_TYPE)
 
     async def unknown(request: Request, problem: Exception) -> Response:
         return sentence(404, "There is no such session, or it is over; open a new one with POST /sessions.")
@@ -138,16 +141,16 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await hall.start()
+        await workers.start()
         yield
-        await hall.stop()
+        await workers.stop()
 
     session = "/sessions/{name}"
     routes = [
         Route("/sessions", create, methods=["POST"]),
-        Route(f"{session}/voice", hear, methods=["POST", "PUT"]),
-        *(Route(session + path, watch_file(watch, path), methods=["GET"]) for path in STREAMS),
-        *(Route(session + path, watch_file(page, path), methods=["GET"]) for path in PAGES),
+        Route(f"{session}/voice", push_audio, methods=["POST", "PUT"]),
+        *(Route(session + path, partial(watch, path), methods=["GET"]) for path in STREAMS),
+        *(Route(session + path, partial(page, path), methods=["GET"]) for path in PAGES),
         Route(f"{session}/status.json", status, methods=["GET"]),
         Route(session, end, methods=["DELETE"]),
         Route("/health", health, methods=["GET"]),
@@ -156,16 +159,6 @@ def application(hall: Hall, port: int, host: str = "127.0.0.1", names: Sequence[
     handlers = {UnknownSessionError: unknown, WorkerLostError: lost}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     return guarded(app, port, is_loopback(host), frozenset(map(allowed_name, names)))
-
-
-def watch_file(endpoint: Callable, path: str) -> Callable:
-    """The endpoint, told which file of a session is asked for."""
-
-    async def with_file(request: Request) -> Response:
-        request.path_params["file"] = path.removeprefix("/")
-        return await endpoint(request)
-
-    return with_file
 
 
 def sentence(code: int, text: str, headers: dict[str, str] | None = None) -> Response:
@@ -195,10 +188,10 @@ def guarded(app: Any, port: int, loopback: bool, names: frozenset[str]) -> Calla
 class VideoResponse(Response):
     """The bytes of a viewer until the stream ends or the viewer has gone; tells the session in either case."""
 
-    def __init__(self, hall: Hall, name: str, viewer: int, kind: str) -> None:
+    def __init__(self, workers: Workers, name: str, viewer: int, kind: str) -> None:
         super().__init__(media_type=kind, headers={"X-Accel-Buffering": "no"})  # a proxy hands on what it gets
         del self.headers["content-length"]
-        self._hall, self._name, self._viewer = hall, name, viewer
+        self._workers, self._name, self._viewer = workers, name, viewer
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         gone = asyncio.ensure_future(disconnected(receive))
@@ -213,11 +206,11 @@ class VideoResponse(Response):
             pass  # how some servers say that the viewer has gone
         finally:
             gone.cancel()
-            self._hall.send(self._name, "leave", self._viewer)
+            self._workers.send(self._name, "leave", self._viewer)
 
     async def _next(self, gone: asyncio.Future) -> bytes | None:
         """The next bytes; None at the end and when the viewer has gone."""
-        taking = asyncio.ensure_future(self._hall.call(self._name, "take", self._viewer))
+        taking = asyncio.ensure_future(self._workers.call(self._name, "take", self._viewer))
         try:
             await asyncio.wait({taking, gone}, return_when=asyncio.FIRST_COMPLETED)
             if gone.done():

@@ -54,7 +54,7 @@ def session_options(flags: tuple[str, ...], portrait: Path, settings: Mapping[st
     return parsed(VideoOptions, args)
 
 
-class AvatarTalker:
+class AvatarStreams:
     """Opens sessions with one avatar, loaded when it is made and shared by all.
 
     flags: the server's avatar flags, without portrait and audio.
@@ -74,7 +74,7 @@ class AvatarTalker:
         """Free memory of the GPU in bytes; None on a CPU."""
         return torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else None
 
-    def open(self, portrait: bytes, settings: Mapping[str, str]) -> LiveTalk:
+    def open(self, portrait: bytes, settings: Mapping[str, str]) -> PushedStream:
         """A session's stream. Raises AvatarError for a portrait or settings that cannot be."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "portrait")
@@ -82,13 +82,13 @@ class AvatarTalker:
             try:
                 options = session_options(self._flags, path, settings)
                 options.check_all_but_voice()
-                return LiveTalk(options, self._avatar)
+                return PushedStream(options, self._avatar)
             except AvatarError as problem:
                 raise AvatarError(str(problem).replace(str(path), path.name)) from None
 
 
-class LiveTalk:
-    """A live stream whose voice is pushed as bytes of PCM: a `serving.session.Talk`."""
+class PushedStream:
+    """A live stream whose voice is pushed as bytes of PCM: a `serving.session.SessionStream`."""
 
     def __init__(self, options: VideoOptions, avatar: Any) -> None:
         from ..serving import Broadcast
@@ -116,7 +116,7 @@ class LiveTalk:
             name: Broadcast(head, begin=begin.get(name)) for name, head in self._encoder.heads.items()
         }
 
-    def hear(self, data: bytes) -> None:
+    def push_audio(self, data: bytes) -> None:
         """Take PCM; waits while the pipe and the voice behind it are full. Raises AvatarError once it has ended."""
         with self._writing:
             if self._writer is None:
@@ -125,7 +125,7 @@ class LiveTalk:
             while view:
                 view = view[os.write(self._writer, view) :]
 
-    def end_voice(self) -> None:
+    def finish_audio(self) -> None:
         with self._writing:
             if self._writer is not None:
                 os.close(self._writer)
@@ -144,8 +144,8 @@ class LiveTalk:
 
     def stop(self) -> None:
         self._stopped = True
-        self._voice.fail(AvatarError("The session is over."))  # wakes whoever waits for the voice or for room in it
-        self.end_voice()
+        self._voice.fail(AvatarError("The session is over."))  # wakes whoever waits for the voice or for capacity in it
+        self.finish_audio()
 
     def status(self) -> dict[str, Any]:
         return self._progress.status()

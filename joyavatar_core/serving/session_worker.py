@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import AvatarError
-from .placement import Room
-from .session import Session, Talk
+from .placement import Capacity
+from .session import Session, SessionStream
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5  # between two looks for sessions that nobody watches
 
 
-class Talker(Protocol):
+class StreamFactory(Protocol):
     """What opens sessions: holds the avatar."""
 
     need_bytes: int  # of GPU memory, for one session
@@ -27,65 +27,71 @@ class Talker(Protocol):
     def free_bytes(self) -> int | None:
         """Free memory of the GPU; None on a CPU."""
 
-    def open(self, portrait: bytes, settings: Mapping[str, str]) -> Talk:
+    def open(self, portrait: bytes, settings: Mapping[str, str]) -> SessionStream:
         """A session's stream. Raises AvatarError for a portrait or settings that cannot be."""
 
 
 @dataclass(frozen=True)
-class StageReport:
-    """A worker at this moment; `frames` and `sessions_ended` count since its start. delay: the largest of a session."""
+class WorkerReport:
+    """A worker at this moment.
+
+    where: machine and process. sessions: their names. frames: of video since the worker's start. delay: seconds from a
+    block's last sample to its frames, in the session where it is largest.
+    """
 
     where: str
-    room: Room
+    capacity: Capacity
     sessions: tuple[str, ...]
     viewers: int
     frames: int
     delay: float
 
 
-class Stage:
+class SessionWorker:
     """The sessions of one worker; its methods may be called from many threads at once.
 
-    seats: sessions at a time. limits: further arguments of Session.
+    sessions: sessions at a time. limits: further arguments of Session.
     """
 
-    def __init__(self, new_talker: Callable[[], Talker], seats: int, **limits: Any) -> None:
-        self._talker, self._seats, self._limits = new_talker(), seats, limits
+    def __init__(self, new_streams: Callable[[], StreamFactory], sessions: int, **limits: Any) -> None:
+        self._streams, self._limit, self._limits = new_streams(), sessions, limits
         self._sessions: dict[str, Session] = {}
         self._opening = 0
         self._past_frames = 0  # of sessions that are over
-        self._at_start = self._talker.free_bytes()
+        self._at_start = self._streams.free_bytes()
         self._lock = threading.Lock()
-        threading.Thread(target=self._look_after, name="stage", daemon=True).start()
+        threading.Thread(target=self._look_after, name="worker", daemon=True).start()
 
     def open(self, name: str, portrait: bytes, settings: Mapping[str, str]) -> str | None:
         """Open a session; None, or a sentence on what is wrong with its portrait or settings.
 
-        Raises BusyError where no seat is free.
+        Raises BusyError where no further session fits.
         """
         with self._lock:
-            if not self._room().fits:
+            if not self._capacity().fits:
                 raise BusyError
             self._opening += 1
         try:
-            session = Session(self._talker.open(portrait, settings), **self._limits)
-        except AvatarError as problem:
-            return str(problem)
-        finally:
+            session = Session(self._streams.open(portrait, settings), **self._limits)
+        except BaseException as problem:
             with self._lock:
                 self._opening -= 1
+            if isinstance(problem, AvatarError):
+                return str(problem)
+            raise
         with self._lock:
+            self._opening -= 1
             self._sessions[name] = session
         log.info("session %s opened", name)
         return None
 
     # A name that is unknown, or whose session is over, is a KeyError in what follows.
 
-    def hear(self, name: str, data: bytes) -> None:
-        self._sessions[name].talk.hear(data)
+    def push_audio(self, name: str, data: bytes) -> None:
+        self._sessions[name].stream.push_audio(data)
 
-    def end_voice(self, name: str) -> None:
-        self._sessions[name].talk.end_voice()
+    def finish_audio(self, name: str) -> None:
+        self._sessions[name].stream.finish_audio()
 
     def join(self, name: str, form: str) -> int | None:
         return self._sessions[name].join(form)
@@ -105,28 +111,28 @@ class Stage:
     def status(self, name: str) -> dict[str, Any]:
         return self._sessions[name].status()
 
-    def report(self) -> StageReport:
+    def report(self) -> WorkerReport:
         """Facts for placement, health and metrics."""
         with self._lock:
-            sessions, room = dict(self._sessions), self._room()
+            sessions, capacity = dict(self._sessions), self._capacity()
         facts = [session.status() for session in sessions.values()]
-        return StageReport(
-            where=f"{platform.node()}:{os.getpid()}", room=room, sessions=tuple(sessions),
+        return WorkerReport(
+            where=f"{platform.node()}:{os.getpid()}", capacity=capacity, sessions=tuple(sessions),
             viewers=sum(fact["viewers"] for fact in facts),
             frames=self._past_frames + sum(fact["frames"] for fact in facts),
             delay=max((fact["delay"] or 0.0 for fact in facts), default=0.0),
         )  # fmt: skip
 
-    def _room(self) -> Room:
+    def _capacity(self) -> Capacity:
         """What is left, with what has been promised to sessions that have not taken their memory yet."""
         taken = len(self._sessions) + self._opening
-        free, need = self._talker.free_bytes(), self._talker.need_bytes
+        free, need = self._streams.free_bytes(), self._streams.need_bytes
         if free is not None:
             free = min(free, self._at_start - taken * need)
-        return Room(self._seats - taken, free, need)
+        return Capacity(self._limit - taken, free, need)
 
     def _look_after(self) -> None:
-        """Close the sessions that nobody watches, and free the seats of those that are over."""
+        """Close the sessions that nobody watches, and forget those that are over."""
         while True:
             time.sleep(LOOK_SECONDS)
             for name, session in list(self._sessions.items()):
@@ -140,4 +146,4 @@ class Stage:
 
 
 class BusyError(Exception):
-    """All seats of a worker are taken."""
+    """No further session fits on a worker."""
