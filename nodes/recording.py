@@ -59,7 +59,7 @@ def record(
     metadata: dict[str, object],
     refine: PortraitRefiner | None = None,
 ) -> None:
-    """Make a video in a state folder, from its beginning or from where an earlier run got, and join it to `target`."""
+    """Make a video in a state folder, from the beginning or from an earlier run's state, and join it to `target`."""
     with Recording(
         folder, recipe, decoder, sound, every=every, crf=quality, resume=True, metadata=metadata, refine=refine
     ) as made:
@@ -71,7 +71,7 @@ def record(
 
         def on_block(block: LatentBlock, frames: object) -> None:
             watch(block, frames)
-            if (block.index + 1) % made.every == 0:  # a resume leaves out what its state does not reach
+            if (block.index + 1) % made.every == 0:  # a resume ignores blocks after its state
                 watch.report.to_json(folder / REPORT)
 
         try:

@@ -69,7 +69,7 @@ def _write_cutouts(path: Path, seeds: Sequence[int], people: str, split: str) ->
 
 
 def backgrounds() -> Tensor:
-    """What people are put before, [M, 3, 160, 160] uint8: the scenery of rendered and of drawn people, and cuttings of
+    """Backgrounds of the canvases, [M, 3, 160, 160] uint8: the scenery of rendered and of drawn people, and cuttings of
     the pictures without faces that come with scikit-image."""
     import skia
 
