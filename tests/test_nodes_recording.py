@@ -155,7 +155,7 @@ def test_a_spoilt_report_in_a_state_folder_does_not_stop_a_resume(host, vae, out
     assert len(json.loads(place.read_text())["blocks"]) >= 1
     place.write_text('{"blocks": [{}]}')
     report = to_video(host, vae)[0].report
-    assert "left out" in caplog.text and report.frames == FRAMES and 0 < len(report.blocks) < 4
+    assert "is not used" in caplog.text and report.frames == FRAMES and 0 < len(report.blocks) < 4
 
 
 # --- decoding
