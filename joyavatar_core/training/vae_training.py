@@ -171,7 +171,7 @@ def channel_scales(vae: StreamingVAE, paths: Sequence[Path], frames: int = 13) -
 
 @torch.no_grad()
 def fold_statistics(vae: StreamingVAE, mean: Tensor, std: Tensor, scales: Tensor | float = 1.0) -> StreamingVAE:
-    """The same VAE whose raw latents have Wan2.1's mean and `scales` [16] times its deviation per channel.
+    """The same VAE, but its raw latents have Wan2.1's mean and `scales` [16] times its deviation per channel.
 
     `mean` and `std` [16] are the current ones of its raw latents. A host that uses Wan2.1's statistics therefore
     normalises them to mean 0 and deviation `scales`, and the file needs no statistics of its own.
