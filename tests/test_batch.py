@@ -77,7 +77,7 @@ def test_a_driver_that_ends_in_the_middle_of_a_job_goes_on_from_its_state(folder
     videos, state = folder / "videos", folder / "videos" / "states" / "portrait-long"
     given = ["batch", "jobs.csv", "--out", "videos", *SMALL]
     with process(*given, cwd=folder) as driver:
-        until_recorded(driver, state)
+        assert until_recorded(driver, state)
         driver.send_signal(how)
         err = driver.communicate()[1]
     assert driver.returncode == (130 if how == signal.SIGINT else -how), err

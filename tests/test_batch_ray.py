@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,13 +22,22 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 CLUSTER = ["--ray=local", "--workers=2", "--cpus-per-job=0.5"]  # a machine of one core is enough
 
 
+@contextlib.contextmanager
+def recording_batch(jobs: Path, videos: Path) -> Iterator[subprocess.Popen]:
+    """A batch on a cluster of its own that has begun to record the job "portrait-long"."""
+    while True:
+        with process("batch", jobs, "--out", videos, *SMALL, *CLUSTER, cwd=jobs.parent) as driver:
+            if until_recorded(driver, videos / "states" / "portrait-long"):
+                yield driver
+                return
+
+
 def test_a_worker_killed_in_the_middle_of_a_job_changes_no_video(tmp_path):
     inputs(tmp_path, long=4.0, a=0.4, b=0.3, c=0.5, d=0.2)
     rows = ["portrait.png,long.wav,1", *(f"portrait.png,{name}.wav," for name in ("a", "absent", "b", "c", "d"))]
     jobs = table(tmp_path, *rows, header="portrait,voice,checkpoint_every")
     videos = tmp_path / "videos"
-    with process("batch", jobs, "--out", videos, *SMALL, *CLUSTER, cwd=tmp_path) as driver:
-        until_recorded(driver, videos / "states" / "portrait-long")
+    with recording_batch(jobs, videos) as driver:
         lost = manifest(videos)["jobs"]["portrait-long"]["worker"]
         os.kill(int(lost.rpartition(":")[2]), signal.SIGKILL)
         out, err = driver.communicate()
@@ -48,8 +61,7 @@ def test_ctrl_c_ends_workers_and_keeps_what_they_recorded(tmp_path, monkeypatch)
     jobs = table(tmp_path, "portrait.png,long.wav,1", header="portrait,voice,checkpoint_every")
     videos = tmp_path / "videos"
     given = ["batch", jobs, "--out", videos, *SMALL]
-    with process(*given, *CLUSTER, cwd=tmp_path) as driver:
-        until_recorded(driver, videos / "states" / "portrait-long")
+    with recording_batch(jobs, videos) as driver:
         worker = int(manifest(videos)["jobs"]["portrait-long"]["worker"].rpartition(":")[2])
         driver.send_signal(signal.SIGINT)
         err = driver.communicate()[1]

@@ -14,6 +14,7 @@ from joyavatar_core.checkpoints.releases import AVATARS, RELEASES, TEXT_TO_VIDEO
 from joyavatar_core.config import METADATA_KEY, AvatarConfig
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.transformer import AvatarTransformer
+from joyavatar_core.sampling.mci import MCI_OFF
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.psb import levels_for
 from joyavatar_core.sampling.run import StreamRun
@@ -109,12 +110,21 @@ def test_a_student_runs_with_its_own_blocks_and_steps(tmp_path, name):
     load_into(model, checkpoint)
     taken = []
     stream = AvatarStream(
-        model, psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, size=(4, 4), frames=8 * block,
+        model, psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, size=(4, 4), video_frames=8 * block,
         on_step=lambda index, step, steps: taken.append((index, steps)),
     )  # fmt: skip
     latents = [made.latents for made in StreamRun(stream)]
     assert all(torch.isfinite(x).all() and x.shape[2] == block for x in latents)
     assert dict(taken) == {index: len(later if index else first) for index in range(len(latents))}
+
+
+def test_longlives_relative_window_is_refused_and_its_bounded_positions_are_not(tmp_path):
+    torch.save({"generator": under("model.", PLAIN)}, tmp_path / "student.pt")
+    config = open_checkpoint(tmp_path / "student.pt", metadata=HEADS, release="longlive").config
+    urcr = preset("checkpoint", config).urcr
+    assert (urcr.mode, urcr.sinks, urcr.recent, urcr.capacity(config)) == ("rotate", 3, 3, 12)
+    with pytest.raises(AvatarError, match="rotate keys twice within 12 positions"):
+        dataclasses.replace(urcr, recent=6).check(config, MCI_OFF)
 
 
 def test_a_merged_copy_of_avatarforcing_is_what_it_is_said_to_be(tmp_path):
@@ -131,7 +141,8 @@ def test_a_merged_copy_of_avatarforcing_is_what_it_is_said_to_be(tmp_path):
 
 @pytest.mark.parametrize(
     ("portrait", "name", "sentence"),
-    [(False, "livetalk", "takes no portrait, so it is not LiveTalk"), (True, "longlive", "takes a portrait and"),
+    [(False, "livetalk", "takes no portrait, so it is not LiveTalk"),
+     (True, "longlive", "takes a portrait, so it is not LongLive"),
      (False, "loglive", "is not known; choose one of livetalk")],
 )  # fmt: skip
 def test_a_release_that_a_file_cannot_be_is_one_sentence(tmp_path, portrait, name, sentence):

@@ -64,13 +64,14 @@ class Case:
 PROMPT = torch.randn(1, 3, SMALL.text_dim, generator=torch.Generator().manual_seed(6))
 MOTION, STEPS = MciSettings("inject", 3, 0.25), PsbSettings(steps=(2, 1))
 ROTATE, BRIEF = UrcrSettings("rotate", 3, 3), UrcrSettings("rotate", 0, 3, "first")
+START = "forkserver" if "forkserver" in python_multiprocessing.get_all_start_methods() else "spawn"  # Windows
 FP8 = "keys and values in 8 bits"
 CASES = {
     "joyavatar": Case({"psb": STEPS, "urcr": ROTATE, "mci": MOTION}),
     "prefill": Case(
         {"psb": STEPS, "urcr": UrcrSettings("prefill", 0, 3), "mci": MciSettings("context")}, 3, config=SHORT
     ),
-    "sliding window": Case({"psb": STEPS, "urcr": UrcrSettings("off", 3, 0, "first", 6)}, 3),
+    "sliding window": Case({"psb": STEPS, "urcr": UrcrSettings("window", 3, 0, "first", 6)}, 3),
     "prompt, bands of 7 and 8 tokens": Case({"psb": STEPS, "urcr": ROTATE, "text": PROMPT}, 2, (6, 10)),
     "one token, an empty band": Case({"psb": STEPS, "urcr": ROTATE}, 1, (2, 2)),
     "rolling": Case({"urcr": preset("rolling", ROLLING).urcr, "audio": Lead(), "video_frames": 54}, 3, config=ROLLING),
@@ -105,9 +106,10 @@ def member(rank: int, world: int, folder: Path, decode_rank: bool, lead: object)
 
 def two_processes(folder: Path, decode_rank: bool, lead: object) -> None:
     """Run `member` twice, in children of a process that has imported this file once."""
-    python_multiprocessing.set_forkserver_preload([__name__])
+    if START == "forkserver":
+        python_multiprocessing.set_forkserver_preload([__name__])
     arguments = (2, folder, decode_rank, lead)
-    multiprocessing.start_processes(member, arguments, nprocs=2, start_method="forkserver")
+    multiprocessing.start_processes(member, arguments, nprocs=2, start_method=START)
 
 
 def share_passes(team: Team, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import re
 import subprocess
@@ -21,6 +22,10 @@ except ModuleNotFoundError:  # Python 3.10
 ROOT = Path(__file__).parents[1]
 SCHEMAS = json.loads((ROOT / "tests" / "golden" / "node_schemas.json").read_text(encoding="utf-8"))
 HELP = ROOT / "web" / "docs"
+
+spec = importlib.util.spec_from_file_location("release", ROOT / "scripts" / "release.py")
+release = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(release)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -65,15 +70,33 @@ def test_no_help_page_is_of_a_node_that_is_gone():
     assert {path.stem for path in HELP.glob("*.md")} == set(SCHEMAS)
 
 
-def test_the_registry_finds_what_it_asks_for():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+def test_the_release_script_gives_the_registry_what_it_asks_for():
+    source = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(release.filled(source, "https://github.com/someone/pack.git", "someone"))
     comfy = project["tool"]["comfy"]
-    assert comfy["DisplayName"] and comfy["PublisherId"] and comfy["requires-comfyui"]
+    assert comfy["DisplayName"] and comfy["PublisherId"] == "someone" and comfy["requires-comfyui"]
+    assert "comfyui" not in project["project"]["name"]
+    assert project["project"]["urls"]["Repository"] == "https://github.com/someone/pack"
     for key in ("Icon", "Banner"):
-        assert (ROOT / comfy[key].partition("/main/")[2]).is_file()
-    assert project["project"]["urls"]["Repository"]
+        host, path = comfy[key].split("/someone/pack/main/")
+        assert host == "https://raw.githubusercontent.com" and (ROOT / path).is_file()
     version = project["project"]["version"]
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("repository", "publisher", "said"),
+    [
+        ("git@github.com:a/b", "a", "expected https://github.com/OWNER/NAME"),
+        ("https://github.com/a/b", "", "expected the id from the registry"),
+    ],
+)
+def test_the_release_script_refuses_what_is_no_address(repository, publisher, said):
+    source = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=said):
+        release.filled(source, repository, publisher)
+    with pytest.raises(ValueError, match="filled in already"):
+        release.filled(release.filled(source, "https://github.com/a/b", "a"), "https://github.com/a/b", "a")
 
 
 def test_the_icon_is_square_and_the_banner_wide():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
-from joyavatar_core.refiner.model import FILM, Prediction, compose, hearing, resized, warp
+from joyavatar_core.refiner.model import HEARS, Prediction, compose, hearing, resized, warp
 from joyavatar_core.sampling.run import StreamRun
 
 from .conftest import MINIATURE, RecordedFeatures, build_model
@@ -35,7 +35,7 @@ def net() -> RefinerNet:
     torch.manual_seed(0)
     net = RefinerNet()
     with torch.no_grad():
-        for layer in (net.coarse_flow, net.fine_flow, net.head[-1], *net.film, net.head_film):
+        for layer in (net.coarse_flow, net.fine_flow, net.head[-1], net.fine_mouth, net.mouth_head, *net.film):
             torch.nn.init.normal_(layer.weight, std=0.05)
     return net.eval().requires_grad_(False)
 
@@ -100,7 +100,7 @@ def test_a_stream_of_other_features_is_refined_as_without_a_voice(net: RefinerNe
 def test_weights_from_before_refiners_heard_do_as_they_did(net: RefinerNet, tmp_path) -> None:
     from safetensors.torch import save_file
 
-    old = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(FILM)}
+    old = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(HEARS)}
     save_file(old, tmp_path / "old")
     loaded, given = load_refiner(tmp_path / "old"), (picture(2, 3, SIDE, SIDE), picture(1, 3, SIDE, SIDE))
     given = (*given, picture(1, 3, 2 * SIDE, 2 * SIDE))

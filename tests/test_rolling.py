@@ -21,7 +21,8 @@ from joyavatar_core.audio.clock import block_of_latent, block_to_frames, block_t
 from joyavatar_core.checkpoints.families import AVATARFORCING
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.transformer import AvatarTransformer
-from joyavatar_core.recording.state import read_state, write_state
+from joyavatar_core.recording.snapshot import check_run_state
+from joyavatar_core.recording.state import DamagedError, read_state, write_state
 from joyavatar_core.sampling.mci import MciSettings
 from joyavatar_core.sampling.presets import parse_settings, preset
 from joyavatar_core.sampling.psb import PsbSettings
@@ -220,10 +221,10 @@ def make_block(stream: AvatarStream, index: int) -> Tensor:
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
-        ({"psb": PsbSettings()}, "every block takes one step in each of 4 passes.*--psb off"),
-        ({"psb": PsbSettings(steps=(8, 4))}, "every block takes one step in each of 4 passes.*--psb off"),
-        ({"mci": MciSettings()}, "already sees noisy neighbours.*--mci off"),
-        ({"mci": MciSettings("context")}, "already sees noisy neighbours.*--mci off"),
+        ({"psb": PsbSettings()}, "every block takes one step in each of 4 passes.*switch it off"),
+        ({"psb": PsbSettings(steps=(8, 4))}, "every block takes one step in each of 4 passes.*switch it off"),
+        ({"mci": MciSettings()}, "already sees noisy neighbours.*switch it off"),
+        ({"mci": MciSettings("context")}, "already sees noisy neighbours.*switch it off"),
         ({"urcr": UrcrSettings("prefill", sinks=1, recent=2)}, "'rotate' or 'window'"),
         ({"urcr": UrcrSettings("rotate", sinks=4, recent=2)}, "window's sink is the portrait's frame"),
         ({"urcr": UrcrSettings("rotate", sinks=1, recent=5)}, "keep at most 4"),
@@ -263,3 +264,26 @@ def test_a_plain_transformer_gives_the_same():
     recorded = latents_of(StreamRun(stream))
     stream.model.__class__ = AvatarTransformer
     assert torch.equal(latents_of(StreamRun(stream)), recorded)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.update(sink=state["sink"][:1]),
+        lambda state: state.update(sink=None),
+        lambda state: state.update(sink=state["sink"].double()),
+        lambda state: state["window"][0].update(latents=state["window"][0]["latents"][..., :2]),
+        lambda state: state["window"][0].update(step=9),
+        lambda state: state["window"][0].update(index=0),
+        lambda state: state.update(window=state["window"] * 2),
+    ],
+)
+def test_a_recorded_state_whose_window_does_not_fit_is_told_before_it_is_used(damage):
+    run = StreamRun(make_stream())
+    for _ in range(2):
+        next(run)
+    state = run.state_dict()
+    check_run_state(run, {}, {"run": state, "decoder": {}})
+    damage(state)
+    with pytest.raises(DamagedError, match="its tensors do not fit this run"):
+        check_run_state(run, {}, {"run": state, "decoder": {}})

@@ -16,6 +16,7 @@ from ..errors import AvatarError
 
 ROOT = Path(__file__).parents[2]
 LOCAL = "local"  # the address that means: start a cluster on this machine
+CPUS, GPUS = ("cpus_per_job", "cpus_per_worker"), ("gpus_per_job", "gpus_per_worker")  # settings of Share
 STORE_BYTES = 100 << 20  # shared memory of a local cluster; messages are small, videos go to files
 
 
@@ -34,28 +35,28 @@ class Share:
     def fits(self, available: dict[str, float]) -> int:
         """How many of these a cluster holds. Raises AvatarError where it holds none, or a number is out of range."""
         if not 0 < self.cpus < float("inf"):
-            raise AvatarError(f"The CPUs of a worker are {self.cpus}; give a number above 0.", "cpus_per_job")
+            raise AvatarError(f"The CPUs of a worker are {self.cpus}; give a number above 0.", *CPUS)
         if not 0 <= self.gpus < float("inf") or (self.gpus > 1 and not float(self.gpus).is_integer()):
             raise AvatarError(
                 f"The GPUs of a worker are {self.gpus}; give 0, a fraction such as 0.5, or a whole number.",
-                "gpus_per_job",
+                *GPUS,
             )
         cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
         count = int(min(cpus / self.cpus, gpus / self.gpus if self.gpus else float("inf")))
         if not count:
             raise AvatarError(
                 f"The cluster has {cpus:g} CPUs and {gpus:g} GPUs, one worker takes {self.cpus:g} and {self.gpus:g}; "
-                "lower its share.", "cpus_per_job", "gpus_per_job",
+                "lower its share.", *CPUS, *GPUS,
             )  # fmt: skip
         return count
 
 
 @contextlib.contextmanager
-def connected(address: str, **options: Any) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
     """The package `ray`, connected to the cluster at `address` until the end of the context.
 
-    options: further arguments of `ray.init` for a cluster that is started here. Ray's reports over the network are
-    switched off for it. Raises AvatarError where Ray is not installed or no cluster answers.
+    Ray's usage reports over the network are switched off for a cluster that is started here. Raises AvatarError where
+    Ray is not installed or no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -67,15 +68,16 @@ def connected(address: str, **options: Any) -> Iterator[Any]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == LOCAL:
-            path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-            here = {"include_dashboard": False, "object_store_memory": STORE_BYTES, **options}
-            ray.init(LOCAL, runtime_env={"env_vars": {"PYTHONPATH": path}}, **here, **quiet)
+            start_here(ray, **quiet)
         else:
             ray.init(address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as problem:
-        reason = str(problem).strip().splitlines()[0]
+    except AvatarError:
+        raise
+    except Exception as problem:  # Ray raises many kinds
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise AvatarError(
-            f"No Ray cluster can be used at '{address}' ({reason}); give its address, or local to start one here."
+            f"No Ray cluster can be used at '{address}' ({reason}); give its address, or local to start one here.",
+            "ray",
         ) from None
     if main:
         signal.signal(signal.SIGTERM, handler)
@@ -83,3 +85,23 @@ def connected(address: str, **options: Any) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def start_here(ray: Any, **options: Any) -> None:
+    """Start a cluster on this machine, whose workers find this package.
+
+    Raises AvatarError where it has not started within the 30 s that Ray waits, as on a machine that is very busy.
+    """
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        ray.init(
+            LOCAL, runtime_env={"env_vars": {"PYTHONPATH": path}}, include_dashboard=False,
+            object_store_memory=STORE_BYTES, **options,
+        )  # fmt: skip
+    except Exception as problem:
+        if "timed out during startup" in str(problem):
+            raise AvatarError(
+                "Ray did not start in time on this machine, which may be too busy; try again, or start it with "
+                "`ray start` and give auto as the address.", "ray",
+            ) from None  # fmt: skip
+        raise

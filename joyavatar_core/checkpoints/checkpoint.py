@@ -159,7 +159,9 @@ def recognise(
     if METADATA_KEY in file.metadata and layout in FLAT:
         layout = "JoyAvatar"
     if family and named and named is not family:
-        raise AvatarError(f"'{label}' is {family.name} by its tensors, not {named.name}; leave the release out.")
+        raise AvatarError(
+            f"'{label}' is {family.name} by its tensors, not {named.name}; leave the release out.", "release"
+        )
     config = read_config(merged, metadata, label, family)
     if named is not None:
         check_release(release, config, label)

@@ -44,7 +44,7 @@ def describe(path: str | Path, release: str | None = None) -> dict[str, object]:
             family = checkpoint.family
             possible = possible_releases(checkpoint.config) if checkpoint.config.is_wan else ()
             if possible and family is None and METADATA_KEY not in file.metadata:
-                facts["release"] = f"its tensors do not tell; choose with --release: {', '.join(possible)}"
+                facts["release"] = f"its tensors do not tell, say it where there is a choice: {', '.join(possible)}"
         except AvatarError as problem:
             facts["problem"] = str(problem)
     elif kind == "LoRA":

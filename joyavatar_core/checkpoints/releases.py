@@ -43,7 +43,7 @@ RELEASES: Mapping[str, Family] = {**AVATARS, **TEXT_TO_VIDEO}
 def release_named(name: str) -> Family:
     """The release of that name. Raises AvatarError for a name that is none."""
     if name not in RELEASES:
-        raise AvatarError(f"The release '{name}' is not known; choose one of {', '.join(RELEASES)}.")
+        raise AvatarError(f"The release '{name}' is not known; choose one of {', '.join(RELEASES)}.", "release")
     return RELEASES[name]
 
 
@@ -57,7 +57,11 @@ def possible_releases(config: AvatarConfig) -> tuple[str, ...]:
 def check_release(name: str, config: AvatarConfig, label: str) -> None:
     """Raise AvatarError where a file cannot be the release that it is said to be."""
     possible = possible_releases(config)
-    if name not in possible:
-        kind = "takes a portrait and a voice" if config.has_reference else "takes no portrait"
-        others = f"choose one of {', '.join(possible)}" if possible else "leave the release out"
-        raise AvatarError(f"'{label}' {kind}, so it is not {RELEASES[name].name} ('{name}'); {others}.")
+    if name in possible:
+        return
+    said, others = RELEASES[name].name, ", ".join(possible)
+    if not possible:
+        raise AvatarError(f"'{label}' is no public release, and not {said}; leave the release out.", "release")
+    if config.has_reference:
+        raise AvatarError(f"'{label}' takes a portrait, so it is not {said}; choose one of {others}.", "release")
+    raise AvatarError(f"'{label}' takes no portrait, so it is not {said}; choose one of {others}.", "release")

@@ -14,7 +14,7 @@ from ..batch.table import read_table
 from ..batch.work import Made, Progress, remove_state
 from ..errors import AvatarError, with_flags
 from ..recording.files import FolderInUseError, RecordingFolder
-from .batch_columns import add_default_flags, check_row, given_defaults, row_parser, with_columns
+from .batch_columns import OWN, check_row, flags_like, row_parser, values_given, with_columns
 from .options import SpeakOptions, parsed
 from .speak import make_video, say
 
@@ -41,7 +41,11 @@ def add_batch_flags(command: argparse.ArgumentParser) -> None:
     )
     cluster.add_argument("--workers", type=int, help="at most; default: as many as the cluster holds")
     cluster.add_argument("--retries", type=int, default=3, help="of a job whose worker is lost; default 3")
-    add_default_flags(command)
+    words = "options of speak for all rows; a column of the same name overrides one"
+    flags_like(command, row_parser(), (*OWN, "out", "plot"), words)
+    command.add_argument(
+        "--plot", dest="row_plot", action="store_true", default=argparse.SUPPRESS, help="draw each report as a picture"
+    )
 
 
 def batch(args: argparse.Namespace) -> None:
@@ -50,7 +54,7 @@ def batch(args: argparse.Namespace) -> None:
         raise AvatarError(f"--workers is {args.workers}; give a number from 1.")
     if args.retries < 0:
         raise AvatarError(f"--retries is {args.retries}; give a number from 0.")
-    defaults = given_defaults(args)
+    defaults = values_given(args)
     rows = [with_columns(row, defaults) for row in read_table(args.jobs)]
     out = args.out.expanduser().absolute()
     plan = plan_jobs(rows, out, check_row)

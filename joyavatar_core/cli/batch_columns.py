@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NoReturn
 
@@ -39,24 +39,25 @@ def row_parser() -> RowParser:
     return parser
 
 
-@cache
-def speak_actions() -> dict[str, argparse.Action]:
-    """Column -> the flag of `speak` that it stands for; hidden flags are left out."""
-    actions = row_parser()._actions
-    return {action.dest: action for action in actions if action.help is not argparse.SUPPRESS}
+def actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Name -> flag of a parser; hidden flags are left out."""
+    return {action.dest: action for action in parser._actions if action.help is not argparse.SUPPRESS}
 
 
-def add_default_flags(command: argparse.ArgumentParser) -> None:
-    """The options of `speak` for all rows of a batch; what is given is in the namespace as ``row_NAME``."""
-    group = command.add_argument_group("speak", "options for all rows; a column of the same name overrides one")
-    for name, action in speak_actions().items():
-        if name in OWN or name == "out":
+def flags_like(command: argparse.ArgumentParser, like: argparse.ArgumentParser, without: Sequence[str], words: str):
+    """Give a command the flags of another, none of them required; `flags_given` collects them.
+
+    Values stay text. What is given is in the namespace as ``row_NAME``.
+    """
+    group = command.add_argument_group("video", words)
+    for name, action in actions(like).items():
+        if name in without:
             continue
         given: dict[str, object] = {"dest": f"row_{name}", "default": argparse.SUPPRESS, "help": action.help}
-        if name == "plot" or (action.nargs == 0 and not isinstance(action, argparse.BooleanOptionalAction)):
-            given["action"] = "store_true"
-        elif isinstance(action, argparse.BooleanOptionalAction):
+        if isinstance(action, argparse.BooleanOptionalAction):
             given["action"] = argparse.BooleanOptionalAction
+        elif action.nargs == 0:
+            given["action"] = "store_true"
         else:
             given["metavar"] = action.metavar or ("|".join(action.choices) if action.choices else name.upper())
             if is_list(action):
@@ -64,9 +65,15 @@ def add_default_flags(command: argparse.ArgumentParser) -> None:
         group.add_argument(*(flag for flag in action.option_strings if not flag.startswith("--no-")), **given)
 
 
-def given_defaults(args: argparse.Namespace) -> dict[str, object]:
-    """The options for all rows, by column."""
+def values_given(args: argparse.Namespace) -> dict[str, object]:
+    """The values of the flags that `flags_like` has added, by name."""
     return {name.removeprefix("row_"): value for name, value in vars(args).items() if name.startswith("row_")}
+
+
+def flags_given(args: argparse.Namespace, like: argparse.ArgumentParser) -> tuple[str, ...]:
+    """The arguments for the other command, with absolute paths."""
+    known = actions(like)
+    return tuple(flag for name, value in values_given(args).items() for flag in flags_of(known[name], value))
 
 
 def is_list(action: argparse.Action) -> bool:
@@ -82,7 +89,7 @@ def with_columns(row: Row, defaults: Mapping[str, object]) -> Row:
         if name in OWN:
             return Row(row.number, {}, f"the column '{given}' is not for tables: batch {OWN[name]} itself")
         name = "voice" if name == "audio" else name
-        known = [*speak_actions(), "voice"]
+        known = [*actions(row_parser()), "voice"]
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             advice = f"did you mean {near[0]}?" if near else "columns are portrait, voice and the options of speak"
@@ -97,7 +104,8 @@ def check_row(values: Mapping[str, object], outputs: Outputs) -> Checked:
     A job that is reset on drift cannot be resumed and is made without a state folder.
     """
     values = {("audio" if name == "voice" else name): value for name, value in values.items()}
-    options = tuple(flag for name, value in values.items() for flag in flags_of(name, value))
+    known = actions(row_parser())
+    options = tuple(flag for name, value in values.items() for flag in flags_of(known[name], value))
     args = row_parser().parse_args([*options, "--out=video.mp4"])
     placed = {name: path for name, path in outputs.items() if name != "state" or not args.reset_on_drift}
     flags = (*options, *(f"--{name}={path}" for name, path in placed.items()))
@@ -106,10 +114,9 @@ def check_row(values: Mapping[str, object], outputs: Outputs) -> Checked:
     return Checked(flags, options, repr([getattr(args, name) for name in MODEL]))
 
 
-def flags_of(name: str, value: object) -> list[str]:
-    """The arguments that give one column's value."""
-    action = speak_actions()[name]
-    flag = action.option_strings[0]
+def flags_of(action: argparse.Action, value: object) -> list[str]:
+    """The arguments that give one flag its value."""
+    flag, name = action.option_strings[0], action.dest
     if action.nargs == 0:
         if isinstance(action, argparse.BooleanOptionalAction):
             return [flag if truth(value, name) else action.option_strings[1]]

@@ -97,7 +97,7 @@ def open_sinks(options: LiveOptions, job: Job, progress: LiveProgress, stack: co
     from ..video.live_encoder import LiveEncoder, from_key_frame
 
     picture = (*job.size, job.avatar.config.fps, job.voice.sample_rate, job.voice.channels)
-    style: dict[str, Any] = {"crf": options.quality, "metadata": job.metadata}
+    style: dict[str, Any] = {"crf": options.quality, "metadata": job.metadata, "encoder": options.encoder}
     sinks: list[Sink] = []
     if options.out and options.out != STDOUT:
         writer = stack.enter_context(VideoWriter(options.out, *picture, **style))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..framing.crop import Box
 
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ENCODERS = ("x264", "nvenc", "auto")  # of video/h264.py, which needs PyAV
 KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 USUAL_DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
@@ -51,6 +52,7 @@ class VideoOptions:
     seconds: float | None
     seed: int
     quality: int
+    encoder: str
     report: str | None
     plot: str | None
     monitor: bool
@@ -71,23 +73,29 @@ class VideoOptions:
         """
         from ..audio import open_voice
         from ..audio.survey import check_voice
+
+        self.check_all_but_voice()
+        voice = open_voice(self.audio, self.audio_rate, self.audio_channels, self.audio_format)
+        check_voice(voice, f"The voice '{self.audio}'", self.seconds)
+        return voice
+
+    def check_all_but_voice(self) -> None:
+        """The part of `check` for a voice that comes in another way."""
         from ..framing.portrait_framing import check_portrait
-        from ..video.h264 import check_quality
+        from ..video.h264 import check_quality, chosen_encoder
         from ..video.portrait import check_size
 
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise AvatarError(f"--seconds is {self.seconds}; give a length above 0.")
         self._check_places()
         check_quality(self.quality)
+        chosen_encoder(self.encoder)
         if self.size is not None:
             check_size(*self.size)
         for name, path in self._model_files():
             if not os.path.exists(path):
                 raise AvatarError(f"The {name} '{path}' does not exist; check the path.")
         check_portrait(existing_file(self.portrait), self.crop, self.background)
-        voice = open_voice(self.audio, self.audio_rate, self.audio_channels, self.audio_format)
-        check_voice(voice, f"The voice '{self.audio}'", self.seconds)
-        return voice
 
     def _model_files(self) -> list[tuple[str, str | Path]]:
         """(what it is, path) of every file that the avatar is loaded from, the embedded ones left out."""
@@ -138,6 +146,8 @@ class SpeakOptions(VideoOptions):
                 "A recording's state does not hold what --reset-on-drift measures, so a resume would differ; "
                 "leave out --state or --reset-on-drift."
             )
+        if self.state and self.encoder == "nvenc":
+            raise AvatarError("A recording is written by x264, so that any machine can go on; leave out --encoder.")
         if self.state and self.audio == STDIN:
             raise AvatarError("A voice from standard input cannot be read again to resume; give --state with a file.")
         return super().check()

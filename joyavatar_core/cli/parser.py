@@ -25,8 +25,9 @@ from ..paths import printable
 from ..sampling.presets import PRESETS
 from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
-from .options import DTYPES, KV_DTYPES
+from .options import DTYPES, ENCODERS, KV_DTYPES
 from .processes import run_command
+from .serve import SERVE, add_serve_flags, serve
 from .speak import speak
 
 MAX_SEED = 2**64 - 1
@@ -46,6 +47,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("batch", help="make many videos from a table", description=BATCH, usage=usage)
     command.set_defaults(run=batch)
     add_batch_flags(command)
+
+    command = commands.add_parser("serve", help="serve live sessions on a cluster", description=SERVE)
+    command.set_defaults(run=serve)
+    add_serve_flags(command)
 
     command = commands.add_parser("live", help="serve a talking video while it is made")
     command.set_defaults(run=live)
@@ -114,6 +119,11 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
+    command.add_argument(
+        "--encoder", choices=ENCODERS, default=ENCODERS[0],
+        help="x264 gives the same bytes on every machine; nvenc is the card's own encoder; auto takes that where there "
+        "is one (not with --state)",
+    )  # fmt: skip
     command.add_argument("--report", help="write a JSON report of the run here")
     command.add_argument("--plot", metavar="FILE.png", help="draw the report as a picture here")
     command.add_argument(
@@ -121,7 +131,9 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         help="measure colour, sharpness, structure and lips, and warn of drift; default: yes",
     )  # fmt: skip
     command.add_argument(
-        "--reset-on-drift", action="store_true", help="at such a warning, reset the cache to the sinks (a visible seam)"
+        "--reset-on-drift",
+        action="store_true",
+        help="at a warning of drift, reset the cache to the sinks (a visible seam)",
     )
     command.add_argument("--heal", dest="reset_on_drift", action="store_true", help=argparse.SUPPRESS)  # its old name
     models = command.add_argument_group("models")
@@ -248,7 +260,7 @@ def insist(lost: sys.UnraisableHookArgs) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for bad input said in one sentence, 130 when interrupted."""
+    """Run a command; returns the exit code: 0, 2 for bad input, with one sentence, 130 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot write is escaped
             stream.reconfigure(errors="backslashreplace")

@@ -87,7 +87,7 @@ def make_video(options: SpeakOptions, voice: AudioSource, avatar: Avatar, on_fra
     else:
         with VideoWriter(
             options.out, *job.size, avatar.config.fps, voice.sample_rate, voice.channels, crf=options.quality,
-            metadata=job.metadata,
+            metadata=job.metadata, encoder=options.encoder,
         ) as writer, StreamRun(stream) as run:  # fmt: skip
             on_frames(0, stream.num_video_frames)
             reset = options.reset_on_drift

@@ -111,7 +111,7 @@ def title(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> st
     ]
     words.append(f"{resets} resets")
     if summary.get("trained") is False:
-        words.append("stand-in weights")
+        words.append("random weights")
     return "  |  ".join(words)
 
 

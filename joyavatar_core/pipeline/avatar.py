@@ -23,7 +23,7 @@ from ..model.attention import attention_backend
 from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
 from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
-from ..sampling.memory import check_memory, memory_needed
+from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
@@ -73,15 +73,22 @@ class Avatar:
             return
         free = torch.cuda.mem_get_info(device)[0]
         for latent_frames in (self.config.block_frames, 1):
-            need = memory_needed(
-                self.config, 0, stream.pixel_size, urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
-                kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
-                latent_frames=latent_frames, ranks=self.transformer.ranks,
-            )  # fmt: skip
+            need = self.memory_of(stream, latent_frames)
             if need.total <= free:
                 self.decoder.at_once = None if latent_frames > 1 else 1
                 return
         check_memory(need, free)
+
+    def memory_of(self, stream: AvatarStream, latent_frames: int | None = None) -> MemoryNeed:
+        """What a stream of this avatar takes besides the weights.
+
+        latent_frames: decoded at once, by default a whole block.
+        """
+        return memory_needed(
+            self.config, 0, stream.pixel_size, urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
+            kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
+            latent_frames=latent_frames or self.config.block_frames, ranks=self.transformer.ranks,
+        )  # fmt: skip
 
     @torch.no_grad()
     def encode_portrait(self, picture: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..checkpoints.quantised import dequantised
 from ..checkpoints.reader import LazyTensor, read_file
 from ..errors import AvatarError
+from ..paths import replacing
 
 TOKENIZER_KEY = "spiece_model"  # the tokenizer's file as bytes, in the encoders that ComfyUI distributes
 MAX_TOKENS = 512
@@ -82,7 +83,9 @@ def encode_prompt(
         from sentencepiece import SentencePieceProcessor
         from transformers import UMT5Config, UMT5EncoderModel
     except ImportError as missing:
-        raise AvatarError(f"Prompts need the package '{missing.name}'; install comfyui-joyavatar[prompt].") from None
+        raise AvatarError(
+            f"Prompts need the package '{missing.name}'; run: pip install transformers sentencepiece."
+        ) from None
     tensors, pieces = read_encoder(Path(encoder), None if tokenizer is None else Path(tokenizer))
     if not clean(text):
         raise AvatarError("The prompt is empty; describe the person and the scene in a sentence.")
@@ -121,6 +124,7 @@ def config_of(tensors: Mapping[str, LazyTensor], kind):
 def save_prompt(path: str | Path, embeddings: Tensor, text: str) -> None:
     """Write a prompt's embeddings as `load_prompt` reads them. Raises AvatarError where it cannot be written."""
     try:
-        save_file({"prompt": embeddings.contiguous()}, path, metadata={"prompt": text})
+        with replacing(path) as unfinished:
+            save_file({"prompt": embeddings.contiguous()}, unfinished, metadata={"prompt": text})
     except Exception as problem:
         raise AvatarError(f"Cannot write '{path}' ({problem}); choose a folder that exists and has room.") from None

@@ -13,6 +13,7 @@ import torch
 from ..audio import AudioSource
 from ..errors import AvatarError
 from ..refiner import PortraitRefiner
+from ..sampling.rolling_sampler import RollingSampler
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
 from ..vae import Decoder
@@ -142,8 +143,25 @@ def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[st
         whole &= (
             same_layout(past["hidden"], audio_embedding, sampler.dtype) if config.audio_dim else past["hidden"] is None
         )
+    if config.sampler == "rolling":
+        whole &= window_fits(run.sampler, saved)
     expected = layout if block else {}
     whole &= set(state["decoder"]) == set(expected)
     whole &= all(same_layout(state["decoder"][name], *form) for name, form in expected.items())
     if not whole:
         raise DamagedError("its tensors do not fit this run")
+
+
+def window_fits(sampler: RollingSampler, saved: Mapping[str, Any]) -> bool:
+    """Whether a state's blocks in flight and the portrait's keys are those of a rolling sampler's run."""
+    window, sink, cache = saved["window"], saved["sink"], sampler.passes.cache
+    steps = len(sampler.stream.config.levels)
+    whole = len(window) < steps and [one["index"] for one in window] == [
+        *range(saved["block"], saved["block"] + len(window))
+    ]
+    for one in window:
+        whole &= set(one) == {"index", "step", "latents"} and type(one["step"]) is int and 0 < one["step"] < steps
+        whole &= same_layout(one["latents"], sampler.shape, sampler.dtype)
+    if not saved["block"]:
+        return whole and sink is None
+    return whole and same_layout(sink, tuple(cache.keys_of(0).shape), cache.dtype)

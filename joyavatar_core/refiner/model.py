@@ -26,7 +26,8 @@ HEAD = 32  # channels of the head at the frame's own side
 HEARING = 1 + 8  # numbers heard of a frame: whether there are any, and its visemes
 SAID = 64  # numbers that are made of these, beside them
 GAIN = 6.0  # of the layers that hear, which have few inputs: without it they learn much later than convolutions do
-FILM = ("said.", "film.", "head_film.")  # how the names of the layers begin that hear
+LOUDEST = 2.5  # deviations: visemes are bent to stay below, since rare ones come much stronger
+HEARS = ("said.", "film.", "head_film.", "coarse_mouth.", "fine_mouth.", "mouth_head.")  # names of layers that do
 REACH = 0.3  # the longest flow, in halves of the picture's side
 GROUPS = 8
 FIRST_MASK = 2.0  # logit: the portrait is trusted at first
@@ -88,7 +89,12 @@ class RefinerNet(nn.Module):
         outputs = (*widths, *widths[-2::-1])
         self.film = nn.ModuleList(nn.Linear(HEARING + SAID, 4 * count) for count in outputs)
         self.head_film = nn.Linear(HEARING + SAID, 2 * HEAD)
-        for layer in (self.coarse_flow, self.fine_flow, self.head[-1], *self.film, self.head_film):
+        # What each viseme adds to the flow, to mask and residual: maps that are weighed by the visemes.
+        self.coarse_mouth = nn.Conv2d(widths[-2], 2 * HEARING, 3, padding=1)
+        self.fine_mouth = nn.Conv2d(widths[0], 2 * HEARING, 3, padding=1)
+        self.mouth_head = nn.Linear(HEARING, (4 + 12) * HEAD)
+        silent = (*self.film, self.head_film, self.coarse_mouth, self.fine_mouth, self.mouth_head)
+        for layer in (self.coarse_flow, self.fine_flow, self.head[-1], *silent):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.head[-1].bias[:4], FIRST_MASK)
@@ -110,26 +116,33 @@ class RefinerNet(nn.Module):
         coarse = None
         for up, beside, told in zip(self.up, kept[-2::-1], film[len(self.down) :], strict=True):
             x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1), told)
-            coarse = self.coarse_flow(x) if coarse is None else coarse
-        coarse = F.interpolate(coarse.float(), x.shape[-2:], mode="bilinear", align_corners=False)
-        flow = REACH / part * torch.tanh(self.fine_flow(x).float() + coarse)
+            if coarse is None:
+                coarse = self.coarse_flow(x).float() + weighed(self.coarse_mouth(x), heard)
+        coarse = F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
+        flow = REACH / part * torch.tanh(self.fine_flow(x).float() + weighed(self.fine_mouth(x), heard) + coarse)
         moved = F.pixel_unshuffle(warp(portrait, flow), 2)
         detail = F.pixel_shuffle(self.detail(x), 2)
         near = torch.cat([detail, frame, warp(round_trip, flow), moved], 1)
         scale, shift = self.head_film(said)[..., None, None].chunk(2, dim=1)
-        first, *rest = self.head
+        first, *rest, last = self.head
         out = first(near.contiguous(memory_format=torch.channels_last)) * (1 + scale) + shift
         for layer in rest:
             out = layer(out)
-        out = out.float()
+        by_visemes = self.mouth_head(GAIN * heard).unflatten(1, (-1, HEAD))  # a point's outputs for its channels
+        out = last(out).float() + torch.einsum("bchw,boc->bohw", out, by_visemes.to(out)).float()
         return Prediction(flow, F.pixel_shuffle(out[:, :4], 2).sigmoid(), F.pixel_shuffle(out[:, 4:], 2))
+
+
+def weighed(maps: Tensor, heard: Tensor) -> Tensor:
+    """Maps [B, C * 9, H, W] of C channels for each number heard [B, 9] -> their weighed sum [B, C, H, W], float32."""
+    return torch.einsum("bckhw,bk->bchw", maps.unflatten(1, (-1, HEARING)).float(), heard.float())
 
 
 def hearing(visemes: Tensor | None, count: int) -> Tensor:
     """What `RefinerNet` is told of `count` frames, [count, 9] float32, from their visemes [count, 8] or from none."""
     if visemes is None:
         return torch.zeros(count, HEARING)
-    return F.pad(visemes.float(), (1, 0), value=1.0)
+    return F.pad(LOUDEST * torch.tanh(visemes.float() / LOUDEST), (1, 0), value=1.0)
 
 
 def warp(picture: Tensor, flow: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import AvatarError
 from ..geometry import Size
-from .model import FILM, SCALE, RefinerNet, compose, hearing, resized
+from .model import HEARS, SCALE, RefinerNet, compose, hearing, resized
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream
@@ -134,6 +134,6 @@ def take_weights(net: RefinerNet, weights: dict[str, Tensor]) -> None:
     Raises RuntimeError for anything else that is missing or too much.
     """
     own = net.state_dict()
-    if not any(name.startswith(FILM) for name in weights):
-        weights = {name: own[name] for name in own if name.startswith(FILM)} | weights
+    if not any(name.startswith(HEARS) for name in weights):
+        weights = {name: own[name] for name in own if name.startswith(HEARS)} | weights
     net.load_state_dict(weights)

@@ -72,6 +72,7 @@ class BlockSampler:
         self.shape = (1, stream.config.out_channels, stream.config.block_frames, height, width)
         self.noise = self._new_noise()
         self._was_reset = False  # by `reset`, since the last block
+        self._features: tuple[range, Tensor] | None = None  # the latent frames that were read last
 
     def has_block(self, block: int) -> bool:
         """Whether the stream has this block; waits for audio that has not come yet."""
@@ -108,6 +109,7 @@ class BlockSampler:
                 "start a new one."
             )
         before, self.stream = self.stream, stream
+        self._features = None
         if stream.mci != before.mci:
             self._close_noise()
             self.noise = self._new_noise()
@@ -283,7 +285,7 @@ class BlockSampler:
         if audio is None or not config.audio_dim:
             return None
         frame_ids = self._frame_ids_of(block)
-        return ungroup_frames(audio.latent_features(frame_ids.start, len(frame_ids)), frame_ids.start)[:count]
+        return ungroup_frames(self._latent_features(frame_ids), frame_ids.start)[:count]
 
     def _audio_embedding(self, frame_ids: range) -> Tensor | None:
         """The audio embedding of some latent frames, [1, F, audio_hidden]; None for checkpoints without audio."""
@@ -292,7 +294,13 @@ class BlockSampler:
             return None
         if audio is None:
             return self.passes.audio_embedding(torch.zeros(len(frame_ids), VIDEO_FRAMES_PER_LATENT, config.audio_dim))
-        return self.passes.audio_embedding(audio.latent_features(frame_ids.start, len(frame_ids)))
+        return self.passes.audio_embedding(self._latent_features(frame_ids))
+
+    def _latent_features(self, frame_ids: range) -> Tensor:
+        """The audio features of some latent frames, [F, 4, audio_dim]; those of the last call are kept."""
+        if self._features is None or self._features[0] != frame_ids:
+            self._features = frame_ids, self.stream.audio.latent_features(frame_ids.start, len(frame_ids))
+        return self._features[1]
 
     def _draw(self, role: str, shape: Sequence[int], step: int = 0, block: int | None = None) -> Tensor:
         noise = self.noise.draw(role, self.block if block is None else block, step, shape)

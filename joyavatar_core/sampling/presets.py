@@ -46,8 +46,8 @@ def preset(name: str, config: AvatarConfig) -> Preset:
     if name == "rolling" and not rolling:
         raise AvatarError(
             "The preset 'rolling' is for checkpoints that were trained with a rolling window (AvatarForcing), and "
-            "this one is not known to be; use checkpoint, or say that it is a merged copy of it (--release "
-            "avatarforcing; release of Load JoyAvatar Model)."
+            "this one is not known to be; use checkpoint, or load a merged copy of it as the release avatarforcing.",
+            "release",
         )
     named = config.preset  # a mechanism that it names is on, even without settings
     first = everything.urcr if rolling else replace(everything.urcr, sink_source="first")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..audio.clock import latent_to_frames
 from ..checks import is_whole
 from ..config import SHAPE_FIELDS, AvatarConfig
 from ..errors import AvatarError
-from ..geometry import PIXELS_PER_TOKEN, Size, to_pixel_size
+from ..geometry import PIXELS_PER_TOKEN, Size, to_pixel_size, to_video_frames
 from ..model.transformer import AvatarTransformer
 from .mci import MCI_OFF, MciSettings
 from .memory import cache_bytes, pass_bytes
@@ -214,7 +213,7 @@ class AvatarStream:
         """Video frames in all; None while the voice is still growing or for ever."""
         limits = [self.video_frames, self.audio.num_video_frames if self.audio is not None else None]
         if self.initial_latents is not None:
-            limits.append(latent_to_frames(self.initial_latents.shape[2] - 1).stop)
+            limits.append(to_video_frames(self.initial_latents.shape[2]))
         known = [limit for limit in limits if limit is not None]
         return min(known, default=None)
 

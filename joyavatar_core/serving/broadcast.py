@@ -25,15 +25,19 @@ class Listener:
         self._changed = threading.Condition()
 
     def __iter__(self) -> Iterator[bytes]:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._ended:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
-                data = self._waiting.popleft()
-                self._bytes -= len(data)
+        while (data := self.take()) is not None:
             yield data
+
+    def take(self, timeout: float | None = None) -> bytes | None:
+        """The next portion: empty where none comes within `timeout` seconds, None at the end."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._waiting or self._ended, timeout):
+                return b""
+            if not self._waiting:
+                return None
+            data = self._waiting.popleft()
+            self._bytes -= len(data)
+            return data
 
     def offer(self, data: bytes) -> None:
         """Queue bytes without waiting. A listener whose backlog is full is dropped."""

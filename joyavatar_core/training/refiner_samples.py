@@ -154,6 +154,9 @@ class Pairs:
         lids = clip.get_tensor("lids").min(1)
         closing = near[lids[shows[near]] < OPEN]
         which = random.choose(closing if len(closing) and random.chance(self.recipe.blinks) else near)
+        if random.chance(0.5):  # closed mouths are frequent
+            gap, again = clip.get_tensor("mouth")[:, 0], random.choose(near)
+            which = max(which, again, key=lambda one: gap[shows[one]])
         boxes, frames = clip.get_tensor("box"), pair.get_slice(name)
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
         others = []

@@ -46,8 +46,8 @@ def train_refiner(pairs: Pairs, settings: LoopSettings, start: dict[str, Tensor]
 
 
 def step_losses(net: RefinerNet, pairs: Pairs, step: int, draw: Draw) -> dict[str, Tensor]:
-    """Whole pictures and close-ups in turn."""
-    close = step % 2 == 1
+    """Three steps with close-ups to one with whole pictures."""
+    close = step % 4 != 0
     return refiner_losses(net, pairs.batch(draw, close), 0.5 if close else 1.0)
 
 

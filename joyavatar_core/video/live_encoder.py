@@ -14,7 +14,7 @@ from av.video.frame import PictureType
 from ..errors import AvatarError
 from .audio import AudioEncoder
 from .containers import marked, saying
-from .h264 import YuvConverter, add_h264, check_h264, check_quality, checked_frames
+from .h264 import YuvConverter, add_h264, check_quality, checked_frames, chosen_encoder
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -77,13 +77,14 @@ class LiveEncoder:
         crf: int = 20,
         formats: Iterable[str] = (MP4,),
         metadata: Mapping[str, object] | None = None,
+        encoder: str = "x264",
     ) -> None:
         self.formats = tuple(dict.fromkeys(formats))
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise AvatarError(f"The live format is {unknown or 'missing'}, expected {' or '.join(FORMATS)}.")
         check_quality(crf)
-        check_h264()
+        encoder = chosen_encoder(encoder)
         self.width, self.height, self.fps = width, height, Fraction(fps)
         self.frames = 0  # encoded so far
         self._fragments = 0
@@ -96,7 +97,7 @@ class LiveEncoder:
             # This container has the encoders and writes nothing but the head.
             self._encoders = self._open(self._out, MP4, FRAGMENT)
             options = {**X264, "crf": str(crf), "g": str(max(1, round(2 * self.fps)))}
-            self._video = add_h264(self._encoders, width, height, self.fps, options)
+            self._video = add_h264(self._encoders, width, height, self.fps, options, encoder)
             self._audio = None if sample_rate is None else AudioEncoder(self._encoders, sample_rate, channels)
             self._encoders.start_encoding()
             head = self._out.take()

@@ -20,7 +20,7 @@ export function translated(text) {
 }
 
 app.registerExtension({
-  name: "JoyAvatar.Language",
+  name: "joyavatar.Language",
   async init() {
     const language = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? app.ui?.settings?.getSettingValue?.("Comfy.Locale");
     if (!language || language === "en") return;
