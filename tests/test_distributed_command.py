@@ -118,9 +118,9 @@ def test_a_recording_that_was_stopped_resumes_in_several_processes(files, tmp_pa
 
 
 @pytest.mark.parametrize(("world", "arguments", "sentence"), [
-    (3, [], "error: 3 processes cannot share the 4 heads of this model; start torchrun with --nproc_per_node 2 or 4"),
+    (3, [], "error: 3 processes cannot share the 4 heads of this model; start torchrun with 2 or 4 processes"),
     (2, ["--cuda-graphs"], "error: --cuda-graphs works in one process only"),
-    (2, ["--device", "mps"], "error: --device is 'mps', and 2 processes run on cpu or cuda"),
+    (2, ["--device", "mps"], "and 2 processes run on cpu or cuda; give one of them (--device)"),
     (2, ["--crop", "60,20,400,60"], "is not within the portrait"),
 ])  # fmt: skip
 def test_what_several_processes_cannot_do_is_one_sentence(files, tmp_path, world, arguments, sentence):

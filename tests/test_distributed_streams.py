@@ -275,7 +275,7 @@ def test_all_processes_hear_why_one_cannot_take_part(tmp_path):
 
 
 @pytest.mark.parametrize(("heads", "ranks", "said"), [
-    (12, 5, "2, 3, 4, 6 or 12"), (12, 24, "2, 3, 4, 6 or 12"), (3, 2, "node 3 (one"), (1, 2, "node 1 (one"),
+    (12, 5, "2, 3, 4, 6 or 12"), (12, 24, "2, 3, 4, 6 or 12"), (3, 2, "with 3 processes"), (1, 2, "with 1 processes"),
 ])  # fmt: skip
 def test_processes_that_cannot_share_the_heads_are_refused(heads, ranks, said):
     with pytest.raises(AvatarError, match=f"{ranks} processes cannot share the {heads} heads") as problem:
