@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.config import AvatarConfig
+from joyavatar_core.geometry import CELLS_PER_TOKEN, tokens_per_frame
 from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer, SelfContext
 
@@ -23,7 +24,7 @@ def bare(model: AvatarTransformer, tokens: int, seen: int, dtype: torch.dtype):
     config = model.config
     x = torch.randn(1, tokens, config.dim, dtype=dtype)
     wide = torch.randn(1, tokens, config.ffn_dim, dtype=dtype)
-    patches = torch.randn(1, tokens, config.in_channels * 4, dtype=dtype)
+    patches = torch.randn(1, tokens, config.in_channels * CELLS_PER_TOKEN**2, dtype=dtype)
     heads = (1, config.num_heads, -1, config.head_dim)
     q = torch.randn(1, tokens, config.num_heads, config.head_dim, dtype=dtype).transpose(1, 2)
     k, v = (torch.randn(1, seen, config.num_heads, config.head_dim, dtype=dtype).transpose(1, 2) for _ in "kv")
@@ -52,7 +53,7 @@ def measure(layers: int, size: int, history: int, dtype: torch.dtype, repeats: i
     """Median seconds of (our forward, the bare calls) for latents of size x size."""
     config = AvatarConfig(num_layers=layers)
     model = AvatarTransformer(config, dtype=dtype).eval()
-    tokens, frames = (size // 2) ** 2, config.block_frames
+    tokens, frames = tokens_per_frame((size, size)), config.block_frames
     cache = KVCache(layers, 1, history + frames, tokens, config.num_heads, config.head_dim, dtype)
     cache.keys.normal_()
     cache.values.normal_()
@@ -61,9 +62,9 @@ def measure(layers: int, size: int, history: int, dtype: torch.dtype, repeats: i
     audio = model.project_audio(torch.randn(1, frames, config.audio_hidden, dtype=dtype))
     context = SelfContext(model.rope(range(history, history + frames), size, size), cache, history)
     latents = torch.randn(1, config.in_channels, frames, size, size, dtype=dtype)
-    labels = torch.full((1, frames), 936.0)
+    timesteps = torch.full((1, frames), 936.0)
     sides = {
-        "ours": lambda: model(latents, labels, text, audio, context),
+        "ours": lambda: model(latents, timesteps, text, audio, context),
         "bare": bare(model, frames * tokens, (history + frames) * tokens, dtype),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}

@@ -29,8 +29,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from joyavatar_core.audio import Features
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.geometry import LATENT_CHANNELS, to_latent_size, tokens_per_frame
 from joyavatar_core.model import pointwise
 from joyavatar_core.model.attention import attention_backend, available_backends
 from joyavatar_core.model.graphs import GraphedPasses
@@ -38,6 +40,7 @@ from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer, SelfContext
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import PRESETS, Preset, preset
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.vae import StreamingVAE, TinyDecoder, conv
 
@@ -100,13 +103,13 @@ def shown(value: float | str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-class FeatureVoice:
+class FeatureVoice(Features):
     """A voice that never ends, as features: no audio package is needed."""
 
     block_frames = 3
 
     def __init__(self, config: AvatarConfig) -> None:
-        self.feature_dim, self.num_video_frames = config.audio_dim, 10**6
+        self.feature_dim, self.fps, self.num_video_frames = config.audio_dim, config.fps, 10**6
         self.rows = torch.randn(64, 4, self.feature_dim, generator=torch.Generator().manual_seed(3))
 
     def wait(self, block: int, timeout: float | None = None) -> bool:
@@ -193,46 +196,46 @@ class Bench:
         return preset(known, self.config), self.tiny if name == "realtime" else self.vae
 
     def stream(self, chosen: Preset, size: tuple[int, int] | None = None, model=None, **fields) -> AvatarStream:
-        width, height = size or self.size
-        reference = torch.randn(1, 16, 1, height // 8, width // 8, generator=torch.Generator().manual_seed(1))
+        w, h = to_latent_size(size or self.size)
+        reference = torch.randn(1, LATENT_CHANNELS, 1, h, w, generator=torch.Generator().manual_seed(1))
         model = model or self.model
         return AvatarStream(
             model, reference, FeatureVoice(model.config), psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr,
-            frames=10**6, **fields,
+            video_frames=10**6, **fields,
         )  # fmt: skip
 
     def one_pass(self, history: int, frames: int = 3, cache_only: bool = False, kv_dtype=None) -> Callable[[], Tensor]:
         """A pass over `frames` latent frames behind `history` remembered ones, at the chosen size."""
-        config, (width, height) = self.config, self.size
-        h, w = height // 8, width // 8
+        config, latent_size = self.config, to_latent_size(self.size)
+        w, h = latent_size
         dtype = kv_dtype or self.dtype
         cache = KVCache(
-            config.num_layers, 1, history + frames, h * w // 4, config.num_heads, config.head_dim, dtype, self.device
-        )
+            config.num_layers, 1, history + frames, tokens_per_frame(latent_size), config.num_heads, config.head_dim,
+            dtype, self.device,
+        )  # fmt: skip
         for tensor in (cache.keys, cache.values):
             tensor.copy_(torch.randn(tensor.shape[1:], device=self.device, dtype=self.dtype).expand_as(tensor))
         cache.commit(range(history), range(history))
-        labels = torch.full((1, frames), 936.0, device=self.device)
+        timesteps = torch.full((1, frames), 936.0, device=self.device)
         rope = self.model.rope(range(history, history + frames), h, w, self.device)
         latents = torch.randn(1, config.in_channels, frames, h, w, device=self.device, dtype=self.dtype)
-        hidden = torch.randn(1, frames, config.audio_hidden, device=self.device, dtype=self.dtype)
+        audio_embedding = torch.randn(1, frames, config.audio_hidden, device=self.device, dtype=self.dtype)
         with torch.no_grad():
             text = self.model.encode_text(torch.zeros(1, 0, config.text_dim, device=self.device, dtype=self.dtype), 512)
 
         @torch.no_grad()
         def run(text=text, graphs: GraphedPasses | None = None) -> Tensor:
             if graphs is not None:
-                return graphs(latents, labels, hidden, rope, history, cache_only)
+                return graphs(latents, timesteps, audio_embedding, rope, history, cache_only)
             context = SelfContext(rope, cache, history, None, self.model.attention, self.model.pointwise)
-            return self.model(latents, labels, text, self.model.project_audio(hidden), context, cache_only)
+            return self.model(latents, timesteps, text, self.model.project_audio(audio_embedding), context, cache_only)
 
         run.cache, run.text = cache, text
         return run
 
     def floor(self, history: int, frames: int = 3) -> float:
         """Milliseconds of a pass's matrix products and attention alone."""
-        config, (width, height) = self.config, self.size
-        tokens = frames * width * height // 256
+        config, tokens = self.config, frames * tokens_per_frame(to_latent_size(self.size))
         make = lambda *shape: torch.randn(*shape, device=self.device, dtype=self.dtype)  # noqa: E731
         x, y, narrow, wide = (
             make(tokens, config.dim),
@@ -284,7 +287,7 @@ class Bench:
         chosen = preset("joyavatar", config)
 
         def latents(model: AvatarTransformer, **fields) -> Tensor:
-            run = iter(self.stream(chosen, size, model, **fields))
+            run = StreamRun(self.stream(chosen, size, model, **fields))
             return torch.cat([next(run).latents.float().cpu() for _ in range(2)], dim=2)
 
         truth = latents(exact)
@@ -360,7 +363,7 @@ class Bench:
             if VideoWriter is not None:
                 writer = stack.enter_context(VideoWriter(Path(folder) / "talk.mp4", *size, self.config.fps))
             began, first, frames, counted = time.perf_counter(), 0.0, 0, 0.0
-            run = iter(self.stream(chosen, size, **fields))
+            run = StreamRun(self.stream(chosen, size, **fields))
             with contextlib.closing(run), contextlib.closing(frames_of(run, decoder, overlap=overlap)) as made:
                 for block, pictures in made:
                     first = first or time.perf_counter() - began
@@ -379,10 +382,11 @@ class Bench:
     def stages(self) -> None:
         """Milliseconds of each stage of one block, one after the other, and their sum."""
         config, (width, height) = self.config, self.size
+        w, h = to_latent_size(self.size)
         parts: dict[str, float] = {}
         features = torch.randn(1, 3, 4, config.audio_dim, device=self.device, dtype=self.dtype)
-        hidden = self.model.encode_audio(features)
-        parts["audio"] = self.ms(lambda: (self.model.encode_audio(features), self.model.project_audio(hidden)))
+        audio_embedding = self.model.encode_audio(features)
+        parts["audio"] = self.ms(lambda: (self.model.encode_audio(features), self.model.project_audio(audio_embedding)))
         parts["overlay"] = self.ms(self.one_pass(12, cache_only=True))
         for history in HISTORY:
             bare = self.floor(history)
@@ -391,18 +395,18 @@ class Bench:
                 f"forward, {history} frames remembered", taken, "ms", f"floor {bare:.2f} ms, ratio {taken / bare:.2f}"
             )
         parts["4 forwards"] = 4 * self.ms(self.one_pass(15))
-        parts["refresh"] = self.ms(self.one_pass(15, cache_only=True))
+        parts["cache update"] = self.ms(self.one_pass(15, cache_only=True))
         full = self.one_pass(18).cache
         full.commit(range(18, 21), range(18, 21))
         state = full.state_dict(copy=False)
 
         def reset() -> None:
-            full.frames, full.positions = list(state["frames"]), list(state["positions"])
+            full.frame_ids, full.positions = list(state["frames"]), list(state["positions"])
             full.keep([0, 1, 2, *range(15, 21)])
             full.shift(range(3, 9), -12)
 
         self.report("reset", self.ms(reset), "ms", "every fourth block")
-        z = torch.randn(1, 16, 3, height // 8, width // 8, device=self.device, dtype=self.dtype)
+        z = torch.randn(1, LATENT_CHANNELS, 3, h, w, device=self.device, dtype=self.dtype)
         for name, decoder in (("Wan's autoencoder", self.vae), ("tiny decoder", self.tiny)):
             cache = decoder.new_cache()
             decoder.decode(z, cache)
@@ -480,7 +484,7 @@ class Bench:
 
         for name in ("checkpoint", "joyavatar"):
             chosen, decoder = self.settings(name)
-            made = frames_of(iter(self.stream(chosen)), decoder, overlap=False)
+            made = frames_of(StreamRun(self.stream(chosen)), decoder, overlap=False)
             for _ in range(7):
                 next(made)
             with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
@@ -500,8 +504,8 @@ class Bench:
     @torch.no_grad()
     def autoencoder(self) -> None:
         """Wan's decoder in each form: milliseconds a block and peak memory."""
-        width, height = self.size
-        z = torch.randn(1, 16, 3, height // 8, width // 8, device=self.device)
+        w, h = to_latent_size(self.size)
+        z = torch.randn(1, LATENT_CHANNELS, 3, h, w, device=self.device)
         for dtype in (torch.bfloat16, torch.float32):
             vae = filled(lambda: StreamingVAE(self.width), self.device, dtype)
             for form, at_once in ((conv.VOLUME, None), (conv.VOLUME, 1), (conv.STACKED, None)):
@@ -517,7 +521,7 @@ class Bench:
 
     def fp8(self) -> None:
         """Products in float8 with a scale a tensor, against bfloat16."""
-        config, tokens = self.config, 3 * self.size[0] * self.size[1] // 256
+        config, tokens = self.config, 3 * tokens_per_frame(to_latent_size(self.size))
         one = torch.ones((), device=self.device)
         for n, k in ((3 * config.dim, config.dim), (config.ffn_dim, config.dim), (config.dim, config.ffn_dim)):
             x, w = (torch.randn(rows, k, device=self.device, dtype=self.dtype) for rows in (tokens, n))

@@ -19,9 +19,11 @@ import numpy as np
 import torch
 
 from joyavatar_core.audio import AudioSource
+from joyavatar_core.geometry import VIDEO_FRAMES_PER_LATENT
 from joyavatar_core.pipeline.avatar import Avatar, load_avatar
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 
 RATE = 16000
@@ -57,10 +59,10 @@ def main() -> None:
 
     avatar = load_avatar()
     settings = preset("joyavatar", avatar.config)
-    frames_per_block = 4 * avatar.config.block_frames
+    frames_per_block = VIDEO_FRAMES_PER_LATENT * avatar.config.block_frames
     voice = Murmur((args.blocks + 100) * frames_per_block / avatar.config.fps)
     picture = np.full((128, 128, 3), 128, np.uint8)
-    stream = replace(avatar.stream(picture, voice, settings), frames=(args.blocks + 100) * frames_per_block)
+    stream = replace(avatar.stream(picture, voice, settings), video_frames=(args.blocks + 100) * frames_per_block)
 
     marks = [mark for mark in (200, 2000) if mark <= args.blocks]
     run = timed(stream, avatar, args.decode)
@@ -88,7 +90,7 @@ def main() -> None:
 
 def timed(stream: AvatarStream, avatar: Avatar, decode: bool) -> Iterator[float]:
     """Seconds of each block of a new run."""
-    run = iter(stream)
+    run = StreamRun(stream)
     for block in (block for block, _ in frames_of(run, avatar.decoder)) if decode else run:
         yield block.seconds
 

@@ -16,17 +16,18 @@ from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.sampling.mci import MCI_OFF, MciSettings
 from joyavatar_core.sampling.presets import Preset
 from joyavatar_core.sampling.psb import PSB_OFF, PsbSettings
-from joyavatar_core.sampling.urcr import URCR_OFF, UrcrSettings
+from joyavatar_core.sampling.run import StreamRun
+from joyavatar_core.sampling.urcr import SLIDING_WINDOW, UrcrSettings
 
 ROTATE = UrcrSettings("rotate", 3, 6, "portrait")
 VARIANTS = {
-    "plain": Preset(PSB_OFF, MCI_OFF, URCR_OFF),
-    "PSB 8 to 4": Preset(PsbSettings(), MCI_OFF, URCR_OFF),
-    "2 steps": Preset(PsbSettings(steps=(2,)), MCI_OFF, URCR_OFF),
-    "8 steps": Preset(PsbSettings(steps=(8,)), MCI_OFF, URCR_OFF),
-    "MCI inject, 1 frame": Preset(PSB_OFF, MciSettings("inject", 1, 0.25), URCR_OFF),
-    "MCI inject, 3 frames": Preset(PSB_OFF, MciSettings("inject", 3, 0.25), URCR_OFF),
-    "MCI context": Preset(PSB_OFF, MciSettings("context", 3, 0.25), URCR_OFF),
+    "plain": Preset(PSB_OFF, MCI_OFF, SLIDING_WINDOW),
+    "PSB 8 to 4": Preset(PsbSettings(), MCI_OFF, SLIDING_WINDOW),
+    "2 steps": Preset(PsbSettings(steps=(2,)), MCI_OFF, SLIDING_WINDOW),
+    "8 steps": Preset(PsbSettings(steps=(8,)), MCI_OFF, SLIDING_WINDOW),
+    "MCI inject, 1 frame": Preset(PSB_OFF, MciSettings("inject", 1, 0.25), SLIDING_WINDOW),
+    "MCI inject, 3 frames": Preset(PSB_OFF, MciSettings("inject", 3, 0.25), SLIDING_WINDOW),
+    "MCI context": Preset(PSB_OFF, MciSettings("context", 3, 0.25), SLIDING_WINDOW),
     "URCR rotate": Preset(PSB_OFF, MCI_OFF, ROTATE),
     "URCR prefill": Preset(PSB_OFF, MCI_OFF, UrcrSettings("prefill", 3, 6, "portrait")),
     "joyavatar (all three)": Preset(PsbSettings(), MciSettings(), ROTATE),
@@ -41,7 +42,7 @@ def main() -> None:
     generator = np.random.default_rng(0)
     voice = ArrayAudio(generator.normal(0, 0.1, 16000 * (60 + 4 * args.cycles)).astype(np.float32), 16000)
     picture = np.full((128, 128, 3), 128, np.uint8)
-    runs = {name: iter(avatar.stream(picture, voice, preset)) for name, preset in VARIANTS.items()}
+    runs = {name: StreamRun(avatar.stream(picture, voice, preset)) for name, preset in VARIANTS.items()}
 
     early = {name: [next(run).seconds for _ in range(8)] for name, run in runs.items()}
     late: dict[str, list[float]] = {name: [] for name in runs}

@@ -19,6 +19,7 @@ from joyavatar_core.monitoring.measures import frame_loudness
 from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.sampling.run import StreamRun
 
 
 def monitor_seconds(width: int, height: int, blocks: int = 20) -> float:
@@ -44,9 +45,9 @@ def main() -> None:
     avatar = load_avatar()
     portrait = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
     voice = ArrayAudio(np.random.default_rng(2).standard_normal(16000 * args.blocks) * 0.1, 16000)
-    stream = avatar.stream(portrait, voice, preset("checkpoint", avatar.config), size=args.size)
+    stream = avatar.stream(portrait, voice, preset("checkpoint", avatar.config), pixel_size=args.size)
     seconds, started = [], time.perf_counter()
-    for block, _ in frames_of(iter(stream), avatar.decoder):
+    for block, _ in frames_of(StreamRun(stream), avatar.decoder):
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
         if block.index + 1 == args.blocks:

@@ -16,6 +16,7 @@ from joyavatar_core.audio import ArrayAudio
 from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.refiner import portrait_refiner
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.sampling.run import StreamRun
 
 WARM = 5  # blocks
 
@@ -35,7 +36,7 @@ def main() -> None:
     side, seconds = avatar.config.width, {"sampling and decoding": []}
     refiners = {f"refining to {times * side} pixels": avatar.refine(stream, times * side) for times in (1, 2, 4)}
     cache = avatar.decoder.new_cache()
-    run = iter(stream)
+    run = StreamRun(stream)
     for _ in range(blocks):
         started = time.perf_counter()
         block = next(run)
@@ -43,7 +44,7 @@ def main() -> None:
         seconds["sampling and decoding"].append(time.perf_counter() - started)
         for name, refine in refiners.items():
             started = time.perf_counter()
-            refine(video[:, : block.num_frames], block.features)
+            refine(video[:, : block.num_video_frames], block.features)
             seconds.setdefault(name, []).append(time.perf_counter() - started)
     run.close()
     whole = float(np.median(seconds["sampling and decoding"][WARM:]))

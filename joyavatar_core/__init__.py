@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 
 _HOME = {  # public name -> module; loaded when asked for, so that importing the package stays fast
-    "Avatar": "pipeline.avatar", "AvatarConfig": "config", "AvatarError": "errors", "AvatarStream": "sampling.stream",
+    "Avatar": "pipeline.avatar", "AvatarConfig": "config", "AvatarError": "errors",
+    "AvatarOptions": "pipeline.avatar_options", "AvatarStream": "sampling.stream",
     "AvatarTransformer": "model.transformer", "ArrayAudio": "audio", "AudioFeatures": "audio", "FileAudio": "audio",
     "FixedFeatures": "audio", "GrowingAudio": "audio", "LatentBlock": "sampling.stream",
     "MciSettings": "sampling.mci", "NoiseSource": "sampling.noise", "PsbSettings": "sampling.psb",
-    "StreamingVAE": "vae", "UrcrSettings": "sampling.urcr", "VideoWriter": "video", "frames_of": "pipeline.render",
+    "StreamRun": "sampling.run", "StreamingVAE": "vae", "UrcrSettings": "sampling.urcr",
+    "VideoWriter": "video", "frames_of": "pipeline.render",
     "load_avatar": "pipeline.avatar", "load_into": "checkpoints", "open_checkpoint": "checkpoints",
-    "picture_size": "pipeline.render", "preset": "sampling.presets", "talk": "pipeline.render",
+    "output_pixel_size": "pipeline.render", "preset": "sampling.presets", "talk": "pipeline.render",
 }  # fmt: skip
 __all__ = list(_HOME)
 

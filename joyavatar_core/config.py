@@ -10,15 +10,19 @@ from dataclasses import dataclass, field
 
 from .checks import is_number, is_whole
 from .errors import AvatarError
+from .geometry import LATENT_CHANNELS, PATCH, VIDEO_FRAMES_PER_LATENT
 
 METADATA_KEY = "joyavatar"
 SAMPLERS = ("blocks", "rolling")
 HEAD_DIM = 128  # of every public Wan2.1 model
+WAN_DIMENSIONS = ((1536, 30), (5120, 40))  # width and layers of Wan2.1 1.3B and 14B
 
-# The public student's trained noise levels as (label, sigma): its script rounds the labels to bfloat16
+# The public student's trained noise levels as (timestep, sigma). Its script rounds the timesteps to bfloat16
 # (937.5 -> 936), its training used the rounded ones, and the update uses the exact sigma.
-EXACT_LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))  # as Self-Forcing labels them
+EXACT_LEVELS = ((1000.0, 1.0), (937.5, 0.9375), (2500 / 3, 5 / 6), (625.0, 0.625))  # Self-Forcing's
 PUBLIC_LEVELS = ((1000.0, 1.0), (936.0, 0.9375), (832.0, 5 / 6), (624.0, 0.625))
+
+TEXT_TO_VIDEO = {"levels": EXACT_LEVELS, "width": 832, "height": 480}  # of the public students that take no portrait
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class AvatarConfig:
     num_heads: int = 12
     num_layers: int = 30
     in_channels: int = 33  # 16 noisy + 16 reference + 1 mask; 16 = text to video only
-    out_channels: int = 16
+    out_channels: int = LATENT_CHANNELS
     text_dim: int = 4096
     freq_dim: int = 256
     audio_dim: int = 10752  # features of one video frame; 0 = no audio branch
@@ -55,7 +59,7 @@ class AvatarConfig:
     latent_mean: tuple[float, ...] | None = None  # None: Wan2.1's
     latent_std: tuple[float, ...] | None = None
     preset: Mapping[str, object] = field(default_factory=dict)  # {"psb": {...}, "mci": {...}, "urcr": {...}}
-    trained: bool = True  # False: seeded stand-in weights
+    trained: bool = True  # False: seeded random weights
 
     def __post_init__(self) -> None:
         for name, (low, high) in WHOLE.items():
@@ -84,9 +88,9 @@ class AvatarConfig:
             and all(isinstance(settings, Mapping) for settings in self.preset.values())
         ):
             raise AvatarError(f"The checkpoint's preset is {self.preset!r}, expected settings of psb, mci and urcr.")
-        if not self.levels or not all(0 < sigma <= 1 and label > 0 for label, sigma in self.levels):
+        if not self.levels or not all(0 < sigma <= 1 and timestep > 0 for timestep, sigma in self.levels):
             raise AvatarError(
-                f"The checkpoint's levels are {self.levels}, expected (label, sigma) pairs, sigma in 0 ... 1."
+                f"The checkpoint's levels are {self.levels}, expected (timestep, sigma) pairs, sigma in 0 ... 1."
             )
 
     @property
@@ -111,6 +115,11 @@ class AvatarConfig:
     @property
     def has_reference(self) -> bool:
         return self.in_channels == 2 * self.out_channels + 1
+
+    @property
+    def is_wan(self) -> bool:
+        """Whether it has the dimensions of Wan2.1's 1.3B or 14B, of which every public avatar is a finetune."""
+        return (self.dim, self.num_layers) in WAN_DIMENSIONS
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], num_heads: int | None = None) -> AvatarConfig:
@@ -139,13 +148,13 @@ class AvatarConfig:
         heads = dim // HEAD_DIM if num_heads is None else num_heads
         if not is_whole(heads, 1, dim) or dim % (2 * heads):
             raise AvatarError(f"The model is {dim} wide and cannot be split into {heads} heads of even size.")
-        if tuple(patch[2:]) != (1, 2, 2):
-            raise AvatarError(f"patch_embedding has a kernel of {tuple(patch[2:])}, expected (1, 2, 2).")
+        if tuple(patch[2:]) != PATCH:
+            raise AvatarError(f"patch_embedding has a kernel of {tuple(patch[2:])}, expected {PATCH}.")
         return cls(
             dim=dim, ffn_dim=ffn_dim, num_heads=heads, num_layers=layers, in_channels=patch[1],
             out_channels=out_channels, text_dim=text_dim, freq_dim=freq_dim,
-            audio_dim=audio[1] // 4, audio_hidden=audio[0],
-            levels=PUBLIC_LEVELS if patch[1] > out_channels else EXACT_LEVELS,
+            audio_dim=audio[1] // VIDEO_FRAMES_PER_LATENT, audio_hidden=audio[0],
+            **({} if patch[1] > out_channels else TEXT_TO_VIDEO),
         )  # fmt: skip
 
     def with_metadata(self, metadata: Mapping[str, str] | None) -> AvatarConfig:
@@ -179,6 +188,10 @@ WHOLE = {  # behaviour that is a whole number, and its range
     "fps": (1, 240), "block_frames": (1, 64), "trained_positions": (1, 10**6), "text_tokens": (1, 4096),
     "width": (16, 4096), "height": (16, 4096), "audio_offset": (-240, 240),
 }  # fmt: skip
+SHAPE_FIELDS = (  # what the tensors' shapes say, and the heads that they are split into
+    "dim", "ffn_dim", "num_heads", "num_layers", "in_channels", "out_channels", "text_dim", "freq_dim", "audio_dim",
+    "audio_hidden",
+)  # fmt: skip
 BEHAVIOUR = (
     "num_heads", "fps", "block_frames", "levels", "sampler", "shift", "trained_positions", "text_tokens",
     "audio_features", "audio_offset", "width", "height", "latent_mean", "latent_std", "preset", "trained",
@@ -192,5 +205,5 @@ def _floats(numbers) -> tuple[float, ...]:
 CONVERTED = {  # JSON lists -> tuples
     "latent_mean": _floats,
     "latent_std": _floats,
-    "levels": lambda pairs: tuple((float(label), float(sigma)) for label, sigma in pairs),
+    "levels": lambda pairs: tuple((float(timestep), float(sigma)) for timestep, sigma in pairs),
 }

@@ -1,10 +1,12 @@
-"""Names of files: as users give them, as libav takes them, as a terminal shows them."""
+"""Names of files: as users give them, as libav takes them, as a terminal shows them, and while they are written."""
 
 from __future__ import annotations
 
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -47,7 +49,7 @@ def check_place(path: str | os.PathLike[str], what: str) -> None:
         if target.exists() and not target.is_file():
             kind = "a folder" if target.is_dir() else "not a plain file"
             raise AvatarError(f"The {what} {target} is {kind}, expected the name of a file; choose another name.")
-        trial = target.with_name(target.name + ".tmp")  # what it is written as, before it is put in place
+        trial = unfinished_name(target)
         os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         trial.unlink()
     except FileExistsError:
@@ -57,6 +59,30 @@ def check_place(path: str | os.PathLike[str], what: str) -> None:
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise AvatarError(f"The {what} {path} cannot be written: {reason}; choose another place.") from None
+
+
+def unfinished_name(target: Path) -> Path:
+    """The name that `replacing` writes to."""
+    return target.with_name(target.name + ".tmp")
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
+    """A name beside `path` to write to. The file becomes `path` in one step, or is deleted where an exception passes.
+
+    shared: whether several processes may write `path` at one time; each then writes to a name of its own.
+    """
+    target = Path(path)
+    unfinished = unfinished_name(target)
+    if shared:
+        unfinished = unfinished.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.unlink(missing_ok=True)  # of a run that was killed, or a link that somebody put there
+    try:
+        yield unfinished
+        os.replace(unfinished, target)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def libav_url(path: str | os.PathLike[str]) -> str:

@@ -1,4 +1,4 @@
-"""The ComfyUI nodes: thin, one topic a file; the only folder that knows the host."""
+"""The ComfyUI nodes: thin, one topic per file. Only this folder imports the host."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .folders import register_folders
 from .frames import JoyAvatarStreamToFrames, JoyAvatarStreamToLatent
 from .loader import JoyAvatarModelLoader
 from .reference import JoyAvatarReference
+from .renamed import register_renamed
 from .report import JoyAvatarStreamReport
 from .sampler import JoyAvatarStreamingSampler
 from .samples import copy_samples
@@ -35,7 +36,10 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class JoyAvatarExtension(ComfyExtension):
-    """What the host asks for the pack's nodes."""
+    """The extension through which the host gets the pack's nodes."""
+
+    async def on_load(self) -> None:  # hosts before 0.14 do not call it
+        await register_renamed()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_folders()

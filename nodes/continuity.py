@@ -16,14 +16,14 @@ from .types import SCHEDULES, Continuity, advanced
 
 @dataclass(frozen=True)
 class ContinuitySettings:
-    """JOYAVATAR_CONTINUITY: MCI and URCR together, since what MCI shows must be among what URCR keeps."""
+    """JOYAVATAR_CONTINUITY: MCI and URCR together, because MCI's frames must be among those that URCR keeps."""
 
     mci: MciSettings
     urcr: UrcrSettings
 
 
 class JoyAvatarContinuity(io.ComfyNode):
-    """What a block sees of the past, and what is kept when the trained positions run out."""
+    """MCI and URCR settings: the past frames that a block attends to, and those kept at a reset."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,19 +31,23 @@ class JoyAvatarContinuity(io.ComfyNode):
             node_id="JoyAvatarContinuity",
             display_name="JoyAvatar Continuity",
             category=SCHEDULES,
-            description="MCI shows the newest frames to the next block once more, noised; URCR keeps positions within "
-            "the trained range however long the stream is. All counts are latent frames (4 video frames each). "
+            description="MCI adds noised copies of the newest frames to the next block's context. URCR keeps "
+            "positions within the trained range at any length. All counts are latent frames (4 video frames each). "
             "Optional: without it the sampler uses its preset.",
             inputs=[
                 io.Combo.Input(
                     "mci_mode",
                     options=["inject", "context", "off"],
                     default="inject",
-                    tooltip="'inject': noisy copies of the newest frames stand beside the clean ones. 'context': all "
-                    "of the past is remembered noisy, at no cost. 'off': nothing is added.",
+                    tooltip="'inject': noisy copies of the newest frames are added beside the clean ones. 'context': "
+                    "all past frames are cached with noise, at no cost. 'off': no noise is added.",
                 ),
                 io.Int.Input(
-                    "mci_frames", default=3, min=0, max=1000, tooltip="Newest latent frames shown noised; 0 is off."
+                    "mci_frames",
+                    default=3,
+                    min=0,
+                    max=1000,
+                    tooltip="Number of newest latent frames that are noised; 0 is off.",
                 ),
                 io.Float.Input(
                     "mci_noise",
@@ -51,35 +55,39 @@ class JoyAvatarContinuity(io.ComfyNode):
                     min=0.0,
                     max=0.99,
                     step=0.01,
-                    tooltip="Share of noise in them, 0 (off) to below 1. Meant for models trained with noised context.",
+                    tooltip="Share of noise in these frames, from 0 (off) to below 1. For models trained with noised "
+                    "context.",
                 ),
                 io.Combo.Input(
                     "urcr_mode",
-                    options=["rotate", "prefill", "off"],
+                    options=["rotate", "prefill", "window", "off"],
                     default="rotate",
-                    tooltip="What happens to the newest frames at a reset. 'rotate': their keys are moved, at no cost. "
-                    "'prefill': they are run through the model again. 'off': no reset, a sliding window.",
+                    tooltip="How the newest frames are kept at a reset. 'rotate': their keys are rotated to new "
+                    "positions, at no cost. 'prefill': the model processes them again. 'window': no reset, a sliding "
+                    "window. 'off': the old name of 'window'.",
                 ),
                 io.Int.Input(
                     "sinks",
                     default=3,
                     min=0,
                     max=1000000,
-                    tooltip="First latent frames that are never forgotten; a multiple of the checkpoint's block.",
+                    tooltip="Number of first latent frames that always stay in the cache; a multiple of the "
+                    "checkpoint's block.",
                 ),
                 io.Int.Input(
                     "recent",
                     default=6,
                     min=0,
                     max=1000000,
-                    tooltip="Newest latent frames kept at a reset; a multiple of the block, at least mci_frames.",
+                    tooltip="Number of newest latent frames kept at a reset; a multiple of the block, at least "
+                    "mci_frames.",
                 ),
                 advanced(
                     io.Combo.Input(
                         "sink_source",
                         options=["portrait", "first"],
                         default="portrait",
-                        tooltip="What the sinks hold: the portrait itself, or the first block as it was generated.",
+                        tooltip="Content of the sinks: the portrait, or the first block as generated.",
                     )
                 ),
                 advanced(
@@ -88,7 +96,8 @@ class JoyAvatarContinuity(io.ComfyNode):
                         default=0,
                         min=0,
                         max=1000000,
-                        tooltip="Latent frames remembered with urcr_mode 'off'; 0 is the checkpoint's trained length.",
+                        tooltip="Number of latent frames kept with urcr_mode 'window'; 0 is the checkpoint's trained "
+                        "length.",
                     )
                 ),
                 advanced(
@@ -99,18 +108,19 @@ class JoyAvatarContinuity(io.ComfyNode):
                         max=1.0,
                         step=0.05,
                         optional=True,
-                        tooltip="How much of the noise that a block's last frame is made from also begins the next "
-                        "block: 1 makes seams smallest, 0 is off. Only with MCI on.",
+                        tooltip="Share of the noise of a block's last frame in the initial noise of the next block: 1 "
+                        "makes seams smallest, 0 is off. Only with MCI on.",
                     )
                 ),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Only to check the settings against the checkpoint and show its exact numbers.",
+                    tooltip="Optional: the settings are checked against the checkpoint, and the node shows its exact "
+                    "figures.",
                 ),
             ],
             outputs=[Continuity.Output("continuity", "continuity", tooltip="For the JoyAvatar Streaming Sampler.")],
-            is_output_node=True,  # so that the page gets its text also when it is cached
+            is_output_node=True,  # the page then gets its text also if it is cached
         )
 
     @classmethod
@@ -137,14 +147,14 @@ class JoyAvatarContinuity(io.ComfyNode):
 
 
 def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str:
-    """What the settings mean for a checkpoint: what is remembered, how often it is reset, what it costs."""
+    """The effect of the settings for a checkpoint as text: frames kept in the cache, interval of resets, cost."""
     block = config.block_frames
     seconds = 4 / config.fps  # of video a latent frame
-    passes = len(config.levels) + 1.0  # of a settled block: its steps and the refresh
+    passes = len(config.levels) + 1.0  # of a settled block: its steps and the cache update
     extra = mci.injected / block
-    if urcr.mode == "off":
+    if urcr.mode == "window":
         window = urcr.capacity(config)
-        memory = f"remembers {window} latent frames ({window * seconds:.1f} s), never resets"
+        memory = f"keeps {window} latent frames ({window * seconds:.1f} s), never resets"
     else:
         blocks = max(1, (config.trained_positions - urcr.sinks - urcr.recent) // block)
         memory = (
@@ -155,5 +165,5 @@ def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str
             extra += urcr.recent / block / blocks
     noised = mci.injected or (mci.frames if mci.context_noise else 0)
     motion = f"MCI {mci.mode} noises {noised} frames by {mci.noise:g}" if noised else "MCI off"
-    motion += ", noise goes on over seams" if mci.carried else ""
+    motion += ", noise carried over seams" if mci.carried else ""
     return f"{memory}; {motion}; cost about ×{1 + extra / passes:.2f}"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from itertools import pairwise
 
 import comfy.model_management as mm
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
-from ..joyavatar_core.audio import Clock, num_blocks
+from ..joyavatar_core.audio import num_blocks
+from ..joyavatar_core.geometry import to_video_frames
+from ..joyavatar_core.pipeline.render import frames_of
 from .notes import note, show_text, title
 from .progress import StreamProgress
 from .refine import AUTO, Refine, refine_input
@@ -20,7 +24,7 @@ from .watch import Watch
 
 log = logging.getLogger(__name__)
 
-LARGE = 2**30  # bytes of frames that deserve a warning
+LARGE = 2**30  # bytes of frames above which a warning is logged
 
 ONE_BATCH, BY_RESET, BY_COUNT = "one batch", "by reset", "by count"
 
@@ -34,35 +38,37 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
             node_id="JoyAvatarStreamToFrames",
             display_name="JoyAvatar Stream to Frames",
             category=OUTPUT,
-            description="Decodes a stream to images for native image nodes. All frames are held in memory (it says how "
-            "much first); for long videos use JoyAvatar Stream to Video.",
+            description="Decodes a stream to images for native image nodes. All frames are kept in memory; the node "
+            "shows the amount before it starts. For long videos use JoyAvatar Stream to Video.",
             inputs=[
                 Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler."),
                 io.Combo.Input(
                     "batching",
                     options=[ONE_BATCH, BY_RESET, BY_COUNT],
                     default=ONE_BATCH,
-                    tooltip="'one batch': everything together. 'by reset': a new batch at every URCR reset. 'by "
-                    "count': batches of `count` frames. Nodes behind several batches run once for each; the pictures "
-                    "are the same and seamless in every mode.",
+                    tooltip="'one batch': all frames in one batch. 'by reset': a new batch at every URCR reset. 'by "
+                    "count': batches of `count` frames. With several batches, the nodes after this one run once per "
+                    "batch. The pictures are the same and seamless in every mode.",
                 ),
                 io.Int.Input(
                     "count",
                     default=64,
                     min=1,
                     max=1000000,
-                    tooltip="Frames a batch with 'by count'; the last may be shorter.",
+                    tooltip="Frames per batch with 'by count'. The last batch may be shorter.",
                 ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="The VAE that encoded the portrait. The embedded avatar needs none wired: it has its own.",
+                    tooltip="The VAE that encoded the portrait. The embedded avatar has its own VAE and needs none.",
                 ),
                 refine_input(),
             ],
             outputs=[
-                io.Image.Output("images", "images", is_output_list=True, tooltip="The frames, one batch or several."),
-                io.Float.Output("fps", "fps", tooltip="Frames a second, for Create Video."),
+                io.Image.Output(
+                    "images", "images", is_output_list=True, tooltip="The frames, in one or several batches."
+                ),
+                io.Float.Output("fps", "fps", tooltip="Frames per second, for Create Video."),
                 io.Audio.Output(
                     "audio",
                     "audio",
@@ -77,27 +83,25 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
     def execute(
         cls, stream: HostStream, batching: str, count: int, vae: object | None = None, refine: str = AUTO
     ) -> io.NodeOutput:
-        total = stream.recipe.num_frames
+        total = stream.recipe.num_video_frames
         refining = Refine(stream, refine)
-        width, height = refining.size
+        width, height = refining.pixel_size
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
         decoder = streaming_vae(vae, stream.avatar)
         images = torch.empty(total, height, width, 3)  # filled block by block: no second copy at the end
         starts = [0]
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-        watch = Watch(stream, progress, refining.size)
-        cache = decoder.new_cache()
-        memory = decoder.working_bytes(*stream.size)
-        with stream.running(title(cls), progress.on_step, (decoder.patcher, *refining.patchers), memory) as run:
+        watch = Watch(stream, progress, refining.pixel_size)
+        memory = decoder.working_bytes(stream.pixel_size)
+        patchers = (decoder.patcher, *refining.patchers)
+        with stream.running(title(cls), progress.on_step, patchers, memory) as run:
             refiner = refining.begin(decoder)
-            for block in run:
-                video = decoder.decode(block.latents, cache)[0, :, : block.num_frames]  # [3, N, H, W] in -1 ... 1
-                video = video if refiner is None else refiner(video, block.features)
-                shown = images[block.first_frame : block.last_frame + 1]
-                shown.copy_(video.permute(1, 2, 3, 0).add(1).div(2).clamp(0, 1))
-                if block.reset:
-                    starts.append(block.first_frame)
-                watch(block, shown.mul(255).round().byte())
+            with closing(frames_of(run, decoder, refine=refiner, convert=to_images)) as made:
+                for block, frames in made:
+                    images[block.first_frame : block.last_frame + 1] = frames
+                    if block.reset:
+                        starts.append(block.first_frame)
+                    watch(block, frames.mul(255).round().byte())
         stream.report = watch.report
         batches = cut(total, batching, count, starts)
         sound = [trimmed(stream, frames) for frames in batches]
@@ -105,6 +109,11 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         return io.NodeOutput(
             [images[frames.start : frames.stop] for frames in batches], float(stream.fps), sound, ui=shown
         )
+
+
+def to_images(video: Tensor) -> Tensor:
+    """Decoded video [3, N, H, W] in [-1, 1] as the host's IMAGE, float32 [N, H, W, 3] in 0 ... 1."""
+    return video.float().permute(1, 2, 3, 0).add(1).div(2).clamp(0, 1)
 
 
 def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]:
@@ -116,16 +125,15 @@ def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]
 def trimmed(stream: HostStream, frames: range) -> dict:
     """The driving voice that belongs to some frames, as the host's AUDIO."""
     source = stream.voice.source
-    start, stop = Clock(source.sample_rate, stream.fps).frame_samples(frames)
-    samples = source.read_native(start, min(stop, source.num_samples))  # [S, channels]
+    samples = source.read_native(*source.samples_of(frames, stream.fps))  # [S, channels]
     return {"waveform": torch.from_numpy(samples.T.copy())[None], "sample_rate": source.sample_rate}
 
 
-def announce(cls: type[io.ComfyNode], size: int, what: str) -> None:
-    """Say, before the work begins, how much memory its result will take."""
-    text = f"{what} take {size / 2**20:,.0f} MiB of memory"
+def announce(cls: type[io.ComfyNode], nbytes: int, what: str) -> None:
+    """Show the memory of the result before the work starts."""
+    text = f"{what} take {nbytes / 2**20:,.0f} MiB of memory"
     show_text(cls.hidden.unique_id, text)
-    if size > LARGE:
+    if nbytes > LARGE:
         log.warning("%s: %s; JoyAvatar Stream to Video needs one block whatever the length", title(cls), text)
 
 
@@ -138,8 +146,8 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
             node_id="JoyAvatarStreamToLatent",
             display_name="JoyAvatar Stream to Latent",
             category=OUTPUT,
-            description="Collects a stream's latents in the host's scale. The last block is whole, so decoding them "
-            "may give up to a block of frames more than the voice is long; the node says how many to keep.",
+            description="Collects a stream's latents in the host's scale. The last block is always complete, so the "
+            "decoded frames may exceed the voice by up to a block. The node shows how many frames to keep.",
             inputs=[Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler.")],
             hidden=[io.Hidden.unique_id],
             outputs=[
@@ -149,8 +157,8 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: HostStream) -> io.NodeOutput:
-        config, kept = stream.avatar.config, stream.recipe.num_frames
-        height, width = stream.recipe.latent_size
+        config, kept = stream.avatar.config, stream.recipe.num_video_frames
+        width, height = stream.recipe.latent_size
         blocks_made = num_blocks(kept, config.block_frames, config.lead_frames)
         latents = config.lead_frames + config.block_frames * blocks_made
         announce(cls, latents * height * width * config.out_channels * 4, f"{latents} latent frames")
@@ -160,9 +168,9 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
         with stream.running(title(cls), progress.on_step) as run:
             for block in run:
                 blocks.append(block.latents.to(mm.intermediate_device(), torch.float32))
-                report.add(block, block.num_frames)
+                report.add(block, block.num_video_frames)
                 progress.block_done(block.index)
         stream.report = report
-        text = f"decodes to {1 + 4 * (latents - 1)} frames; the voice ends with frame {kept}: keep the first {kept}"
+        text = f"decodes to {to_video_frames(latents)} frames; the voice ends with frame {kept}: keep the first {kept}"
         samples = to_host(torch.cat(blocks, dim=2), config)
         return io.NodeOutput({"samples": samples}, ui=note(text))

@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..joyavatar_core.checkpoints import open_checkpoint
+from ..joyavatar_core.checkpoints.releases import RELEASES
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, open_embedded
 from .folders import checkpoint_names, checkpoint_path
@@ -15,6 +16,7 @@ from .model import avatar_patcher
 from .types import CATEGORY, advanced
 
 NO_BASE = "none"
+AUTO = "auto"
 WEIGHT_DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -28,24 +30,25 @@ class JoyAvatarModelLoader(io.ComfyNode):
             node_id="JoyAvatarModelLoader",
             display_name="Load JoyAvatar Model",
             category=CATEGORY,
-            description="Loads a talking-avatar transformer. 'embedded' comes with the pack and needs no download; "
-            "LiveTalk, OmniAvatar and other Wan2.1-style files go to models/diffusion_models or models/joyavatar.",
+            description="Loads a talking-avatar transformer. 'embedded' is included in the pack and needs no "
+            "download. Put LiveTalk, OmniAvatar and other Wan2.1-style files in models/diffusion_models or "
+            "models/joyavatar.",
             inputs=[
                 io.Combo.Input(
                     "model_name",
                     options=files,
                     default=EMBEDDED,
                     tooltip="'embedded' is the avatar in this pack. Files are read from models/diffusion_models and "
-                    "models/joyavatar; what a file is, is read from its tensors, never from its name.",
+                    "models/joyavatar. The type of a file is determined from its tensors, not from its name.",
                 ),
                 advanced(
                     io.Combo.Input(
                         "weight_dtype",
                         options=list(WEIGHT_DTYPES),
                         default="default",
-                        tooltip="Number format the weights are kept in. 'default': the file's own, or float32 where "
-                        "the host computes on the CPU. fp8, scaled fp8 and GGUF files are kept as bf16: smaller to "
-                        "download, not in memory.",
+                        tooltip="Number format of the weights in memory. 'default': the file's own format, or float32 "
+                        "if the host computes on the CPU. fp8, scaled fp8 and GGUF files are kept as bf16: they save "
+                        "download size, not memory.",
                     )
                 ),
                 advanced(
@@ -53,8 +56,20 @@ class JoyAvatarModelLoader(io.ComfyNode):
                         "base_model",
                         options=[NO_BASE, *files[1:]],
                         default=NO_BASE,
-                        tooltip="Only for releases that are a LoRA with an audio branch (OmniAvatar-1.3B): the "
-                        "model they were trained on (Wan2.1-T2V-1.3B). Keep the release's config.json beside its file.",
+                        tooltip="The base model of a release that is a LoRA with an audio branch (OmniAvatar-1.3B "
+                        "needs Wan2.1-T2V-1.3B). Other files need none. Keep the release's config.json beside its "
+                        "file.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "release",
+                        options=[AUTO, *RELEASES],
+                        default=AUTO,
+                        optional=True,
+                        tooltip="The public release of the file, if several releases have the same tensors: a merged "
+                        "copy of AvatarForcing, or a text-to-video student with its own blocks and steps. 'auto': "
+                        "determined from the tensors.",
                     )
                 ),
             ],
@@ -62,28 +77,35 @@ class JoyAvatarModelLoader(io.ComfyNode):
                 io.Model.Output(
                     "model",
                     "model",
-                    tooltip="For the JoyAvatar nodes and for native LoRA loaders. It has no KSampler: blocks are made "
-                    "by the JoyAvatar Streaming Sampler.",
+                    tooltip="For the JoyAvatar nodes and for native LoRA loaders. KSampler does not support it: the "
+                    "JoyAvatar Streaming Sampler generates the blocks.",
                 )
             ],
         )
 
     @classmethod
-    def execute(cls, model_name: str, weight_dtype: str, base_model: str) -> io.NodeOutput:
+    def execute(cls, model_name: str, weight_dtype: str, base_model: str, release: str = AUTO) -> io.NodeOutput:
         base = None if base_model == NO_BASE else existing(base_model)
-        embedded = model_name == EMBEDDED
-        checkpoint = open_embedded() if embedded else open_checkpoint(existing(model_name), base=base)
+        said = None if release == AUTO else release
+        if model_name != EMBEDDED:
+            checkpoint = open_checkpoint(existing(model_name), base=base, release=said)
+        elif said is None:
+            checkpoint = open_embedded()
+        else:
+            raise AvatarError(f"The embedded avatar is no public release, and not '{release}'; choose auto.")
         return io.NodeOutput(avatar_patcher(checkpoint, model_name, WEIGHT_DTYPES[weight_dtype]))
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, weight_dtype: str, base_model: str) -> list[object]:
+    def fingerprint_inputs(
+        cls, model_name: str, weight_dtype: str, base_model: str, release: str = AUTO
+    ) -> list[object]:
         """A file that was replaced under the same name is loaded again."""
         paths = [checkpoint_path(name) for name in (model_name, base_model)]
-        return [weight_dtype, *(path and (str(path), path.stat().st_mtime_ns) for path in paths)]
+        return [weight_dtype, release, *(path and (str(path), path.stat().st_mtime_ns) for path in paths)]
 
 
 def existing(name: str) -> Path:
-    """The file that `name` stands for. Raises AvatarError where it has gone."""
+    """The file named `name`. Raises AvatarError if it does not exist."""
     path = checkpoint_path(name)
     if path is None:
         raise AvatarError(

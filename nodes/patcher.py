@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from math import prod
 from typing import Any
 
 import comfy.model_patcher
+import comfy.ops
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP
 
+COMPILED = "torch_compile_kwargs"  # in model_options, beside the wrapper that `compiled.py` runs
 LORAS = "joyavatar_loras"  # in model_options, which clones take along: [(layers that fit, layers), ...]
 
 
@@ -21,13 +24,53 @@ def patcher_class() -> type[ModelPatcher]:
 
 
 def host_patcher(module: torch.nn.Module, device: torch.device, offload: torch.device) -> ModelPatcher:
-    """A module that the host loads to `device` and moves to `offload`."""
-    return patcher_class()(module, device, offload)
+    """A module that the host loads to `device` and moves to `offload`, in part where memory is short."""
+    return _loading_all(patcher_class()(module, device, offload))
 
 
 def watched_patcher(module: torch.nn.Module, device: torch.device, offload: torch.device) -> ModelPatcher:
     """`host_patcher` that counts how much of each LoRA fits, for `remarks`."""
-    return _watching(patcher_class())(module, device, offload)
+    return _loading_all(_watching(patcher_class())(module, device, offload))
+
+
+def castable(module: torch.nn.Module) -> torch.nn.Module:
+    """The same module with torch's layers turned into the host's, which it casts as they are used and can offload.
+
+    Layers of subclasses and those whose weights are computed from others stay as they are.
+    """
+    for layer in module.modules():
+        theirs = getattr(comfy.ops.manual_cast, type(layer).__name__, None)
+        if theirs is not None and type(layer).__module__.startswith("torch.nn.modules."):
+            layer.__class__ = theirs
+    return module
+
+
+def bare_parameters(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """The parameters that are in none of the host's layers (modulations, RMSNorms), by their full names."""
+    for name, layer in module.named_modules():
+        if not hasattr(layer, "comfy_cast_weights"):
+            for own, parameter in layer.named_parameters(recurse=False):
+                yield f"{name}.{own}" if name else own, parameter
+
+
+def _loading_all(patcher: ModelPatcher) -> ModelPatcher:
+    patcher.add_callback(CallbacksMP.ON_LOAD, load_bare)
+    return patcher
+
+
+def load_bare(patcher: ModelPatcher, device: torch.device, *_: Any) -> None:
+    """Load the bare parameters whole, with their LoRA, whenever the host has loaded a model.
+
+    Where memory is short the host leaves them behind, and it never patches those of a module that has modules.
+    """
+    for key, parameter in list(bare_parameters(patcher.model)):
+        if key in patcher.patches:
+            kept = patcher.backup.pop(key, None)  # from an earlier call, or loaded without its LoRA
+            if kept is not None:
+                comfy.utils.set_attr_param(patcher.model, key, kept.weight)
+            patcher.patch_weight_to_device(key, device_to=device)
+        elif parameter.device != device:
+            comfy.utils.set_attr_param(patcher.model, key, parameter.to(device))
 
 
 @cache
@@ -64,7 +107,8 @@ def remarks(model: ModelPatcher) -> list[str]:
         elif fitting < layers:
             found.append(f"{which} changes {fitting} of its {layers} layers; the others have other sizes.")
     options = {**model.model_options, **model.model_options.get("transformer_options", {})}
-    others = [str(name) for name, value in options.items() if name not in ("transformer_options", LORAS) and value]
+    ours = ("transformer_options", LORAS, COMPILED)
+    others = [str(name) for name, value in options.items() if name not in ours and value]
     if others:
         names = ", ".join(sorted(others))
         found.append(f"{names}, set by a node before this one, has no effect on a JoyAvatar model.")

@@ -1,4 +1,4 @@
-"""Progress of a stream in its node: bar, live picture, time left, and the place where Stop is noticed."""
+"""Progress of a stream in its node: bar, live picture and time left. The user's Stop is checked here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..joyavatar_core.audio import num_blocks
+from ..joyavatar_core.monitoring.report import clock_text
 from ..joyavatar_core.sampling.stream import AvatarStream
 from .notes import show_text
 
@@ -20,14 +21,14 @@ PREVIEW_PIXELS = 512
 class StreamProgress:
     """Counts blocks of a run and tells the host; give `on_step` to the run and call `block_done` after each block.
 
-    `said` stands before the time left: where a run went on, what a monitor warned of. Steps come from the thread that
-    makes blocks, which is ahead of those that are finished; the bar never goes back.
+    `said` is shown before the time left: where a run resumed, and the monitor's warnings. Steps come from the thread
+    that generates blocks, which is ahead of the finished blocks. The bar never moves backwards.
     """
 
     def __init__(self, stream: AvatarStream, node_id: str | None) -> None:
-        config = stream.model.config
+        config = stream.config
         self.node_id = node_id
-        self.blocks = num_blocks(stream.num_frames, config.block_frames, config.lead_frames)
+        self.blocks = num_blocks(stream.num_video_frames, config.block_frames, config.lead_frames)
         steps = (stream.psb.steps_for(block, len(config.levels)) for block in range(self.blocks))
         self._steps_before = [0, *accumulate(steps)]  # of each block, and of all of them at the end
         self._bar = comfy.utils.ProgressBar(self.blocks, node_id=node_id)
@@ -37,7 +38,7 @@ class StreamProgress:
         self.said = ""
 
     def begin_at(self, block: int) -> None:
-        """The run goes on before this block: what was made earlier took no time now."""
+        """The run resumes at this block. Earlier blocks do not count for the time left."""
         self._first, self._started, self._shown = block, time.perf_counter(), float(block)
         self._bar.update_absolute(block, self.blocks)
 
@@ -65,10 +66,3 @@ class StreamProgress:
     def tell(self, text: str) -> None:
         """Show a line of text on the node."""
         show_text(self.node_id, text)
-
-
-def clock_text(seconds: float) -> str:
-    """1:05, 2:00:09."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -12,7 +12,7 @@ from ..joyavatar_core.refiner import MOST
 from .model import avatar_of
 from .refine import has_refiner
 from .types import CATEGORY, PORTRAIT
-from .vae import load_together, streaming_vae, to_host
+from .vae import encoding_vae, load_together, to_host
 
 
 class JoyAvatarReference(io.ComfyNode):
@@ -24,19 +24,21 @@ class JoyAvatarReference(io.ComfyNode):
             node_id="JoyAvatarReference",
             display_name="JoyAvatar Reference",
             category=CATEGORY,
-            description="Fits a portrait to the checkpoint's picture size and encodes it. The stream's first frame is "
-            "this picture.",
+            description="Crops and resizes a portrait to the checkpoint's picture size and encodes it. The stream's "
+            "first frame is this picture.",
             inputs=[
-                io.Image.Input("image", tooltip="The portrait; of a batch the first picture is taken."),
-                io.Model.Input("model", tooltip="From Load JoyAvatar Model; gives the size and the latent scale."),
+                io.Image.Input("image", tooltip="The portrait. The first picture of a batch is used."),
+                io.Model.Input(
+                    "model", tooltip="From Load JoyAvatar Model. Sets the default size and the latent scale."
+                ),
                 io.Int.Input(
                     "width",
                     default=0,
                     min=0,
                     max=4096,
                     step=16,
-                    tooltip="Pixels, a multiple of 16; 0 is the checkpoint's own width. Larger pictures than the "
-                    "checkpoint was trained on are refused.",
+                    tooltip="Pixels, a multiple of 16; 0 is the checkpoint's own width. Pictures larger than the "
+                    "checkpoint was trained on are refused. Checkpoints of Wan2.1's size accept them with a warning.",
                 ),
                 io.Int.Input(
                     "height",
@@ -49,15 +51,15 @@ class JoyAvatarReference(io.ComfyNode):
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="The VAE the checkpoint was trained with: Wan 2.1's for public models. The embedded avatar "
-                    "needs none wired: it has its own.",
+                    tooltip="The VAE the checkpoint was trained with: Wan 2.1's for public models. The embedded "
+                    "avatar has its own VAE and needs none.",
                 ),
                 io.String.Input(
                     "crop",
                     default="face",
                     optional=True,
-                    tooltip="What of the portrait is shown: face (framed as the avatar was trained; public checkpoints "
-                    "only keep it in the picture), centre, or X,Y,W,H in the portrait's pixels.",
+                    tooltip="The visible part of the portrait: face (framed as in training; for public checkpoints "
+                    "the face is only kept in the picture), centre, or X,Y,W,H in the portrait's pixels.",
                 ),
                 io.String.Input(
                     "background",
@@ -68,7 +70,8 @@ class JoyAvatarReference(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the portrait is transparent, as Load Image gives it; the background is seen there.",
+                    tooltip="The transparent area of the portrait, as Load Image gives it. The background colour is "
+                    "visible there.",
                 ),
             ],
             outputs=[
@@ -93,16 +96,16 @@ class JoyAvatarReference(io.ComfyNode):
     ) -> io.NodeOutput:
         avatar = avatar_of(model)
         config = avatar.config
-        size = width or config.width, height or config.height
+        pixel_size = width, height = width or config.width, height or config.height
         source = image if mask is None else cut_out(image, mask)
         detail = MOST if has_refiner(avatar) else 1
-        framed = frame_for(config, source, size, parse_crop(crop.strip()), background.strip(), detail)
+        framed = frame_for(config, source, pixel_size, parse_crop(crop.strip()), background.strip(), detail)
         portrait = framed.pixels  # [3, H, W] in -1 ... 1
-        decoder = streaming_vae(vae, avatar)
-        load_together([decoder.patcher], decoder.working_bytes(*size))
-        latent = to_host(decoder.encode(portrait), config)
+        encoder = encoding_vae(vae, avatar)
+        load_together([encoder.patcher], encoder.working_bytes(pixel_size))
+        latent = to_host(encoder.encode(portrait), config)
         shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
         reference = {"samples": latent.to(mm.intermediate_device())}
         if has_refiner(avatar):  # the picture travels with the latent
-            reference[PORTRAIT] = framed.at(MOST * size[0], MOST * size[1])
+            reference[PORTRAIT] = framed.at(MOST * width, MOST * height)
         return io.NodeOutput(reference, shown, ui=ui.PreviewImage(shown, cls=cls))

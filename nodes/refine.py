@@ -1,4 +1,4 @@
-"""The portrait refiner in the host: what Stream nodes offer of it, and its weights as the host loads them."""
+"""The portrait refiner in the host: the Stream nodes' input for it, and its weights as the host loads them."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ TIMES = {f"{times}x": times for times in range(1, MOST + 1)}
 
 
 def refine_input() -> io.Input:
-    """The input that Stream nodes have at their end."""
+    """The last input of the Stream nodes."""
     return io.Combo.Input(
         "refine",
         options=[AUTO, OFF, *TIMES],
         default=AUTO,
         optional=True,
-        tooltip="Frames with the portrait's own detail, moved to where the face is, at so many times the stream's "
-        "size. 'auto': 2x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
+        tooltip="Adds the portrait's detail to the frames, moved to the position of the face, at this multiple of the "
+        "stream's size. 'auto': 2x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
     )
 
 
 def has_refiner(avatar: HostAvatar) -> bool:
-    """Whether a refiner was trained on what this avatar makes: only the embedded one has it."""
+    """Whether a refiner was trained for this avatar. Only the embedded avatar has one."""
     return avatar.name == EMBEDDED and EMBEDDED_REFINER.exists()
 
 
 class Refine:
-    """How a Stream node refines a stream, known before anything is sampled.
+    """The refinement of a stream by a Stream node; it is determined before sampling.
 
-    size: (width, height) of the node's frames in pixels. patchers: what the host must load besides.
-    Raises AvatarError where it is asked for and cannot be.
+    pixel_size: (width, height) of the node's frames. patchers: what the host must load besides.
+    Raises AvatarError if refinement is requested and not possible.
     """
 
     def __init__(self, stream: HostStream, setting: str) -> None:
@@ -52,18 +52,16 @@ class Refine:
                 f"refine is '{setting}', and only the embedded avatar with a portrait from JoyAvatar Reference has a "
                 "refiner; choose auto or off."
             )
-        wanted = ("on" if can else OFF) if setting == AUTO else TIMES.get(setting, 0) * stream.size[0] or OFF
-        size = refined_size(wanted, stream.size)
-        self.size = size or stream.size
+        wanted = ("on" if can else OFF) if setting == AUTO else TIMES.get(setting, 0) * stream.pixel_size[0] or OFF
+        size = refined_size(wanted, stream.pixel_size)
+        self.pixel_size = size or stream.pixel_size
         self.patchers = () if size is None else (_patcher(),)
 
     def begin(self, decoder: HostDecoder) -> PortraitRefiner | None:
-        """What refines the frames, once the models are loaded; None where they stay as decoded."""
+        """The refiner, after the models are loaded; None if the frames stay as decoded."""
         if not self.patchers:
             return None
-        patcher = self.patchers[0]
-        patcher.model.to(patcher.load_device)
-        return PortraitRefiner.of(patcher.model, self.stream.recipe, decoder, self.size)
+        return PortraitRefiner.of(self.patchers[0].model, self.stream.recipe, decoder, self.pixel_size)
 
 
 @lru_cache(1)

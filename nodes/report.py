@@ -1,4 +1,4 @@
-"""What a stream did, block by block, as a plot and as text."""
+"""The report of a stream, block by block, as a plot and as text."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.monitoring.report import RunReport, read_report
+from ..joyavatar_core.monitoring.report import RunReport, clock_text, read_report
 from ..joyavatar_core.monitoring.report_plot import draw_report
 from .notes import drawn, title, to_image
-from .progress import StreamProgress, clock_text
+from .progress import StreamProgress
 from .report_card import report_card
 from .stream import HostStream
 from .types import OUTPUT, Stream
@@ -30,18 +30,18 @@ class JoyAvatarStreamReport(io.ComfyNode):
             display_name="JoyAvatar Stream Report",
             category=OUTPUT,
             description="Plots steps, seconds, resets and drift (colour, sharpness, likeness, lips) over the whole "
-            "run. Wire the VIDEO of JoyAvatar Stream to Video, or of Load Video with one of its files; a stream shows "
-            "its newest run, and is sampled for the report if there was none.",
+            "run. Connect the VIDEO of JoyAvatar Stream to Video, or of Load Video with one of its files. A stream "
+            "shows its newest run. A stream without a run is sampled for the report.",
             inputs=[
                 io.MultiType.Input(
                     "source",
                     types=[Stream, io.Video],
-                    tooltip="The VIDEO of JoyAvatar Stream to Video, a file of it from Load Video, or a stream.",
+                    tooltip="The VIDEO of JoyAvatar Stream to Video, one of its files from Load Video, or a stream.",
                 ),
             ],
             outputs=[
-                io.Image.Output("plot", "plot", tooltip="The plot, over the whole run."),
-                io.String.Output("text", "text", tooltip="The totals, every warning and every reset, in words."),
+                io.Image.Output("plot", "plot", tooltip="The plot of the whole run."),
+                io.String.Output("text", "text", tooltip="The totals, every warning and every reset, as text."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -58,16 +58,16 @@ class JoyAvatarStreamReport(io.ComfyNode):
 
 
 def report_file(video: Path) -> Path:
-    """Where the report of a finished video lies: beside it."""
+    """The path of a finished video's report, beside the video."""
     return video.with_suffix(".report.json")
 
 
 def saved_summary(video: object) -> dict[str, Any]:
-    """The report beside a video's file. Raises AvatarError where there is none, or something else."""
+    """The report beside a video's file. Raises AvatarError if it is missing or not a report."""
     source = video.get_stream_source() if hasattr(video, "get_stream_source") else None
     if not isinstance(source, (str, Path)) or not report_file(Path(source)).is_file():
         raise AvatarError(
-            "This video does not know how it was made; wire the VIDEO of JoyAvatar Stream to Video, or load a video "
+            "This video has no report of its run; wire the VIDEO of JoyAvatar Stream to Video, or load a video "
             "that still has its .report.json beside it."
         )
     return read_report(report_file(Path(source)))
@@ -79,7 +79,7 @@ def sampled(cls: type[io.ComfyNode], stream: HostStream) -> RunReport:
     progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
     with stream.running(title(cls), progress.on_step) as run:
         for block in run:
-            report.add(block, block.num_frames)
+            report.add(block, block.num_video_frames)
             progress.block_done(block.index)
     stream.report = report
     return report

@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..joyavatar_core.monitoring.report_plot import clock, limits, number, start_times, thinned
+from ..joyavatar_core.monitoring.report import clock_text
+from ..joyavatar_core.monitoring.report_plot import limits, number, start_times, thinned
 from .plots import GRID, INK, LINE, MARK, PAPER
 
 WIDTH, EDGE = 800, 28  # pixels: two for each that a node shows
@@ -48,7 +49,7 @@ def report_card(summary: Mapping[str, Any]) -> Image.Image:
         panel(draw, list(zip(columns, values, strict=False)), top + LABEL + 8, label, unit, resets)
         top += PANEL + LABEL + 40
     draw.text((EDGE, top), "0:00", INK, font(LABEL))
-    end = clock(times[-1])
+    end = clock_text(times[-1])
     draw.text((WIDTH - EDGE - draw.textlength(end, font(LABEL)), top), end, INK, font(LABEL))
     return image
 
@@ -59,7 +60,7 @@ def headlines(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -
     seconds = (number(summary.get("frames")) or 0.0) / (number(summary.get("fps")) or 16.0)
     resets, warned = sum(bool(block.get("reset")) for block in blocks), len(summary.get("warnings") or ())
     pace = f"{seconds / spent:.2f} x real time" if spent else "pace unknown"
-    return [f"{clock(seconds)} at {pace}", f"{resets} resets, {warned or 'no'} drift warnings"]
+    return [f"{clock_text(seconds)} at {pace}", f"{resets} resets, {warned or 'no'} drift warnings"]
 
 
 def panel(

@@ -1,4 +1,4 @@
-"""Everything a stream needs, checked and bound together; nothing is generated here."""
+"""All inputs of a stream, checked and combined. Nothing is generated here."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor
 from ..joyavatar_core.audio import Clock
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.geometry import to_pixel_size
 from ..joyavatar_core.sampling.presets import PRESETS
 from ..joyavatar_core.sampling.presets import preset as preset_settings
 from ..joyavatar_core.sampling.psb import PsbSettings
 from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video.portrait import check_trained_size
+from .compiled import passes_of
 from .continuity import ContinuitySettings
 from .model import avatar_of
 from .notes import note
 from .patcher import remarks
-from .stream import HostStream
-from .stream import Voice as HostVoice
+from .stream import HostStream, HostVoice
 from .types import CATEGORY, PORTRAIT, Continuity, Psb, Stream, Voice
 from .vae import from_host
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class JoyAvatarStreamingSampler(io.ComfyNode):
-    """The recipe of a talking stream; the Stream nodes behind it pull its blocks."""
+    """The recipe of a talking stream. The Stream nodes after it request its blocks."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -37,23 +38,25 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             node_id="JoyAvatarStreamingSampler",
             display_name="JoyAvatar Streaming Sampler",
             category=CATEGORY,
-            description="Binds model, portrait and voice into a stream of latent blocks, and checks that they belong "
-            "together. It is lazy: a Stream node pulls it block by block, and each Stream node samples it anew.",
+            description="Combines model, portrait and voice into a stream of latent blocks, and checks that they fit "
+            "together. Sampling is lazy: a Stream node requests block after block. Each Stream node samples the "
+            "stream again.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load JoyAvatar Model, with or without LoRAs."),
                 io.Latent.Input(
                     "reference",
-                    tooltip="From JoyAvatar Reference: one latent frame. Checkpoints that take no portrait use only "
-                    "its size.",
+                    tooltip="From JoyAvatar Reference: one latent frame. Checkpoints without a portrait input use "
+                    "only its size.",
                 ),
-                Voice.Input("voice", tooltip="From JoyAvatar Audio Encode; the video is as long as this voice."),
+                Voice.Input("voice", tooltip="From JoyAvatar Audio Encode. The video is as long as this voice."),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default="checkpoint",
-                    tooltip="PSB, MCI and URCR settings where none are wired. 'checkpoint': what its maker recommends. "
-                    "'joyavatar': all three on. 'plain': all off, as the public student models run. "
-                    "'rolling': AvatarForcing's window, which its checkpoint recommends as well.",
+                    tooltip="PSB, MCI and URCR settings if psb or continuity is not connected. 'checkpoint': "
+                    "recommended by the checkpoint. 'joyavatar': all three on. 'plain': none of them, as for the "
+                    "public student models. 'rolling': AvatarForcing's window, which is also what its checkpoint "
+                    "recommends.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -61,18 +64,20 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Same seed and inputs on the same machine, same video.",
+                    tooltip="The same seed and inputs on the same machine give the same video.",
                 ),
                 io.Conditioning.Input(
                     "prompt",
                     optional=True,
-                    tooltip="From CLIP Text Encode with the text encoder the checkpoint was trained with (umt5-xxl for "
-                    "Wan 2.1). Without it: an empty prompt.",
+                    tooltip="From CLIP Text Encode with the text encoder the checkpoint was trained with (umt5-xxl "
+                    "for Wan 2.1). If not connected: an empty prompt.",
                 ),
-                Psb.Input("psb", optional=True, tooltip="Steps a block, instead of the preset's."),
-                Continuity.Input("continuity", optional=True, tooltip="MCI and URCR, instead of the preset's."),
+                Psb.Input("psb", optional=True, tooltip="Steps per block; replaces the preset's PSB settings."),
+                Continuity.Input("continuity", optional=True, tooltip="Replaces the preset's MCI and URCR settings."),
             ],
-            outputs=[Stream.Output("stream", "stream", tooltip="For the JoyAvatar Stream nodes; holds no frames.")],
+            outputs=[
+                Stream.Output("stream", "stream", tooltip="For the JoyAvatar Stream nodes. It contains no frames.")
+            ],
         )
 
     @classmethod
@@ -94,9 +99,9 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             chosen = replace(chosen, psb=psb)
         if continuity is not None:
             chosen = replace(chosen, mci=continuity.mci, urcr=continuity.urcr)
-        latent = reference_of(reference, config)
+        latent, larger = reference_of(reference, config)
         recipe = AvatarStream(
-            avatar.diffusion_model,
+            passes_of(model),
             from_host(latent, config) if config.has_reference else None,
             voice.features,
             text=prompt[0][0][:1] if prompt else None,
@@ -104,26 +109,28 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
             mci=chosen.mci,
             urcr=chosen.urcr,
             seed=seed,
-            frames=Clock(voice.source.sample_rate, config.fps).num_frames(voice.source.num_samples),
-            size=tuple(latent.shape[-2:]),
+            video_frames=Clock(voice.source.sample_rate, config.fps).num_frames(voice.source.num_samples),
+            latent_size=(latent.shape[-1], latent.shape[-2]),
             dtype=avatar.compute_dtype,
             device=model.load_device,
             portrait=reference.get(PORTRAIT),
         )
         settings = {"preset": preset, "seed": seed, **asdict(chosen)}
-        said = remarks(model)
+        said = [*remarks(model), *filter(None, [larger])]
         for remark in said:
             log.warning("%s", remark)
         return io.NodeOutput(HostStream(recipe, model, voice, settings), ui=note("\n".join(said)))
 
 
-def reference_of(latent: dict, config: AvatarConfig) -> Tensor:
-    """The first of a LATENT's batch, in the host's scale. Raises AvatarError for latents of another kind or size."""
+def reference_of(latent: dict, config: AvatarConfig) -> tuple[Tensor, str | None]:
+    """The first item of a LATENT's batch, in the host's scale, and a remark on its size, if any.
+
+    Raises AvatarError for latents of another kind, and for sizes that the checkpoint does not support.
+    """
     samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[1] != config.out_channels:
         raise AvatarError(
             f"The reference latent is {list(samples.shape)}, expected a Wan2.1 latent [1, {config.out_channels}, 1, h, "
             "w]; wire JoyAvatar Reference here."
         )
-    check_trained_size(8 * samples.shape[-1], 8 * samples.shape[-2], config)
-    return samples[:1]
+    return samples[:1], check_trained_size(*to_pixel_size((samples.shape[-1], samples.shape[-2])), config)

@@ -25,9 +25,9 @@ class JoyAvatarPSBSchedule(io.ComfyNode):
             node_id="JoyAvatarPSBSchedule",
             display_name="JoyAvatar PSB Schedule",
             category=SCHEDULES,
-            description="Progressive Step Bootstrapping: more denoising steps for the first blocks, fewer once the "
-            "stream has settled. Steps of block b: base + (first - base) * (1 - b / blocks) ^ curve, rounded. "
-            "Optional: without it the sampler uses its preset.",
+            description="Progressive Step Bootstrapping: the first blocks get more denoising steps than later blocks. "
+            "Steps of block b: base + (first - base) * (1 - b / blocks) ^ curve, rounded. Optional: without it the "
+            "sampler uses its preset.",
             inputs=[
                 io.Int.Input("first_steps", default=8, min=1, max=1000, tooltip="Denoising steps of the first block."),
                 io.Int.Input(
@@ -39,7 +39,11 @@ class JoyAvatarPSBSchedule(io.ComfyNode):
                     "trained on.",
                 ),
                 io.Int.Input(
-                    "blocks", default=4, min=0, max=1000000, tooltip="Blocks until the base is reached; 0 is off."
+                    "blocks",
+                    default=4,
+                    min=0,
+                    max=1000000,
+                    tooltip="Number of blocks until base_steps is reached; 0 is off.",
                 ),
                 io.Float.Input(
                     "curve",
@@ -47,34 +51,35 @@ class JoyAvatarPSBSchedule(io.ComfyNode):
                     min=0.05,
                     max=20.0,
                     step=0.05,
-                    tooltip="1 falls in a straight line, more falls early, less falls late.",
+                    tooltip="Shape of the ramp: 1 is linear, above 1 falls early, below 1 falls late.",
                 ),
                 advanced(
                     io.Combo.Input(
                         "mode",
                         options=["restart", "dense"],
                         default="restart",
-                        tooltip="Which noise levels extra steps use. 'restart' repeats the last trained ones; 'dense' "
-                        "spreads new ones, for models trained on all levels.",
+                        tooltip="Noise levels of the additional steps. 'restart' repeats the last trained levels. "
+                        "'dense' spreads new levels over the range, for models trained on all levels.",
                     )
                 ),
                 advanced(
                     io.String.Input(
                         "steps",
                         default="",
-                        tooltip="An explicit list such as 8, 6, 5, 4 that replaces everything above; its last entry "
-                        "holds for all later blocks. Empty: the curve is used.",
+                        tooltip="An explicit list of steps per block, such as 8, 6, 5, 4. It replaces the settings "
+                        "above. Its last entry is used for all later blocks. Empty: the curve is used.",
                     )
                 ),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Only to check the schedule against the checkpoint's trained levels and draw it exactly.",
+                    tooltip="Optional: the schedule is checked against the checkpoint's trained levels and plotted "
+                    "with them.",
                 ),
             ],
             outputs=[Psb.Output("psb", "psb", tooltip="For the JoyAvatar Streaming Sampler.")],
             hidden=[io.Hidden.unique_id],
-            is_output_node=True,  # so that the page gets its text and picture also when it is cached
+            is_output_node=True,  # the page then gets its text and picture also if it is cached
         )
 
     @classmethod

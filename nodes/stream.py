@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 
-from ..joyavatar_core.audio import AudioFeatures, AudioSource
+from ..joyavatar_core.audio import AudioSource, Features
+from ..joyavatar_core.geometry import Size
 from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream, OnStep
@@ -22,11 +23,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Voice:
+class HostVoice:
     """JOYAVATAR_AUDIO: the waveform, its lazy features (None: the checkpoint has no audio), and their model if any."""
 
     source: AudioSource
-    features: AudioFeatures | None
+    features: Features | None
     encoder: ModelPatcher | None = None
 
 
@@ -34,12 +35,12 @@ class Voice:
 class HostStream:
     """A stream as it travels through a graph: any number of nodes may pull it, each from its beginning.
 
-    `report` is that of the newest run that came to its end.
+    `report` is that of the newest completed run.
     """
 
     recipe: AvatarStream
     model: ModelPatcher
-    voice: Voice
+    voice: HostVoice
     settings: dict[str, object]  # preset, seed and mechanisms, for reports and metadata
     report: RunReport | None = None
     pulled_by: list[str] = field(default_factory=list)
@@ -53,14 +54,13 @@ class HostStream:
         return self.avatar.config.fps
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the picture in pixels."""
-        height, width = self.recipe.latent_size
-        return 8 * width, 8 * height
+    def pixel_size(self) -> Size:
+        """(width, height) of the decoded frames in pixels."""
+        return self.recipe.pixel_size
 
-    def new_report(self, size: tuple[int, int] | None = None) -> RunReport:
-        """A report of a run whose frames have `size`, (width, height) in pixels, default the stream's."""
-        width, height = size or self.size
+    def new_report(self, pixel_size: Size | None = None) -> RunReport:
+        """A report of a run whose frames have `pixel_size` (width, height), default the stream's."""
+        width, height = pixel_size or self.pixel_size
         facts = {"width": width, "height": height, **self.settings}
         return RunReport(self.fps, self.avatar.name, self.avatar.config.trained, facts)
 
@@ -78,11 +78,13 @@ class HostStream:
             )  # fmt: skip
         self.pulled_by.append(puller)
         encoder = [self.voice.encoder] if self.voice.encoder is not None else []
-        load_together([self.model, *others, *encoder], memory + self.recipe.cache_bytes + self.recipe.pass_bytes)
-        return dataclasses.replace(self.recipe, on_step=on_step)
+        recipe = self.recipe
+        own = recipe.cache_bytes + recipe.pass_bytes + recipe.text_bytes
+        load_together([self.model, *others, *encoder], memory + own)
+        return dataclasses.replace(recipe, on_step=on_step)
 
     @contextmanager
     def running(self, *args: Any, **kwargs: Any) -> Iterator[StreamRun]:
         """A run from the stream's beginning, closed at the end; arguments as in `prepared`."""
-        with closing(iter(self.prepared(*args, **kwargs))) as run:
+        with StreamRun(self.prepared(*args, **kwargs)) as run:
             yield run

@@ -1,8 +1,7 @@
-"""The host's VAE as a decoder that streams: the same weights, with a cache that goes from block to block."""
+"""The host's VAE as a streaming decoder: the same weights, with a cache between blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
 import comfy.model_management as mm
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.geometry import Size
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, load_vae
-from ..joyavatar_core.sampling.memory import WAN_WIDTH, decoder_bytes
+from ..joyavatar_core.sampling.memory import decoder_bytes
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
 from .model import HostAvatar
 from .patcher import host_patcher
@@ -23,44 +23,41 @@ _known: WeakKeyDictionary[object, dict[Statistics, HostDecoder]] = WeakKeyDictio
 
 
 class HostDecoder:
-    """A streaming VAE whose weights the host loads and offloads.
+    """A `Decoder` whose weights the host loads and offloads.
 
-    It works on `device` wherever the weights are at the moment; made by `streaming_vae`.
+    It computes on `compute_device`; the weights may be elsewhere between two calls. Made by `streaming_vae`.
     """
+
+    compute_dtype = torch.float32  # of latents; the module casts them to its weights' dtype
 
     def __init__(self, module: StreamingVAE | TinyDecoder, device: torch.device, offload: torch.device) -> None:
         self.module = module
-        self.device = device
+        self.compute_device = device
         self.patcher = host_patcher(module, device, offload)
 
     def new_cache(self) -> VAECache:
         return self.module.new_cache()
 
-    def parameters(self) -> Iterator[Tensor]:
-        """What tells a caller where latents should be; the weights themselves may be elsewhere."""
-        yield torch.empty(0, device=self.device)
-
     def decode(self, latents: Tensor, cache: VAECache | None = None) -> Tensor:
         """Normalised latents [1, 16, t, h, w] -> frames [1, 3, T, 8h, 8w] in [-1, 1]; Stop is noticed at each t."""
         cache = self.new_cache() if cache is None else cache
         parts = []
-        for latent in latents.to(self.device).split(1, dim=2):  # as the decoder itself goes: the same bits
+        for latent in latents.to(self.compute_device).split(1, dim=2):  # as the module does: equal bits
             mm.throw_exception_if_processing_interrupted()
             parts.append(self.module.decode(latent, cache))
         return torch.cat(parts, dim=2)
 
+    def working_bytes(self, pixel_size: Size) -> int:
+        """Bytes alive while one latent frame is decoded."""
+        return decoder_bytes(pixel_size, self.module.compute_dtype, 1, self.module.kind, self.module.dim)
+
+
+class HostVAE(HostDecoder):
+    """A HostDecoder that encodes as well."""
+
     def encode(self, picture: Tensor) -> Tensor:
         """A picture [3, H, W] in [-1, 1] -> its normalised latent [1, 16, 1, H/8, W/8]."""
-        if isinstance(self.module, TinyDecoder):
-            raise AvatarError("This VAE is a tiny decoder (taew2_1) and cannot encode; use the Wan2.1 VAE here.")
-        return self.module.encode(picture[None, :, None].to(self.device))
-
-    def working_bytes(self, width: int, height: int) -> int:
-        """Bytes alive while a latent frame of a picture (pixels) is decoded."""
-        weight = next(self.module.parameters())
-        kind = "tiny" if isinstance(self.module, TinyDecoder) else "wan"
-        base = getattr(self.module, "dim", WAN_WIDTH)
-        return decoder_bytes(height // 8, width // 8, weight.dtype, 1, kind, base)
+        return self.module.encode(picture[None, :, None].to(self.compute_device))
 
 
 def streaming_vae(vae: object | None, avatar: HostAvatar) -> HostDecoder:
@@ -77,12 +74,20 @@ def streaming_vae(vae: object | None, avatar: HostAvatar) -> HostDecoder:
     return decoders[statistics]
 
 
-def _embedded(avatar: HostAvatar) -> HostDecoder:
+def encoding_vae(vae: object | None, avatar: HostAvatar) -> HostVAE:
+    """`streaming_vae` for a VAE that is to encode a portrait. Raises AvatarError for a tiny decoder too."""
+    found = streaming_vae(vae, avatar)
+    if not isinstance(found, HostVAE):
+        raise AvatarError("This VAE is a tiny decoder (taew2_1) and cannot encode; use the Wan2.1 VAE here.")
+    return found
+
+
+def _embedded(avatar: HostAvatar) -> HostVAE:
     if avatar.name != EMBEDDED:
         raise AvatarError(
             f"'{avatar.name}' comes without a VAE and none is wired; add Load VAE with the Wan2.1 VAE (wan_2.1_vae)."
         )
-    return HostDecoder(load_vae(EMBEDDED, avatar.config), mm.vae_device(), mm.vae_offload_device())
+    return HostVAE(load_vae(EMBEDDED, avatar.config), mm.vae_device(), mm.vae_offload_device())
 
 
 def _of_host(vae: object, statistics: Statistics) -> HostDecoder:
@@ -90,7 +95,8 @@ def _of_host(vae: object, statistics: Statistics) -> HostDecoder:
         raise AvatarError(f"The VAE is a {type(vae).__name__}, expected one from Load VAE (Wan2.1's layout).")
     load, offload = vae.patcher.load_device, vae.patcher.offload_device
     state = {name: tensor.to(offload) for name, tensor in vae.get_sd().items()}
-    return HostDecoder(vae_from_state_dict(state, *statistics), load, offload)
+    module = vae_from_state_dict(state, *statistics)
+    return (HostVAE if isinstance(module, StreamingVAE) else HostDecoder)(module, load, offload)
 
 
 def load_together(models: list[ModelPatcher], memory: int = 0) -> None:

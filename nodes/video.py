@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from comfy_api.latest import InputImpl, io, ui
 from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.monitoring.report import RunReport
-from ..joyavatar_core.pipeline.render import picture_size, talk
+from ..joyavatar_core.pipeline.render import output_pixel_size, talk
 from ..joyavatar_core.refiner import PortraitRefiner
+from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video import VideoWriter
 from .notes import note, title
@@ -43,41 +43,43 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
             node_id="JoyAvatarStreamToVideo",
             display_name="JoyAvatar Stream to Video",
             category=OUTPUT,
-            description="Makes the talking video and writes it into the output folder while it grows, with its sound. "
-            "Memory holds one block, however long the voice is. An interrupted run leaves a playable .part.mp4; with a "
-            "state folder it goes on when it is queued again.",
+            description="Generates the talking video and writes it with its sound to the output folder during "
+            "generation. Only one block is in memory, for any length of the voice. An interrupted run leaves a "
+            "playable .part.mp4. With a state folder, the run resumes when it is queued again.",
             inputs=[
                 Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler."),
                 io.String.Input(
                     "filename_prefix",
                     default="JoyAvatar/talk",
-                    tooltip="Name of the file below the output folder; may hold %date:yyyy-MM-dd% and the like.",
+                    tooltip="Name of the file in the output folder. Placeholders such as %date:yyyy-MM-dd% are "
+                    "supported.",
                 ),
                 io.Int.Input(
                     "quality",
                     default=18,
                     min=1,
                     max=51,
-                    tooltip="H.264 constant rate factor: 1 is best and largest, 18 looks lossless, 51 is smallest.",
+                    tooltip="H.264 constant rate factor: 1 gives the best and largest file, 18 is visually lossless, "
+                    "51 is smallest.",
                 ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="The VAE that encoded the portrait. The embedded avatar needs none wired: it has its own.",
+                    tooltip="The VAE that encoded the portrait. The embedded avatar has its own VAE and needs none.",
                 ),
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="Sound of the video instead of the driving voice, for example the same voice with music; "
-                    "trimmed to the picture.",
+                    tooltip="Sound of the video instead of the driving voice, for example the same voice with music. "
+                    "It is trimmed to the length of the picture.",
                 ),
                 advanced(
                     io.String.Input(
                         "state",
                         default="",
                         optional=True,
-                        tooltip="A folder below the output folder that keeps finished segments and the state behind "
-                        "them. After a crash or a stop, queue the same again and it goes on from there. Empty: off.",
+                        tooltip="A folder in the output folder for finished segments and the state after them. After "
+                        "a crash or a stop, queue the same graph again to resume. Empty: off.",
                     )
                 ),
                 advanced(
@@ -85,8 +87,8 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                         "checkpoint_every",
                         default="",
                         optional=True,
-                        tooltip="How often a state is written: 40 (blocks), 30s (of video) or 200MB (at most, a minute "
-                        "of video). Empty: 30s, or rarer where that would write more than 1 GB a minute.",
+                        tooltip="Interval between states: 40 (blocks), 30s (of video) or 200MB (maximum written per "
+                        "minute of video). Empty: 30s, or longer if 30s would write more than 1 GB a minute.",
                     )
                 ),
                 refine_input(),
@@ -112,11 +114,11 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         every, folder = interval(checkpoint_every), state_folder(state)
         decoder = streaming_vae(vae, stream.avatar)
         refining = Refine(stream, refine)
-        place = OutputFile.claim(filename_prefix, *refining.size)
+        place = OutputFile.claim(filename_prefix, *refining.pixel_size)
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-        watch = Watch(stream, progress, refining.size)
+        watch = Watch(stream, progress, refining.pixel_size)
         metadata = tags(cls.hidden, watch.report)
-        memory = decoder.working_bytes(*stream.size)
+        memory = decoder.working_bytes(stream.pixel_size)
         recipe = stream.prepared(title(cls), progress.on_step, (decoder.patcher, *refining.patchers), memory)
         refiner = refining.begin(decoder)
         if folder is None:
@@ -128,7 +130,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         stream.report = report
         try:
             report.to_json(report_file(place.path))
-        except AvatarError as problem:  # the video is there all the same
+        except AvatarError as problem:  # the video is complete
             log.warning("%s", problem)
         shown = {**ui.PreviewVideo([place.saved()]).as_dict(), **note(watch.summary)}
         return io.NodeOutput(StreamVideo(place.path, report), ui=shown)
@@ -144,13 +146,13 @@ def write(
     metadata: dict[str, object],
     refine: PortraitRefiner | None = None,
 ) -> None:
-    """Make a video in one go; what an interrupted run has made stays beside `target`."""
-    width, height = picture_size(recipe, refine)
+    """Make a video in one run. The file of an interrupted run stays beside `target`."""
+    width, height = output_pixel_size(recipe, refine)
     writer = VideoWriter(
-        target, width, height, recipe.model.config.fps, sound.sample_rate, sound.channels, crf=quality,
+        target, width, height, recipe.config.fps, sound.sample_rate, sound.channels, crf=quality,
         metadata=metadata,
     )  # fmt: skip
-    with closing(iter(recipe)) as run:
+    with StreamRun(recipe) as run:
         try:
             with writer:
                 talk(run, decoder, writer, sound, watch, refine=refine)
@@ -161,7 +163,7 @@ def write(
 
 
 class StreamVideo(InputImpl.VideoFromFile):
-    """The host's VIDEO of a finished file, which still knows how its run went."""
+    """The host's VIDEO of a finished file, with the report of its run."""
 
     def __init__(self, path: Path, report: RunReport) -> None:
         super().__init__(str(path))
@@ -196,7 +198,7 @@ class OutputFile:
 
 
 def tags(hidden: object, report: RunReport) -> dict[str, object]:
-    """What the file says about itself: the settings, and the workflow as the host's own nodes store it."""
+    """The file's metadata: the settings, and the workflow as the host's own nodes store it."""
     own = {"joyavatar": {"weights": report.weights, **report.settings}}
     if args.disable_metadata:
         return own

@@ -14,15 +14,15 @@ from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import built_in_encoder
 from .model import avatar_of
-from .patcher import host_patcher
-from .stream import Voice as HostVoice
+from .patcher import castable, host_patcher
+from .stream import HostVoice
 from .types import CATEGORY, Voice
 
 _encoders: WeakKeyDictionary[object, tuple[Wav2Vec2, ModelPatcher]] = WeakKeyDictionary()  # per AUDIO_ENCODER
 
 
 class JoyAvatarAudioEncode(io.ComfyNode):
-    """Bind a waveform to the features that a checkpoint hears through; nothing is computed before a block needs it."""
+    """Bind a waveform to the audio features that a checkpoint needs. Each block computes its own features."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -30,18 +30,20 @@ class JoyAvatarAudioEncode(io.ComfyNode):
             node_id="JoyAvatarAudioEncode",
             display_name="JoyAvatar Audio Encode",
             category=CATEGORY,
-            description="Prepares the voice that drives the lips. Features are computed block by block while the "
-            "stream is made, so a long voice costs no memory beyond its waveform.",
+            description="Prepares the voice that drives the lips. Features are computed block by block during "
+            "generation, so a long voice needs no memory beyond its waveform.",
             inputs=[
-                io.Audio.Input("audio", tooltip="The voice, any sample rate, mono or stereo; of a batch the first."),
-                io.Model.Input("model", tooltip="From Load JoyAvatar Model; says which features it was trained on."),
+                io.Audio.Input(
+                    "audio", tooltip="The voice: any sample rate, mono or stereo. The first item of a batch is used."
+                ),
+                io.Model.Input("model", tooltip="From Load JoyAvatar Model. Determines the audio features."),
                 io.Float.Input(
                     "max_seconds",
                     default=0.0,
                     min=0.0,
                     max=864000.0,
                     step=0.1,
-                    tooltip="Stop after this many seconds of the voice; 0 is all of it.",
+                    tooltip="Use only this many seconds of the voice; 0 uses all of it.",
                 ),
                 io.AudioEncoder.Input(
                     "audio_encoder",
@@ -84,27 +86,30 @@ def waveform_of(audio: dict | None, max_seconds: float = 0.0) -> ArrayAudio:
 def encoder_for(
     config: AvatarConfig, audio_encoder: object | None
 ) -> tuple[FeatureEncoder | None, ModelPatcher | None]:
-    """What a checkpoint hears through, and the model behind it for the host to load.
+    """The audio encoder that a checkpoint needs, and its model for the host to load.
 
-    Raises AvatarError where an encoder is wired that is not that one, or is missing.
+    Raises AvatarError if the encoder is missing or a different one is connected.
     """
     if not config.audio_dim or config.audio_features != "wav2vec2":
         if config.audio_dim and audio_encoder is not None:
             raise AvatarError(
-                f"This checkpoint hears through {config.audio_features} features, which need no audio encoder; unwire "
+                f"This checkpoint uses {config.audio_features} features, which need no audio encoder; unwire "
                 "audio_encoder."
             )
         return built_in_encoder(config), None
     if audio_encoder is None:
         raise AvatarError(
-            "This checkpoint hears through wav2vec2 and no audio_encoder is wired; add Load Audio Encoder with "
+            "This checkpoint uses wav2vec2 features and no audio_encoder is wired; add Load Audio Encoder with "
             "facebook/wav2vec2-base-960h's model.safetensors."
         )
     if audio_encoder not in _encoders:
         # In float32, as the checkpoints were trained; the host keeps its own copy in half precision.
         encoder = Wav2Vec2.load(audio_encoder.get_sd(), dtype=torch.float32)
         theirs = audio_encoder.patcher
-        patcher = host_patcher(encoder.model, theirs.load_device, theirs.offload_device)
+        # In a list, since the host sets .device of what it loads and this model has a property of that name.
+        held = torch.nn.ModuleList([castable(encoder.model)])
+        patcher = host_patcher(held, theirs.load_device, theirs.offload_device)
+        encoder.device = theirs.load_device  # wherever the weights are
         _encoders[audio_encoder] = (encoder, patcher)
     encoder, patcher = _encoders[audio_encoder]
     if encoder.feature_dim != config.audio_dim:

@@ -2,8 +2,10 @@
 
     python scripts/screenshots.py --server 127.0.0.1:8188
 
-Writes docs/images/workflow_<name>.jpg, the template browser's workflows/<name>.jpg, and the help pages'
-web/docs/images/<NodeId>.jpg. Needs playwright (pip install -e .[browser]) and Chromium.
+In Nodes 2.0, after a run: docs/images/workflow_<name>.jpg, the template browser's workflows/<name>.jpg, and the help
+pages' web/docs/images/<NodeId>.jpg. After the page was loaded anew and the graph queued again:
+docs/images/reloaded_<name>.jpg. In App mode: docs/images/app_mode.jpg. Needs playwright (pip install -e .[browser]),
+Chromium, and ComfyUI with a page of 1.41.13 or newer.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ RUNNABLE = ("schedules", "frames", "talk")  # with the embedded avatar
 NOT_RUNNABLE = ("talk_avatarforcing", "talk_livetalk")  # shown as it is loaded
 ALONE = "JoyAvatarStreamToLatent"  # in no workflow
 MARGINS = [20, 20, 20, 20]
+WAIT = 300_000  # ms, for whatever shall appear: the machine may be busy
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -53,14 +56,25 @@ FIT = """([left, top, right, bottom]) => {
   return { x: at.x + left - 8, y: at.y + top - 8, width: w * ds.scale + 16, height: h * ds.scale + 16 };
 }"""
 FOCUS = """([type, scale]) => {
-  const node = app.graph.nodes.filter((n) => n.type === type).at(-1), { ds, canvas } = app.canvas;
+  const node = app.graph.nodes.filter((n) => n.type === type).at(-1), { ds } = app.canvas;
   ds.scale = scale; ds.offset[0] = 120 / scale - node.pos[0]; ds.offset[1] = 120 / scale - node.pos[1];
-  node.title = node.constructor.title; node.setSize([Math.max(node.size[0], 260), node.size[1]]);
+  node.title = node.constructor.title;
   app.canvas.deselectAll?.(); app.canvas.setDirty(true, true);
-  const at = canvas.getBoundingClientRect(), m = 10, title = 30 * scale;
-  return { x: at.x + 120 - m, y: at.y + 120 - title - m - 20, width: node.size[0] * scale + 2 * m,
-           height: node.size[1] * scale + title + 2 * m + 20 };
+  return String(node.id);
 }"""
+RECTANGLE = """(id) => {
+  const { x, y, width, height } = document.querySelector(`[data-node-id="${id}"]`).getBoundingClientRect(), m = 10;
+  return { x: x - m, y: y - m, width: width + 2 * m, height: height + 2 * m };
+}"""
+CUT_AND_RUN = """async (voice) => {
+  const cut = app.graph.nodes.filter((n) => n.type === 'JoyAvatarAudioEncode').map((n) => n.widgets[0]);
+  const before = cut.map((widget) => widget.value);
+  if (voice !== null) for (const widget of cut) widget.value = voice;
+  await app.queuePrompt(0);
+  cut.forEach((widget, index) => { widget.value = before[index]; });
+}"""
+TOGGLE_APP = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
+APP_VIDEO = "[...document.querySelectorAll('[data-testid=linear-center-panel] video')]"
 
 
 def chromium() -> str | None:
@@ -90,8 +104,9 @@ def open_page(url: str, width: int = 1600, height: int = 900) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(WAIT)
         page.goto(url)
-        page.wait_for_function(READY, timeout=90_000)
+        page.wait_for_function(READY)
         page.wait_for_timeout(1500)
         yield page
         browser.close()
@@ -105,9 +120,9 @@ def load(page: Page, name: str) -> None:
     page.keyboard.press("Escape")  # a dialog about files that this machine lacks
 
 
-def run(page: Page, url: str, seconds: float = 600) -> None:
-    """Press Run and wait for the end."""
-    page.evaluate("() => app.queuePrompt(0)")
+def run(page: Page, url: str, seconds: float = 1800, voice: float | None = None) -> None:
+    """Press Run and wait for the end, at most `seconds`; `voice`: seconds to cut voices to, for this run only."""
+    page.evaluate(CUT_AND_RUN, voice)
     end = time.monotonic() + seconds
     while ask(f"{url}/prompt")["exec_info"]["queue_remaining"]:
         if time.monotonic() > end:
@@ -136,40 +151,80 @@ def only_graph(page: Page) -> None:
     """No menus over the graph."""
     page.add_style_tag(
         content="body * { visibility: hidden } "
-        "#graph-canvas, .dom-widget, .dom-widget * { visibility: visible !important }"
+        "#graph-canvas, [data-node-id], [data-node-id] * { visibility: visible !important }"
     )
 
 
 def shoot_node(page: Page, node: str) -> None:
     """The help page's picture of a node."""
-    clip = page.evaluate(FOCUS, [node, 1.25])
-    save(page, clip, ROOT / "web" / "docs" / "images" / f"{node}.jpg", NODE_WIDTH, 58)
+    number = page.evaluate(FOCUS, [node, 1.25])
+    page.wait_for_timeout(1000)  # the page moves its elements
+    save(page, page.evaluate(RECTANGLE, number), ROOT / "web" / "docs" / "images" / f"{node}.jpg", NODE_WIDTH, 58)
 
 
-def main() -> None:
-    """Shoot everything."""
-    top = argparse.ArgumentParser(description="Take the pictures of workflows and nodes.")
-    top.add_argument("--server", default="127.0.0.1:8188")
-    url = "http://" + top.parse_args().server
+def shoot_workflow(page: Page, folder: Path, name: str, width: int, kilobytes: int) -> None:
+    """The whole open graph."""
+    page.evaluate(FIT, MARGINS)
+    page.wait_for_timeout(1000)
+    save(page, page.evaluate(FIT, MARGINS), folder / f"{name}.jpg", width, kilobytes)
+
+
+def shoot_app_mode(page: Page) -> None:
+    """The talk template as an app, with its video."""
+    load(page, "talk")
+    page.evaluate(TOGGLE_APP)
+    run_button = page.get_by_role("button", name="Run", exact=True).last
+    run_button.wait_for()
+    page.wait_for_timeout(4000)
+    tour = page.get_by_role("button", name="Skip", exact=True)
+    if tour.is_visible():
+        tour.click()
+    page.wait_for_timeout(1500)
+    run_button.click()
+    page.wait_for_function(f"() => {APP_VIDEO}.some((video) => video.videoWidth > 0)")
+    clip = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": page.viewport_size["height"]}
+    save(page, clip, ROOT / "docs" / "images" / "app_mode.jpg", 1200, 90)
+
+
+def shoot_all(url: str, voice: float | None) -> None:
+    """Every picture; turns Nodes 2.0 on in the host's settings."""
+    docs = ROOT / "docs" / "images"
+    ask(f"{url}/settings", {"Comfy.VueNodes.Enabled": True})
     shot: set[str] = set()
     with open_page(url, 2400, 1350) as page:
         only_graph(page)
         for name in (*RUNNABLE, *NOT_RUNNABLE):
             load(page, name)
-            page.evaluate(FIT, MARGINS)
             if name in RUNNABLE:
-                ask(f"{url}/free", {"free_memory": True})  # a cached node would show nothing
+                ask(f"{url}/free", {"free_memory": True})  # everything is made anew
                 page.wait_for_timeout(2000)
-                run(page, url)
-            clip = page.evaluate(FIT, MARGINS)
-            save(page, clip, ROOT / "docs" / "images" / f"workflow_{name}.jpg", WORKFLOW_WIDTH, 148)
-            save(page, clip, WORKFLOWS / f"{name}.jpg", THUMBNAIL_WIDTH, 30)
+                run(page, url, voice=voice)
+            shoot_workflow(page, docs, f"workflow_{name}", WORKFLOW_WIDTH, 148)
+            shoot_workflow(page, WORKFLOWS, name, THUMBNAIL_WIDTH, 30)
             types = page.evaluate("() => app.graph.nodes.map((node) => node.type)")
             for node in sorted({kind for kind in types if kind.startswith("JoyAvatar")} - shot):
                 shoot_node(page, node)
                 shot.add(node)
+            if name in RUNNABLE:
+                page.reload()
+                page.wait_for_function(READY)
+                page.wait_for_timeout(3000)
+                only_graph(page)
+                load(page, name)
+                run(page, url, voice=voice)
+                shoot_workflow(page, docs, f"reloaded_{name}", WORKFLOW_WIDTH, 148)
         page.evaluate(f"() => app.graph.add(LiteGraph.createNode('{ALONE}'))")
         shoot_node(page, ALONE)
+    with open_page(url, 1500, 900) as page:
+        shoot_app_mode(page)
+
+
+def main() -> None:
+    top = argparse.ArgumentParser(description="Take the pictures of workflows and nodes.")
+    top.add_argument("--server", default="127.0.0.1:8188")
+    top.add_argument("--voice", type=float, help="cut the voices to this many seconds, on a slow machine")
+    chosen = top.parse_args()
+    shoot_all(f"http://{chosen.server}", chosen.voice)
 
 
 if __name__ == "__main__":

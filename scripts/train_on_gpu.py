@@ -32,22 +32,24 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from joyavatar_core.audio import ArrayAudio, AudioFeatures, FixedFeatures, VisemeEncoder
 from joyavatar_core.checkpoints import save_checkpoint
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.geometry import VIDEO_FRAMES_PER_LATENT, to_latent_frames
 from joyavatar_core.model.transformer import AvatarTransformer
-from joyavatar_core.pipeline.avatar import EMBEDDED_HEARING, EMBEDDED_TRANSFORMER, EMBEDDED_VAE, open_embedded
+from joyavatar_core.pipeline.avatar import EMBEDDED_TRANSFORMER, EMBEDDED_VAE, EMBEDDED_VISEME_ENCODER, open_embedded
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.synthetic.dataset import load_clip, save_clip
 from joyavatar_core.synthetic.takes import Take, load_takes, save_takes
 from joyavatar_core.training.initial_weights import read_weights
 from joyavatar_core.training.latents import LatentClips, encode_pictures
 from joyavatar_core.training.loop import LoopSettings
 
-LATENT_FRAMES, BLOCK, FPS = 4, 3, 16
+BLOCK, FPS = 3, 16
 
 
 def hear(waveform: np.ndarray, frames: int) -> np.ndarray:
     """What the shipped avatar hears of a clip, [L, 4, C]."""
-    encoder = VisemeEncoder.load(EMBEDDED_HEARING)
+    encoder = VisemeEncoder.load(EMBEDDED_VISEME_ENCODER)
     features = AudioFeatures(ArrayAudio(waveform, 16000), encoder, FPS, BLOCK)
-    return features.latent_features(0, (frames + LATENT_FRAMES - 1) // LATENT_FRAMES).numpy()
+    return features.latent_features(0, to_latent_frames(frames)).numpy()
 
 
 def _take(seed: int, people: str, seconds: float) -> Take:
@@ -69,7 +71,7 @@ def made_up(count: int, frames: int, seed: int = 0) -> list[Take]:
     """Takes of nobody in particular, for a rehearsal without the speech programs."""
     rng = np.random.default_rng(seed)
     tracks = rng.uniform(0, 0.3, (count, frames, 20)).astype(np.float32)
-    heard = rng.normal(size=(count, frames // LATENT_FRAMES + 1, 4, 8)).astype(np.float32)
+    heard = rng.normal(size=(count, to_latent_frames(frames), VIDEO_FRAMES_PER_LATENT, 8)).astype(np.float32)
     return [Take("drawn", k, tracks[k], tracks[k, :4], heard[k]) for k in range(count)]
 
 
@@ -218,7 +220,8 @@ def look(args: argparse.Namespace, weights: dict[str, Tensor], config, clips: La
             model, latents[:, :, :1], FixedFeatures(heard, config.fps, BLOCK), psb=chosen.psb, mci=chosen.mci,
             urcr=chosen.urcr,
         )  # fmt: skip
-        made = torch.cat([frames.cpu() for _, frames in frames_of(iter(stream), vae)])
+        with StreamRun(stream) as run:
+            made = torch.cat([frames.cpu() for _, frames in frames_of(run, vae)])
         rows += [to_uint8(vae.decode(latents)[0]).cpu().numpy(), made.numpy()]
     contact_sheet(rows, args.out / "sheet.png", 10)
 

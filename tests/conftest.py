@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from joyavatar_core.audio import Features
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.sampling.stream import AvatarStream
@@ -26,12 +27,13 @@ MINIATURE = AvatarConfig(
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordedFeatures:
+class RecordedFeatures(Features):
     """Features of a voice that is `num_video_frames` long; a frame's numbers depend on its index alone."""
 
     feature_dim: int = 6
     block_frames: int = 3
     num_video_frames: int | None = None
+    fps: int = 16
 
     def wait(self, block: int, timeout: float | None = None) -> bool:
         return True

@@ -65,7 +65,8 @@ def stream(crash_at: int | None = None, portrait: int = 5, **fields: object) -> 
 
 
 def recording(folder: Path, crash_at: int | None = None, resume: bool = True, **options: object) -> Recording:
-    fields = {name: options.pop(name) for name in ("seed", "portrait", "model", "frames", "audio") if name in options}
+    names = ("seed", "portrait", "model", "video_frames", "audio")
+    fields = {name: options.pop(name) for name in names if name in options}
     given = {"voice": voice(), "every": Interval(blocks=EVERY), "resume": resume}
     return Recording(folder, stream(crash_at, **fields), tiny_decoder(), **{**given, **options})
 

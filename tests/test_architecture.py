@@ -13,7 +13,7 @@ CORE = Path(__file__).parents[1] / "joyavatar_core"
 FILES = {".".join(path.relative_to(CORE.parent).with_suffix("").parts): path for path in sorted(CORE.rglob("*.py"))}
 ENTRANCES = {"__init__.py", "__main__.py"}  # a name that every package has
 TWINS = {"figure.py", "mouth.py"}  # synthetic/drawn and synthetic/rendered do the same, each its way
-BASE = {"checks", "config", "device", "errors", "paths"}  # modules that any room may import
+BASE = {"checks", "config", "device", "errors", "geometry", "paths"}  # modules that any room may import
 ALLOWED = {  # room -> rooms it may import besides the base
     "audio": set(),
     "checkpoints": {"sampling"},  # inspect says what a stream takes in memory
@@ -24,18 +24,20 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "video": {"audio"},
     "sampling": {"audio", "model"},
     "framing": {"video"},
-    "refiner": {"sampling"},
-    "pipeline": {"audio", "checkpoints", "framing", "model", "refiner", "sampling", "vae", "video"},
+    "distributed": {"model", "vae"},
+    "refiner": {"sampling", "vae"},
+    "pipeline": {"audio", "checkpoints", "distributed", "framing", "model", "refiner", "sampling", "vae", "video"},
+    "batch": {"recording"},  # what makes a video is handed in
     "recording": {"audio", "checkpoints", "pipeline", "refiner", "sampling", "vae", "video"},
     "monitoring": {"audio", "recording", "sampling"},
     "evaluation": {"audio", "framing", "pipeline", "recording", "refiner", "sampling", "synthetic", "vae", "video"},
     "training": {
-        "audio", "checkpoints", "evaluation", "framing", "model", "pipeline", "recording", "refiner", "sampling",
-        "synthetic", "vae", "video",
+        "audio", "checkpoints", "distributed", "evaluation", "framing", "model", "pipeline", "recording", "refiner",
+        "sampling", "synthetic", "vae", "video",
     },
     "cli": {
-        "audio", "checkpoints", "framing", "model", "monitoring", "pipeline", "recording", "refiner", "sampling",
-        "serving", "video",
+        "audio", "batch", "checkpoints", "distributed", "framing", "model", "monitoring", "pipeline", "recording",
+        "refiner", "sampling", "serving", "video",
     },
 }  # fmt: skip
 

@@ -29,7 +29,7 @@ from joyavatar_core.audio import (
 )
 from joyavatar_core.audio.resample import read_resampled
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.pipeline.avatar import EMBEDDED_HEARING
+from joyavatar_core.pipeline.avatar import EMBEDDED_VISEME_ENCODER
 
 GOLDEN = Path(__file__).parent / "golden" / "wav2vec.safetensors"
 K = 3
@@ -49,7 +49,7 @@ def wav2vec2() -> Wav2Vec2:
 
 @pytest.fixture(scope="module")
 def encoders(wav2vec2):
-    return {"log-mel": LogMel(), "visemes": VisemeEncoder.load(EMBEDDED_HEARING), "wav2vec2": wav2vec2}
+    return {"log-mel": LogMel(), "visemes": VisemeEncoder.load(EMBEDDED_VISEME_ENCODER), "wav2vec2": wav2vec2}
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 24000, 44100, 48000, 96000, 44101])
@@ -209,7 +209,7 @@ def test_hours_are_read_in_windows_of_constant_length(kind, encoders):
     assert not features.wait(14401)
     for block in range(100 if kind == "log-mel" else 0):
         features.latent_features(K * block, K)
-    assert len(features._remembered) <= 8
+    assert len(features._cached) <= 8
 
 
 @pytest.mark.parametrize("seconds", [-0.1, 61, float("nan"), float("inf")])

@@ -186,3 +186,12 @@ def test_live_audio_without_a_sample_and_misuse_are_refused_with_a_sentence():
         GrowingAudio(100)
     with pytest.raises(AvatarError, match="history is 0 s"):
         GrowingAudio(RATE, history_seconds=0)
+
+
+def test_the_samples_of_frames_end_where_the_voice_ends():
+    voice = ArrayAudio(np.zeros(1500, np.float32), 16000)
+    assert voice.samples_of(range(0, 1), 16) == (0, 1000)
+    assert voice.samples_of(range(1, 3), 16) == (1000, 1500)
+    assert voice.samples_of(range(4, 6), 16) == (4000, 4000)
+    growing = GrowingAudio(16000)
+    assert growing.samples_of(range(1, 3), 16) == (1000, 3000)

@@ -76,8 +76,8 @@ def test_its_behaviour_is_known_without_metadata(release):
     config = open_checkpoint(release[0], metadata=HEADS).config
     assert (config.sampler, config.fps, config.block_frames) == ("rolling", 25, 4)
     assert (config.width, config.height) == (832, 480)
-    labels = [1000, 952.38104, 769.23077, 555.5556]  # of the public scheduler, in float32
-    assert [label for label, _ in config.levels] == pytest.approx(labels, abs=1e-3)
+    timesteps = [1000, 952.38104, 769.23077, 555.5556]  # of the public scheduler, in float32
+    assert [timestep for timestep, _ in config.levels] == pytest.approx(timesteps, abs=1e-3)
 
 
 def test_another_rank_is_not_given_its_scale(tmp_path):

@@ -103,7 +103,7 @@ def test_the_merge_is_computed_in_float32_and_rounded_once(release):
 
 def test_a_scale_is_asked_for_and_never_assumed(release):
     path, base, _ = release
-    with pytest.raises(AvatarError, match=r"rank 4 but nothing says its alpha.*--lora-alpha and --lora-rank"):
+    with pytest.raises(AvatarError, match=r"rank 4 but nothing says its alpha.*give the alpha and the rank"):
         open_checkpoint(path, base=base)
     with pytest.raises(AvatarError, match=r"has rank 4, expected 8"):
         open_checkpoint(path, base=base, lora_alpha=ALPHA, lora_rank=8)
@@ -114,7 +114,7 @@ def test_a_scale_is_asked_for_and_never_assumed(release):
 
 def test_a_lora_without_its_base_asks_for_it(release):
     path, _, _ = release
-    with pytest.raises(AvatarError, match=r"is a LoRA \(40 pairs\) and not a whole model.*--base"):
+    with pytest.raises(AvatarError, match=r"is a LoRA \(40 pairs\) and not a whole model.*as the base"):
         open_checkpoint(path, lora_alpha=ALPHA)
 
 

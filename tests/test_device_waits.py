@@ -13,6 +13,7 @@ from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.sampling.mci import MciSettings
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.psb import PsbSettings
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.sampling.urcr import UrcrSettings
 from joyavatar_core.vae import StreamingVAE, TinyDecoder
@@ -47,7 +48,12 @@ def handed_over(monkeypatch):
         calls["copies"] += tensor.device.type == "cpu" and target is not None and torch.device(target) == DEVICE
         return tensor.to(target or tensor.device, dtype)
 
-    for module in ("joyavatar_core.sampling.run", "joyavatar_core.model.rope", "joyavatar_core.model.transformer"):
+    for module in (
+        "joyavatar_core.sampling.block_sampler",
+        "joyavatar_core.sampling.passes",
+        "joyavatar_core.model.rope",
+        "joyavatar_core.model.transformer",
+    ):
         monkeypatch.setattr(f"{module}.to_device", counted)
     return calls
 
@@ -64,8 +70,8 @@ def stream_of(**fields: object) -> AvatarStream:
     {"mci": MciSettings("context", 3, 0.2), "psb": PsbSettings(first=6, blocks=2), "urcr": UrcrSettings("prefill")},
 ])  # fmt: skip
 def test_a_block_reads_nothing_back_and_copies_only_voice_and_noise(handed_over, settings):
-    run = iter(stream_of(**settings))
-    for _ in range(8):  # every table there is: reset positions, labels, conditions
+    run = StreamRun(stream_of(**settings))
+    for _ in range(8):  # every table there is: reset positions, timesteps, conditions
         next(run)
     for _ in range(8):
         handed_over.clear()

@@ -93,7 +93,7 @@ def test_windows_and_their_plot(truth, judge, tmp_path):
 
 
 def test_the_ends_of_a_video_are_what_they_are_in_the_whole():
-    avatar, truth = load_avatar(), Truth.of(100, 12.0, 32)
+    avatar, truth = load_avatar(), Truth.of(100, 9.0, 32)
     settings = preset("checkpoint", avatar.config)
     whole, ends = (rollout(avatar, truth, settings, ends=frames) for frames in (None, 40))
     assert np.array_equal(ends.video[:40], whole.video[:40])

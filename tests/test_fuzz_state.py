@@ -19,7 +19,7 @@ from joyavatar_core.recording.state import read_state, write_state
 
 from .recordings import pictures, record
 
-SHORT = {"frames": 69, "every": Interval(blocks=2)}  # 6 blocks, states behind every other
+SHORT = {"video_frames": 69, "every": Interval(blocks=2)}  # 6 blocks, states behind every other
 CASES = int(os.environ.get("RECORDING_FUZZ_CASES", "200"))
 
 
@@ -93,7 +93,7 @@ def clone(value: object) -> object:
 
 def mutate(folder: Path, foreign: Path, dice: random.Random) -> bool:
     """Do something to the folder; returns whether it was a forgery, whose video may be anything."""
-    files = sorted(path for path in folder.iterdir() if path.name != "lock")
+    files = sorted(path for path in folder.iterdir() if path.name not in ("lock", "owner"))
     states = [path for path in files if path.name.startswith("state")]
     kind = dice.choice(["damage"] * 5 + ["several", "forge", "forge", "swap", "foreign", "rename", "remove", "folder"])
     victim = dice.choice(files)

@@ -27,8 +27,8 @@ def test_keep_forgets_exactly_the_other_frames(data, frames):
     cache = filled(frames)
     kept = data.draw(st.sets(st.integers(0, frames - 1)))
     cache.keep(list(kept))
-    assert set(cache.frames) == kept and cache.length == len(kept)
-    for slot, frame in enumerate(cache.frames):
+    assert set(cache.frame_ids) == kept and cache.length == len(kept)
+    for slot, frame in enumerate(cache.frame_ids):
         tokens = slice(slot * TOKENS, (slot + 1) * TOKENS)
         assert (cache.keys[:, :, tokens] == frame).all() and (cache.values[:, :, tokens] == -frame).all()
         assert cache.positions[slot] == frame
@@ -70,4 +70,4 @@ def test_a_state_restores_every_bit():
     other.load_state_dict(cache.state_dict())
     used = 3 * TOKENS
     assert torch.equal(other.keys[:, :, :used], cache.keys[:, :, :used])
-    assert other.frames == cache.frames and other.positions == cache.positions
+    assert other.frame_ids == cache.frame_ids and other.positions == cache.positions

@@ -165,7 +165,7 @@ def test_a_run_ends_cleanly_although_the_pipe_stays_open(files, tmp_path, how):
 
 
 @pytest.mark.parametrize(("more", "sentence"), [
-    (["--heal"], "--heal"), (["--audio", "-"], "cannot be heard again"),
+    (["--reset-on-drift"], "--reset-on-drift"), (["--audio", "-"], "cannot be read again"),
 ])  # fmt: skip
 def test_a_recording_refuses_what_it_could_not_resume(files, tmp_path, capsys, more, sentence):
     given = ["--portrait", files / "portrait.png", "--audio", files / "voice.wav", "--out", tmp_path / "v.mp4"]
@@ -173,9 +173,9 @@ def test_a_recording_refuses_what_it_could_not_resume(files, tmp_path, capsys, m
     assert sentence in capsys.readouterr().err
 
 
-def test_healing_without_sinks_is_one_sentence(files, tmp_path, capsys):
+def test_a_reset_on_drift_without_sinks_is_one_sentence(files, tmp_path, capsys):
     given = ["--portrait", files / "portrait.png", "--audio", files / "voice.wav", "--out", tmp_path / "v.mp4"]
-    assert main(["speak", *map(str, [*given, "--preset", "plain", "--heal"])]) == 2
+    assert main(["speak", *map(str, [*given, "--preset", "plain", "--reset-on-drift"])]) == 2
     assert "keep none" in capsys.readouterr().err
 
 

@@ -22,7 +22,9 @@ from joyavatar_core.sampling.memory import (
     memory_needed,
     pass_bytes,
 )
+from joyavatar_core.sampling.passes import Passes
 from joyavatar_core.sampling.presets import preset
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.vae import StreamingVAE, TinyDecoder, conv, layers
 
 LARGE = AvatarConfig()
@@ -31,11 +33,11 @@ GIB = 2**30
 # What fits: width, height, settings -> the card's memory in GiB.
 FP8 = torch.float8_e4m3fn
 FITS = [
-    (512, 512, {}, 16), (832, 480, {}, 24), (832, 480, {"latents": 1}, 16),
-    (512, 512, {"latents": 1}, 12), (832, 480, {"kv_dtype": FP8, "latents": 1}, 12),
+    (512, 512, {}, 16), (832, 480, {}, 24), (832, 480, {"latent_frames": 1}, 16),
+    (512, 512, {"latent_frames": 1}, 12), (832, 480, {"kv_dtype": FP8, "latent_frames": 1}, 12),
     (512, 512, {"kv_dtype": FP8, "decoder": "tiny"}, 8),
-    (512, 512, {"kv_dtype": FP8, "latents": 1, "weight_dtype": FP8}, 8),
-    (832, 480, {"kv_dtype": FP8, "latents": 1, "weight_dtype": FP8, "decoder": "tiny"}, 8),
+    (512, 512, {"kv_dtype": FP8, "latent_frames": 1, "weight_dtype": FP8}, 8),
+    (832, 480, {"kv_dtype": FP8, "latent_frames": 1, "weight_dtype": FP8, "decoder": "tiny"}, 8),
 ]  # fmt: skip
 
 
@@ -67,7 +69,7 @@ def test_decoding_takes_what_is_said(as_on_a_gpu, kind, latents):
     decoder.at_once, cache, z = latents, decoder.new_cache(), torch.randn(1, 16, 3, 16, 16)
     decoder.decode(z, cache)
     taken = most_alive(lambda: decoder.decode(z, cache))  # with the new cache; that the old one goes is not seen
-    assert 0.8 < decoder_bytes(16, 16, torch.float32, latents, kind, 32) / taken < 1.4
+    assert 0.8 < decoder_bytes((128, 128), torch.float32, latents, kind, 32) / taken < 1.4
 
 
 @torch.no_grad()
@@ -77,19 +79,26 @@ def test_a_pass_takes_what_is_said():
     cache = KVCache(2, 1, 9, 36, config.num_heads, config.head_dim)
     context = SelfContext(model.rope(range(3), 12, 12), cache)
     text = model.encode_text(torch.zeros(1, 0, config.text_dim), 512)
-    latents, labels = torch.randn(1, 33, 3, 12, 12), torch.full((1, 3), 936.0)
-    taken = most_alive(lambda: model(latents, labels, text, None, context))
-    assert 0.9 < pass_bytes(config, 12, 12, torch.float32) / taken < 1.4
+    latents, timesteps = torch.randn(1, 33, 3, 12, 12), torch.full((1, 3), 936.0)
+    taken = most_alive(lambda: model(latents, timesteps, text, None, context))
+    assert 0.9 < pass_bytes(config, (12, 12), torch.float32) / taken < 1.4
 
 
 @pytest.mark.parametrize("kv_dtype", [None, torch.float8_e4m3fn])
 @pytest.mark.parametrize("name", ["plain", "checkpoint", "joyavatar"])
 def test_the_cache_takes_what_is_said(make_stream, name, kv_dtype):
-    config = make_stream().model.config
+    config = make_stream().config
     chosen = preset(name, config)
-    stream = make_stream(psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, kv_dtype=kv_dtype, frames=12)
-    said = cache_bytes(config, 4, 4, chosen.urcr, chosen.mci, kv_dtype or torch.float32)
-    assert iter(stream).cache.nbytes == stream.cache_bytes == said
+    stream = make_stream(psb=chosen.psb, mci=chosen.mci, urcr=chosen.urcr, kv_dtype=kv_dtype, video_frames=12)
+    said = cache_bytes(config, (4, 4), chosen.urcr, chosen.mci, kv_dtype or torch.float32)
+    assert StreamRun(stream).cache.nbytes == stream.cache_bytes == said
+
+
+def test_the_prompt_takes_what_is_said(make_stream):
+    stream = make_stream(text=torch.randn(1, 3, 8), video_frames=12)
+    layers = Passes(stream).text.layers
+    assert stream.text_bytes >= sum(part.nbytes for pair in layers for part in pair) > 0
+    assert make_stream(video_frames=12).text_bytes == 0
 
 
 def test_parameters_are_the_decoders():
@@ -104,18 +113,24 @@ def test_what_fits_a_card(width, height, settings, card):
     assert need.total < 0.95 * card * GIB, need.total / GIB
 
 
+def test_ranks_share_the_cache_and_the_pass_but_not_the_weights():
+    alone, shared = (memory_needed(LARGE, PARAMETERS, (512, 512), decoder=None, ranks=ranks) for ranks in (1, 4))
+    assert (4 * shared.cache, 4 * shared.working, shared.weights) == (alone.cache, alone.working, alone.weights)
+    assert alone.decoder == shared.decoder == 0
+
+
 def test_too_little_memory_is_one_sentence_that_says_what_to_turn():
     need = memory_needed(LARGE, PARAMETERS, (512, 512))
     check_memory(need, need.total)
-    with pytest.raises(AvatarError, match=r"8\.0 GiB are free; use --kv-dtype fp8"):
+    with pytest.raises(AvatarError, match=r"8\.0 GiB are free; use fp8 keys and values"):
         check_memory(need, 8 * GIB)
 
 
 def test_a_stream_with_fp8_keys_stays_near_the_exact_one(make_stream):
-    chosen = preset("joyavatar", make_stream().model.config)
-    fields = {"psb": chosen.psb, "mci": chosen.mci, "urcr": chosen.urcr, "frames": 150}
+    chosen = preset("joyavatar", make_stream().config)
+    fields = {"psb": chosen.psb, "mci": chosen.mci, "urcr": chosen.urcr, "video_frames": 150}
     exact, small = (
-        torch.cat([block.latents for block in make_stream(**fields, kv_dtype=dtype)], dim=2)
+        torch.cat([block.latents for block in StreamRun(make_stream(**fields, kv_dtype=dtype))], dim=2)
         for dtype in (None, torch.float8_e4m3fn)
     )
     error = ((exact - small).square().mean() / exact.square().mean()).sqrt()

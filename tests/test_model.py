@@ -66,19 +66,19 @@ def test_a_head_of_128_splits_22_21_21():
     assert section_pairs(32) == (6, 5, 5)
 
 
-def flow(model, latents, labels, positions, mask=None):
+def flow(model, latents, timesteps, positions, mask=None):
     text = model.encode_text(torch.zeros(1, MINIATURE.text_tokens, MINIATURE.text_dim))
     audio = model.project_audio(torch.ones(1, latents.shape[2], MINIATURE.audio_hidden))
     context = SelfContext(model.rope(positions, 4, 4), mask=mask)
-    return model(latents, labels, text, audio, context)
+    return model(latents, timesteps, text, audio, context)
 
 
 @torch.no_grad()
 def test_shifting_all_positions_changes_nothing(model):
-    latents, labels = torch.randn(1, 33, 3, 4, 4), torch.full((1, 3), 832.0)
-    here = flow(model, latents, labels, [0, 1, 2])
-    assert torch.allclose(here, flow(model, latents, labels, [300, 301, 302]), atol=1e-5)
-    assert not torch.allclose(here, flow(model, latents, labels, [0, 2, 4]), atol=1e-3)
+    latents, timesteps = torch.randn(1, 33, 3, 4, 4), torch.full((1, 3), 832.0)
+    here = flow(model, latents, timesteps, [0, 1, 2])
+    assert torch.allclose(here, flow(model, latents, timesteps, [300, 301, 302]), atol=1e-5)
+    assert not torch.allclose(here, flow(model, latents, timesteps, [0, 2, 4]), atol=1e-3)
 
 
 @torch.no_grad()
@@ -86,8 +86,8 @@ def test_timesteps_are_per_frame(model):
     latents = torch.randn(1, 33, 3, 4, 4)
     own_only = torch.eye(3, dtype=torch.bool).repeat_interleave(4, 0).repeat_interleave(4, 1)
     mixed = flow(model, latents, torch.tensor([[0.0, 500.0, 1000.0]]), range(3), own_only)
-    for frame, label in enumerate((0.0, 500.0, 1000.0)):
-        alone = flow(model, latents, torch.full((1, 3), label), range(3), own_only)
+    for frame, timestep in enumerate((0.0, 500.0, 1000.0)):
+        alone = flow(model, latents, torch.full((1, 3), timestep), range(3), own_only)
         assert torch.allclose(mixed[:, :, frame], alone[:, :, frame], atol=1e-5)
 
 

@@ -159,11 +159,11 @@ def test_means_weigh_by_frames_and_leave_out_what_is_unknown():
     assert mean.colour == 2.0 and mean.correlation == 0.5
 
 
-def test_the_report_holds_the_measures_and_healing_resets_the_run_once_a_warning():
+def test_the_report_holds_the_measures_and_drift_resets_the_run_once_a_warning():
     resets = []
     run = SimpleNamespace(reset=resets.append)
     report = RunReport(FPS, "w", True)
-    observe, loud = Observer(report, None, heal=run), np.zeros(2000)
+    observe, loud = Observer(report, None, reset_on_drift=run), np.zeros(2000)
     for block in range(60):
         frames = talking(block * BLOCK, BLOCK, loud)
         frames = (frames * (0.4 if 30 <= block < 40 else 1.0)).astype(np.uint8)

@@ -152,7 +152,7 @@ def test_the_embedded_avatar_brings_its_own_vae_and_others_ask_for_one(host):
 def test_voice_is_cut_after_max_seconds_and_computes_nothing(host):
     voice = host.AudioEncode.execute(sound(2.0, 8000, 2), host.model, 0.5)[0]
     assert voice.source.num_samples == 4000 and voice.source.channels == 2
-    assert not voice.features._remembered
+    assert not voice.features._cached
 
 
 def test_missing_and_broken_audio_is_refused(host):
@@ -207,7 +207,7 @@ def continuity(host, mci="inject", frames=3, noise=0.25, urcr="rotate", sinks=3,
 
 
 def test_continuity_explains_itself_in_numbers(host):
-    # Blocks of 3 latent and 12 video frames at 16 a second; one more forward beside the steps and a refresh.
+    # Blocks of 3 latent and 12 video frames at 16 a second; one more forward beside the steps and a cache update.
     config = host.model.model.diffusion_model.config
     blocks, forwards = (config.trained_positions - 3 - 6) // 3, len(config.levels) + 1
     text = continuity(host, model=host.model).ui["text"][0]
@@ -216,11 +216,13 @@ def test_continuity_explains_itself_in_numbers(host):
     assert "cost about ×1.00" in continuity(host, mci="off", model=host.model).ui["text"][0]
     prefill = 1 + 2 / (forwards * blocks)  # two blocks more in every cycle
     assert f"cost about ×{prefill:.2f}" in continuity(host, mci="off", urcr="prefill", model=host.model).ui["text"][0]
-    assert "never resets" in continuity(host, urcr="off", model=host.model).ui["text"][0]
+    window = continuity(host, urcr="window", model=host.model)
+    assert "never resets" in window.ui["text"][0]
+    assert continuity(host, urcr="off", model=host.model)[0] == window[0]  # as older graphs have it
 
 
 def test_carrying_is_a_setting_of_its_own_that_old_graphs_need_not_name(host):
-    carry = "noise goes on over seams"
+    carry = "noise carried over seams"
     assert carry in continuity(host).ui["text"][0]  # as a graph from before it
     without = host.Continuity.execute("inject", 3, 0.25, "rotate", 3, 6, "portrait", 0, mci_carry=0.0)
     assert carry not in without.ui["text"][0] and without.args[0].mci.carry == 0.0
@@ -229,3 +231,12 @@ def test_carrying_is_a_setting_of_its_own_that_old_graphs_need_not_name(host):
 def test_continuity_is_checked_against_a_wired_model(host):
     with pytest.raises(host.error, match="MCI shows the newest 9 frames"):
         continuity(host, frames=9, model=host.model)
+
+
+def test_a_tiny_decoder_decodes_and_is_refused_as_an_encoder(host, pack):
+    known = pack.nodes.vae
+    tiny = make_vae(pack, known.TinyDecoder((32, 16, 8, 8)).state_dict())
+    decoder = known.streaming_vae(tiny, host.model.model)
+    assert decoder.decode(torch.zeros(1, 16, 1, 2, 2)).shape == (1, 3, 1, 16, 16)
+    with pytest.raises(host.error, match=r"cannot encode; use the Wan2\.1 VAE"):
+        known.encoding_vae(tiny, host.model.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -33,7 +34,8 @@ def make_stream(host, **inputs):
 @pytest.fixture(scope="module")
 def whole(host, vae):
     """The stream decoded in one go, [FRAMES, H, W, 3] in 0 ... 1."""
-    latents = torch.cat([block.latents for block in make_stream(host).recipe], dim=2)
+    recipe, run = make_stream(host).recipe, host.pack.joyavatar_core.sampling.run.StreamRun
+    latents = torch.cat([block.latents for block in run(recipe)], dim=2)
     decoder = host.pack.nodes.vae.streaming_vae(vae, host.model.model)
     return decoder.decode(latents)[0].permute(1, 2, 3, 0).add(1).div(2)[:FRAMES]
 
@@ -44,7 +46,7 @@ def whole(host, vae):
 def test_making_a_stream_runs_nothing(host, monkeypatch):
     monkeypatch.setattr(type(host.model.model.diffusion_model), "forward", lambda *_, **__: pytest.fail("it ran"))
     stream = make_stream(host)
-    assert stream.recipe.num_frames == FRAMES and stream.size == (SIDE, SIDE)
+    assert stream.recipe.num_video_frames == FRAMES and stream.pixel_size == (SIDE, SIDE)
 
 
 def test_a_stream_is_the_same_at_every_pull(host, whole, vae):
@@ -71,9 +73,9 @@ def test_the_sampler_says_what_does_not_fit(host, inputs, sentence):
 
 
 def test_schedule_nodes_override_the_preset(host):
-    continuity = host.Continuity.execute("off", 0, 0.0, "off", 3, 6, "first", 12, None)[0]
+    continuity = host.Continuity.execute("off", 0, 0.0, "window", 3, 6, "first", 12, None)[0]
     recipe = make_stream(host, continuity=continuity).recipe
-    assert recipe.urcr.mode == "off" and recipe.urcr.window == 12 and recipe.psb.steps == (2, 1)
+    assert recipe.urcr.mode == "window" and recipe.urcr.window == 12 and recipe.psb.steps == (2, 1)
     assert make_stream(host, preset="plain", psb=None).recipe.psb.first is None
 
 
@@ -97,7 +99,8 @@ def test_a_second_puller_is_told_that_it_samples_again(host, vae, caplog):
 
 def test_what_other_nodes_did_without_effect_is_said_on_the_sampler(host, monkeypatch, caplog, pack):
     options = {
-        "torch_compile_kwargs": {"backend": "inductor"},
+        "torch_compile_kwargs": {"backend": "inductor"},  # has an effect
+        "model_function_wrapper": {"some": "wrapper"},
         pack.nodes.patcher.LORAS: [(0, 0), (0, 4), (3, 4), (4, 4)],
     }
     for name, value in options.items():
@@ -107,7 +110,7 @@ def test_what_other_nodes_did_without_effect_is_said_on_the_sampler(host, monkey
     assert said[0].startswith("LoRA 1 of 4 changes nothing: it has no layer")
     assert said[1].startswith("LoRA 2 of 4 changes nothing: its layers have other sizes")
     assert said[2].startswith("LoRA 3 of 4 changes 3 of its 4 layers")
-    assert said[3] == "torch_compile_kwargs, set by a node before this one, has no effect on a JoyAvatar model."
+    assert said[3] == "model_function_wrapper, set by a node before this one, has no effect on a JoyAvatar model."
     assert len(said) == 4
 
 
@@ -123,12 +126,11 @@ def test_one_batch_equals_a_whole_decode(host, vae, whole):
 
 def resetting_stream(host):
     """A stream that resets before its fourth block: nine positions are three blocks."""
-    model = host.ModelLoader.execute("embedded", "default", "none")[0]
-    object.__setattr__(model.model.config, "trained_positions", 9)
-    continuity = host.Continuity.execute("off", 0, 0.0, "rotate", 3, 3, "portrait", 0, model)[0]
-    psb = host.PSBSchedule.execute(2, 1, 2, 1.0, "restart", "2, 1", None)[0]
-    inputs = {"psb": psb, "continuity": continuity}
-    return host.StreamingSampler.execute(model, reference(), host.voice, "plain", 3, **inputs)[0]
+    continuity = host.Continuity.execute("off", 0, 0.0, "rotate", 3, 3, "portrait", 0, None)[0]
+    stream = make_stream(host, preset="plain", continuity=continuity)
+    short = dataclasses.replace(stream.recipe.config, trained_positions=9)
+    stream.recipe = dataclasses.replace(stream.recipe, config=short)
+    return stream
 
 
 @pytest.mark.parametrize(("batching", "lengths"), [("by count", [10, 10, 10, 6]), ("by reset", [33, 3])])
@@ -279,7 +281,7 @@ def test_report_runs_a_stream_that_nobody_has_pulled(host, caplog):
 
 
 def test_report_of_a_foreign_video_is_refused(host):
-    with pytest.raises(host.error, match="does not know how it was made"):
+    with pytest.raises(host.error, match="has no report of its run"):
         host.StreamReport.execute(SimpleNamespace())
 
 

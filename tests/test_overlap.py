@@ -8,11 +8,15 @@ from contextlib import closing
 import pytest
 import torch
 
+from joyavatar_core.audio import Features
 from joyavatar_core.pipeline.overlap import ahead
 from joyavatar_core.pipeline.render import frames_of
+from joyavatar_core.sampling.mci import CarriedNoise
 from joyavatar_core.sampling.noise import CONTEXT, INITIAL, RENOISE, NoiseSource
 from joyavatar_core.sampling.noise_ahead import NoiseAhead
-from joyavatar_core.vae import stand_in_vae
+from joyavatar_core.sampling.run import StreamRun
+from joyavatar_core.vae import VAECache, stand_in_vae
+from joyavatar_core.video.portrait import to_uint8
 
 SECONDS = 30.0  # more than any of this takes: only a deadlock waits so long
 
@@ -83,15 +87,38 @@ def test_the_callers_modes_hold_in_the_thread():
 
 def test_overlapping_gives_the_same_frames(make_stream):
     decoder = stand_in_vae(4)
-    one, other = ([f for _, f in frames_of(iter(make_stream(frames=60)), decoder, overlap=x)] for x in (True, False))
+    stream = make_stream(video_frames=60)
+    one, other = ([f for _, f in frames_of(StreamRun(stream), decoder, overlap=x)] for x in (True, False))
     assert len(one) == len(other) == 6
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+class PlainDecoder:
+    """Only what the Decoder protocol asks for: every latent frame is four pictures of its first three channels."""
+
+    compute_device, compute_dtype = torch.device("cpu"), torch.float64
+
+    def new_cache(self) -> VAECache:
+        return VAECache()
+
+    def decode(self, latents: torch.Tensor, cache: VAECache | None = None) -> torch.Tensor:
+        assert latents.dtype == self.compute_dtype
+        lead = 0 if "seen" in cache else 3
+        cache.keep("seen", latents.movedim(1, -1), 1)
+        return latents[:, :3].repeat_interleave(4, dim=2)[:, :, lead:].float().clamp(-1, 1)
+
+
+def test_anything_that_keeps_the_protocol_is_a_decoder(make_stream):
+    frames = [shown for _, shown in frames_of(StreamRun(make_stream(video_frames=30)), PlainDecoder())]
+    assert [len(shown) for shown in frames] == [9, 12, 9]
+    expected = next(StreamRun(make_stream())).latents[0, :3, 1]
+    assert torch.equal(frames[0][1], to_uint8(expected[:, None].clamp(-1, 1))[0])
+
+
 def test_closing_leaves_a_run_that_goes_on(make_stream):
     """The block that was being made is left, not lost: the run makes it when it is pulled again."""
-    whole = [block.latents for block in make_stream(frames=96)]
-    run = iter(make_stream(frames=96))
+    whole = [block.latents for block in StreamRun(make_stream(video_frames=96))]
+    run = StreamRun(make_stream(video_frames=96))
     inside, go_on = threading.Event(), threading.Event()
 
     def on_step(block: int, step: int, steps: int) -> None:
@@ -111,10 +138,10 @@ def test_closing_leaves_a_run_that_goes_on(make_stream):
 
 
 def test_a_waiting_voice_does_not_hold_up_the_end(make_stream):
-    class Waiting:
+    class Waiting(Features):
         """The voice of a speaker who says nothing more after two blocks."""
 
-        feature_dim, block_frames, num_video_frames = 6, 3, None
+        feature_dim, fps, block_frames, num_video_frames = 6, 16, 3, None
 
         def wait(self, block: int, timeout: float | None = None) -> bool:
             assert timeout is not None
@@ -125,14 +152,14 @@ def test_a_waiting_voice_does_not_hold_up_the_end(make_stream):
             return torch.zeros(count, 4, 6)
 
     waiting = threading.Event()
-    made = frames_of(iter(make_stream(audio=Waiting())), stand_in_vae(4))
+    made = frames_of(StreamRun(make_stream(audio=Waiting())), stand_in_vae(4))
     assert [next(made)[0].index for _ in range(2)] == [0, 1]
     made.close()
     assert not [thread for thread in threading.enumerate() if thread.name in ("sampling", "decoding")]
 
 
 def test_noise_drawn_ahead_is_the_same_noise():
-    shape, source = (1, 16, 3, 4, 4), NoiseSource(5, carry=1.0)
+    shape, source = (1, 16, 3, 4, 4), CarriedNoise(NoiseSource(5), carry=1.0)
     noise = NoiseAhead(source, pin=False)
     for block in (0, 1, 2, 7, 8):  # blocks may be left out, as after a resume
         for role, step in ((INITIAL, 0), (RENOISE, 1), (RENOISE, 2)):

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from joyavatar_core.audio import Features
 from joyavatar_core.config import PUBLIC_LEVELS, AvatarConfig
 from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer
@@ -34,13 +35,13 @@ SIZE = (8, 8)  # latents; 16 tokens a frame
 BLOCKS = 9
 VIDEO_FRAMES = 4 * 3 * BLOCKS - 3
 STORED_BLOCKS = (0, 5, 8)  # the first, the one at which LiveTalk's window first rolls, the last
-EXACT_LEVELS = tuple((1000 * sigma, sigma) for _, sigma in PUBLIC_LEVELS)  # the labels of a float32 run
+EXACT_LEVELS = tuple((1000 * sigma, sigma) for _, sigma in PUBLIC_LEVELS)  # the timesteps of a float32 run
 TEXT_TO_VIDEO = AvatarConfig(
     dim=96, ffn_dim=256, num_heads=4, num_layers=6, in_channels=16, text_dim=32, audio_dim=0, levels=EXACT_LEVELS
 )
 AVATAR = dataclasses.replace(TEXT_TO_VIDEO, in_channels=33, audio_dim=24)
-LIVETALK_WINDOW = UrcrSettings("off", sinks=9, recent=0, sink_source="first", window=15)
-SELF_FORCING_WINDOW = UrcrSettings("off", sinks=3, recent=0, sink_source="first", window=9)
+LIVETALK_WINDOW = UrcrSettings("window", sinks=9, recent=0, sink_source="first", window=15)
+SELF_FORCING_WINDOW = UrcrSettings("window", sinks=3, recent=0, sink_source="first", window=9)
 
 
 def seeded(name: str, *shape: int) -> Tensor:
@@ -84,12 +85,12 @@ class SeededNoise:
         return seeded(f"{role}.{block}.{step}", *shape)
 
 
-class Voice:
+class Voice(Features):
     """An audio source of given features, the first one four times in latent frame 0."""
 
     def __init__(self, features: Tensor) -> None:
         self.feature_dim = features.shape[-1]
-        self.block_frames = 3
+        self.fps, self.block_frames = 16, 3
         self.num_video_frames = len(features)
         self.groups = torch.cat([features[:1].expand(3, -1), features]).unflatten(0, (-1, 4))
 
@@ -101,10 +102,10 @@ class Voice:
 
 
 class Recording(AvatarTransformer):
-    """Keeps the flow of every pass, the refresh passes' too."""
+    """Keeps the flow of every pass, those of cache updates too."""
 
-    def forward(self, latents, labels, text, audio, context, cache_only=False):
-        self.flows.append(super().forward(latents, labels, text, audio, context))
+    def forward(self, latents, timesteps, text, audio, context, cache_only=False):
+        self.flows.append(super().forward(latents, timesteps, text, audio, context))
         return self.flows[-1]
 
 
@@ -115,7 +116,7 @@ def make_stream(config: AvatarConfig, urcr: UrcrSettings, dtype=torch.float32, f
     return AvatarStream(
         model.to(dtype), reference=portrait() if config.has_reference else None,
         audio=Voice(voice(config)) if config.audio_dim else None, text=prompt(config), urcr=urcr,
-        size=SIZE, frames=frames, noise=SeededNoise(),
+        latent_size=SIZE, video_frames=frames, noise=SeededNoise(),
     )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def latents_of(run: StreamRun) -> Tensor:
 def by_frame(cache: KVCache, tensor: Tensor, layer: int) -> Tensor:
     """[frames, tokens, heads * head_dim] in the order of time, whatever slot a frame is in."""
     slots = tensor[layer, 0].flatten(1).unflatten(0, (cache.slots, cache.tokens))
-    return slots[sorted(range(cache.length), key=cache.frames.__getitem__)]
+    return slots[sorted(range(cache.length), key=cache.frame_ids.__getitem__)]
 
 
 def assert_near(ours: Tensor, theirs: Tensor, what: str) -> None:
@@ -142,7 +143,7 @@ def played(request):
         request.param
     ]
     stream = make_stream(config, urcr)
-    run = iter(stream)
+    run = StreamRun(stream)
     latents = latents_of(run)
     return load_file(GOLDEN / f"{request.param}.safetensors"), stream, run, latents
 
@@ -166,12 +167,12 @@ def test_keys_and_values_equal_the_public_cache_frame_by_frame(played):
     assert_near(by_frame(run.cache, run.cache.values, -1), golden["values.last"], "last layer's values")
 
 
-def test_a_refresh_that_stops_at_the_last_keys_changes_nothing():
+def test_a_cache_update_that_stops_at_the_last_keys_changes_nothing():
     frames = 4 * 3 * 6 - 3
     recorded, shortcut = (
         make_stream(AVATAR, LIVETALK_WINDOW, frames=frames, kind=k) for k in (Recording, AvatarTransformer)
     )
-    assert torch.equal(latents_of(iter(recorded)), latents_of(iter(shortcut)))
+    assert torch.equal(latents_of(StreamRun(recorded)), latents_of(StreamRun(shortcut)))
 
 
 def relative_rms(difference: Tensor, scale: Tensor) -> float:
@@ -182,10 +183,10 @@ def test_bfloat16_rounds_where_the_public_loop_does():
     """Measured: not one bit differs on the machine that made the numbers; other kernels may round sums otherwise."""
     golden = load_file(GOLDEN / "livetalk.safetensors")
     theirs = golden["bfloat16.out"]
-    config = dataclasses.replace(AVATAR, levels=PUBLIC_LEVELS)  # the labels the public script gives in bfloat16
+    config = dataclasses.replace(AVATAR, levels=PUBLIC_LEVELS)  # the timesteps the public script gives in bfloat16
     frames = 4 * theirs.shape[2] - 3
-    ours = latents_of(iter(make_stream(config, LIVETALK_WINDOW, torch.bfloat16, frames)))
-    exact = latents_of(iter(make_stream(config, LIVETALK_WINDOW, torch.float32, frames)))
+    ours = latents_of(StreamRun(make_stream(config, LIVETALK_WINDOW, torch.bfloat16, frames)))
+    exact = latents_of(StreamRun(make_stream(config, LIVETALK_WINDOW, torch.float32, frames)))
     assert ours.dtype == torch.bfloat16
     assert relative_rms(ours.float() - theirs.float(), exact) <= 0.008  # measured: 0 (each is 0.0063 from float32)
     assert relative_rms(ours.float() - exact, exact) <= 1.1 * relative_rms(theirs.float() - exact, exact)
@@ -219,9 +220,9 @@ def wide() -> WideBlocks:
 def one_wide_block(model: AvatarTransformer) -> Tensor:
     stream = AvatarStream(
         model, reference=seeded("portrait", 1, 16, 1, 4, 4), text=seeded("prompt", 1, 8, 4096),
-        audio=Voice(seeded("voice", 9, 10752)), noise=SeededNoise(), frames=9,
+        audio=Voice(seeded("voice", 9, 10752)), noise=SeededNoise(), video_frames=9,
     )  # fmt: skip
-    return next(iter(stream)).latents
+    return next(StreamRun(stream)).latents
 
 
 def test_a_block_at_full_width_in_bfloat16_is_near_float32(wide):

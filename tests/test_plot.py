@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.monitoring.report_plot import PANELS, clock, draw_report, save_plot, thinned
+from joyavatar_core.monitoring.report import clock_text
+from joyavatar_core.monitoring.report_plot import PANELS, draw_report, save_plot, thinned
 
 NAMES = [name for name, _, _ in PANELS]
 
@@ -70,4 +71,4 @@ def test_a_plot_is_a_png_and_a_bad_place_is_one_sentence(tmp_path):
 
 
 def test_times_read_like_a_clock():
-    assert [clock(t) for t in (0, 61, 3661)] == ["0:00", "1:01", "1:01:01"]
+    assert [clock_text(t) for t in (0, 61, 3661)] == ["0:00", "1:01", "1:01:01"]

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.video.portrait import load_portrait, to_uint8
+from joyavatar_core.video.portrait import check_trained_size, load_portrait, to_uint8
 
 RED = torch.tensor([1.0, -1.0, -1.0])
 
@@ -258,3 +259,11 @@ def test_to_uint8_rounds_to_nearest_and_clips():
 def test_every_level_survives_the_way_through_the_model_range():
     ramp = torch.arange(256, dtype=torch.uint8).reshape(16, 16, 1).expand(16, 16, 3)
     assert torch.equal(to_uint8(load_portrait(ramp, 16, 16)[:, None])[0], ramp)
+
+
+def test_a_public_checkpoint_may_be_asked_for_more_pixels_and_says_so():
+    public, own = AvatarConfig(), AvatarConfig(dim=128, num_layers=6, num_heads=1)
+    assert "trained on" in check_trained_size(832, 480, public)
+    assert check_trained_size(512, 512, public) is check_trained_size(480, 480, own) is None
+    with pytest.raises(AvatarError, match="more pixels than the 512x512"):
+        check_trained_size(832, 480, own)

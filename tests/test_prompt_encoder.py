@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused(encoder, pieces, tmp_path):
     save_file(weights(encoder) | with_tokenizer(b"junk" * 9), tmp_path / "junk.safetensors")
     save_file(weights(encoder) | with_tokenizer(pieces), tmp_path / "whole.safetensors")
     for name, text, found in (
-        ("bare", TEXT, "has no tokenizer inside.*--tokenizer"),
+        ("bare", TEXT, "has no tokenizer inside"),
         ("other", TEXT, "is no umt5 text encoder"),
         ("junk", TEXT, "no SentencePiece model"),
         ("whole", " \n", "prompt is empty"),

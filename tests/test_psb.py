@@ -51,18 +51,18 @@ def test_restart_uses_only_trained_levels_and_ends_on_the_last(steps, trained):
 
 
 def test_restart_alternates_the_last_two_levels():
-    labels = [label for label, _ in levels_for(7, PUBLIC_LEVELS, "restart", 5.0)]
-    assert labels == [1000, 936, 832, 624, 624, 832, 624]
+    timesteps = [timestep for timestep, _ in levels_for(7, PUBLIC_LEVELS, "restart", 5.0)]
+    assert timesteps == [1000, 936, 832, 624, 624, 832, 624]
 
 
 def test_dense_levels_are_the_shifted_schedule():
-    labels = [label for label, _ in levels_for(8, PUBLIC_LEVELS, "dense", 5.0)]
-    assert labels == pytest.approx([1000, 972.22, 937.5, 892.86, 833.33, 750, 625, 416.67], abs=5e-3)
+    timesteps = [timestep for timestep, _ in levels_for(8, PUBLIC_LEVELS, "dense", 5.0)]
+    assert timesteps == pytest.approx([1000, 972.22, 937.5, 892.86, 833.33, 750, 625, 416.67], abs=5e-3)
 
 
 def test_fewer_steps_are_spread_over_the_trained_levels():
-    assert [label for label, _ in levels_for(2, PUBLIC_LEVELS, "restart", 5.0)] == [1000, 624]
-    assert [label for label, _ in levels_for(3, PUBLIC_LEVELS, "dense", 5.0)] == [1000, 832, 624]
+    assert [timestep for timestep, _ in levels_for(2, PUBLIC_LEVELS, "restart", 5.0)] == [1000, 624]
+    assert [timestep for timestep, _ in levels_for(3, PUBLIC_LEVELS, "dense", 5.0)] == [1000, 832, 624]
 
 
 def test_an_explicit_list_holds_its_last_entry():

@@ -17,6 +17,7 @@ import torch
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.recording import Interval, Recording, join_recording
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.video import VideoWriter
 
 from . import recordings
@@ -51,7 +52,7 @@ def names(folder):
 
 
 def test_segments_hold_the_frames_of_the_stream(whole, tmp_path):
-    with closing(iter(stream())) as run:
+    with closing(StreamRun(stream())) as run:
         frames = torch.cat([shown for _, shown in frames_of(run, tiny_decoder())])
     assert len(frames) == FRAMES and frames.float().diff(dim=0).abs().mean() > 10  # something is to be seen
     ends = [0, 33, 69, 100]  # block 0 shows 9 frames, the others 12
@@ -200,7 +201,7 @@ def other_config():
     ({"model": other_config()}, "another configuration"),
     ({"seed": 7}, "seed 0 and this run has 7"),
     ({"crf": 20}, "quality 18 and this run has 20"),
-    ({"frames": 50}, "frames 100 and this run has 50"),
+    ({"video_frames": 50}, "frames 100 and this run has 50"),
     ({"every": Interval(blocks=4)}, "checkpoint every 3 and this run has 4"),
 ])  # fmt: skip
 def test_what_differs_is_named_and_refused(whole, options, sentence):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from joyavatar_core.refiner.model import HEARS, Prediction, compose, hearing, resized, warp
+from joyavatar_core.sampling.run import StreamRun
 
 from .conftest import MINIATURE, RecordedFeatures, build_model
 from .recordings import FRAMES, CrashError, pictures, record, recording
@@ -178,11 +179,11 @@ def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, hearing
 
 def test_a_block_says_what_was_heard_of_its_frames(make_stream) -> None:
     audio = RecordedFeatures(num_video_frames=24)
-    blocks = list(make_stream(audio=audio))
-    assert [len(block.features) for block in blocks] == [block.num_frames for block in blocks] == [9, 12, 3]
+    blocks = list(StreamRun(make_stream(audio=audio)))
+    assert [len(block.features) for block in blocks] == [block.num_video_frames for block in blocks] == [9, 12, 3]
     rows = audio.latent_features(0, 9).flatten(0, 1)[3:27]  # the first latent frame shows one video frame
     torch.testing.assert_close(torch.cat([block.features for block in blocks]), rows, rtol=0, atol=0)
-    assert next(iter(make_stream(audio=None, frames=9))).features is None
+    assert next(StreamRun(make_stream(audio=None, video_frames=9))).features is None
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_missing_bundle_is_one_sentence(tmp_path):
 
 def test_missing_moderngl_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "moderngl", None)
-    with pytest.raises(AvatarError, match="extra 'train', or choose --people drawn"):
+    with pytest.raises(AvatarError, match="extra 'train', or choose drawn people"):
         studio.open_context()
 
 
@@ -213,3 +213,16 @@ class TestPixels:
         assert np.array_equal(clip.tracks, script.tracks)
         assert np.allclose(clip.pose[:, 0], script.tracks[:, 0] + script.character.turned[0], atol=1e-4)
         assert clip.portraits.shape == (4, 64, 64, 3)
+
+
+def test_a_rendered_person_is_judged_by_the_labels_of_the_posed_mouth(rendering):
+    from joyavatar_core.evaluation.rollout import Judge, Truth
+
+    truth = Truth.of(101, 4.0, 128, people="rendered")
+    assert truth.frames.shape == (65, 128, 128, 3)
+    assert len(truth.opening) == len(truth.width) == len(truth.box) == 65
+    assert truth.lids.min() < 0.3 < 0.8 < truth.lids.max()  # somebody who blinks
+    judge = Judge(truth, np.stack([truth.frames[::2].mean(0)]))
+    own = judge.measure(truth.frames)
+    assert own["mouth_r"] == own["mouth_r_drawn"]
+    assert own["amplitude"] == pytest.approx(1)

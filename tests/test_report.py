@@ -55,3 +55,14 @@ def test_writing_again_replaces_and_leaves_nothing_else(tmp_path):
 def test_a_place_that_does_not_exist_is_one_sentence(tmp_path):
     with pytest.raises(AvatarError, match=r"report .*r\.json cannot be written: No such file"):
         RunReport(fps=16, weights="w", trained=True).to_json(tmp_path / "no" / "r.json")
+
+
+def test_windows_tells_the_peak_through_psutil(monkeypatch):
+    def absent(*_, **__):
+        raise FileNotFoundError
+
+    counted = SimpleNamespace(Process=lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=12345)))
+    monkeypatch.setattr("builtins.open", absent)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setitem(sys.modules, "psutil", counted)
+    assert peak_rss_bytes() == 12345

@@ -21,10 +21,12 @@ from joyavatar_core.audio.clock import block_of_latent, block_to_frames, block_t
 from joyavatar_core.checkpoints.families import AVATARFORCING
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.transformer import AvatarTransformer
-from joyavatar_core.recording.state import read_state, write_state
+from joyavatar_core.recording.snapshot import check_run_state
+from joyavatar_core.recording.state import DamagedError, read_state, write_state
 from joyavatar_core.sampling.mci import MciSettings
 from joyavatar_core.sampling.presets import parse_settings, preset
 from joyavatar_core.sampling.psb import PsbSettings
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.sampling.urcr import UrcrSettings
 
@@ -32,11 +34,11 @@ from .test_parity import AVATAR, Recording, SeededNoise, assert_near, portrait, 
 
 GOLDEN = load_file(Path(__file__).parent / "golden" / "avatarforcing.safetensors")
 CONFIG = dataclasses.replace(AVATAR, **AVATARFORCING.behaviour)
-# labels 1000, 800, 400, 200 with the nearest entries of the schedule of 1000 steps
+# timesteps 1000, 800, 400, 200 with the nearest entries of the schedule of 1000 steps
 UNWARPED = ((1000.0, 1.0), (800.0, 0.7997118830680847), (400.0, 0.4008152484893799), (200.0, 0.20134228467941284))
 BLOCKS = 6
 FRAMES = 16 * BLOCKS + 1
-# which of the public loop's passes ours are: the portrait's, four to fill the window, then refresh and window in turn
+# which of the public loop's passes ours are: the portrait's, four to fill the window, then update and window in turn
 THEIRS = [0, 1, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
 
 
@@ -50,7 +52,7 @@ def make_stream(config=CONFIG, dtype=torch.float32, frames=FRAMES, **fields) -> 
     settings = preset("rolling", config)
     fields = {"psb": settings.psb, "mci": settings.mci, "urcr": settings.urcr, "noise": SeededNoise()} | fields
     return AvatarStream(
-        model.to(dtype), reference=portrait(), text=seeded("prompt", 1, 20, config.text_dim), frames=frames,
+        model.to(dtype), reference=portrait(), text=seeded("prompt", 1, 20, config.text_dim), video_frames=frames,
         audio=FixedFeatures(features, config.fps, config.block_frames, config.lead_frames), **fields,
     )  # fmt: skip
 
@@ -62,7 +64,7 @@ def latents_of(run) -> Tensor:
 @pytest.fixture(scope="module")
 def played():
     stream = make_stream()
-    run = iter(stream)
+    run = StreamRun(stream)
     return stream, run, list(run)
 
 
@@ -81,24 +83,24 @@ def test_every_pass_predicts_the_public_models_flow(played):
 
 
 def test_the_other_value_of_its_doubled_setting_equals_too():
-    latents = latents_of(iter(make_stream(dataclasses.replace(CONFIG, levels=UNWARPED))))
+    latents = latents_of(StreamRun(make_stream(dataclasses.replace(CONFIG, levels=UNWARPED))))
     assert_near(latents, GOLDEN["unwarped.out"], "out")
     assert (latents - GOLDEN["out"]).abs().max() > 1  # the two differ
 
 
 def test_bfloat16_rounds_where_the_public_loop_does():
     exact, theirs = GOLDEN["out"], GOLDEN["bfloat16.out"].float()
-    ours = latents_of(iter(make_stream(dtype=torch.bfloat16))).float()
+    ours = latents_of(StreamRun(make_stream(dtype=torch.bfloat16))).float()
     assert relative_rms(ours - exact, exact) <= 1.2 * relative_rms(theirs - exact, exact)
 
 
 def test_the_cache_holds_the_public_loops_history(played):
-    """Their last refresh: the portrait's key unrotated, two frames of history, the last block."""
+    """Their last cache update: the portrait's key unrotated, two frames of history, the last block."""
     _, run, _ = played
     theirs = GOLDEN["keys.first"][0].flatten(1).unflatten(0, (7, 16))
-    order = sorted(range(run.cache.length), key=run.cache.frames.__getitem__)
+    order = sorted(range(run.cache.length), key=run.cache.frame_ids.__getitem__)
     ours = run.cache.keys[0, 0].flatten(1).unflatten(0, (-1, 16))[order]
-    assert [run.cache.frames[slot] for slot in order] == [0, 19, 20, 21, 22, 23, 24]
+    assert [run.cache.frame_ids[slot] for slot in order] == [0, 19, 20, 21, 22, 23, 24]
     assert_near(ours[1:], theirs[1:], "keys")
     values = run.cache.values[-1, 0].flatten(1).unflatten(0, (-1, 16))[order]
     assert_near(values, GOLDEN["values.last"][0].flatten(1).unflatten(0, (7, 16)), "values")
@@ -129,20 +131,20 @@ def test_a_clip_shorter_than_the_window_goes_through_every_level(blocks):
     """The public loop leaves levels out here. A block's frames do not depend on what is behind a longer window."""
     stream = make_stream(frames=16 * blocks + 1)
     steps = []
-    run = iter(dataclasses.replace(stream, on_step=lambda block, step, steps_: steps.append((block, step, steps_))))
-    latents = latents_of(run)
+    stream = dataclasses.replace(stream, on_step=lambda block, step, of: steps.append((block, step, of)))
+    latents = latents_of(StreamRun(stream))
     assert latents.shape[2] == 1 + 4 * blocks and torch.isfinite(latents).all()
     assert steps == [(0, 1, 4), (0, 2, 4), (0, 3, 4), (0, 4, 4), *((b, 1, 1) for b in range(1, blocks))]
 
 
-def test_urcr_bounds_the_positions_and_changes_nothing_but_the_refreshs_distance():
+def test_urcr_bounds_the_positions_and_changes_nothing_but_the_cache_updates_distance():
     short = dataclasses.replace(CONFIG, trained_positions=22)
-    bounded = list(iter(make_stream(short)))
+    bounded = list(StreamRun(make_stream(short)))
     assert [block.reset for block in bounded] == [False, False, True, True, True, True]
     assert max(block.max_position for block in bounded) < 22
-    plain = list(iter(make_stream(short, urcr=preset("plain", short).urcr)))
+    plain = list(StreamRun(make_stream(short, urcr=preset("plain", short).urcr)))
     assert max(block.max_position for block in plain) == 24 and not any(block.reset for block in plain)
-    # the windows see the same distances, so nothing differs before the first refresh behind a reset has been seen
+    # the windows see the same distances, so nothing differs before the first cache update behind a reset is used
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(bounded[:2], plain[:2], strict=True))
     assert (bounded[2].latents - plain[2].latents).abs().max() < 1e-4
     assert 1e-5 < (latents_of(bounded) - latents_of(plain)).abs().max() < 0.3
@@ -150,10 +152,10 @@ def test_urcr_bounds_the_positions_and_changes_nothing_but_the_refreshs_distance
 
 def test_a_stream_goes_past_the_end_of_the_public_table():
     """1024 positions is where the public loop raises; ours goes on with positions that stay below."""
-    run = iter(make_stream(frames=16 * 12 + 1))
+    run = StreamRun(make_stream(frames=16 * 12 + 1))
     first = next(run)
-    run.cache.shift(range(1, run.cache.length), 1000 - run.cursor)  # as after 250 blocks
-    run.cursor = 1000
+    run.cache.shift(range(1, run.cache.length), 1000 - run.sampler.cursor)  # as after 250 blocks
+    run.sampler.cursor = 1000
     blocks = list(run)
     assert first.max_position == 16 and [block.reset for block in blocks].count(True) == 1
     assert all(block.max_position < 1024 for block in blocks)
@@ -161,13 +163,13 @@ def test_a_stream_goes_past_the_end_of_the_public_table():
 
 
 def test_a_run_resumes_bit_for_bit_from_a_file(tmp_path):
-    straight = latents_of(iter(make_stream()))
+    straight = latents_of(StreamRun(make_stream()))
     stream = make_stream()
-    run = iter(stream)
+    run = StreamRun(stream)
     head = [next(run).latents for _ in range(3)]
     write_state(tmp_path / "state", run.state_dict(copy=False))
     state = read_state(tmp_path / "state", 10**8)
-    resumed = iter(stream)
+    resumed = StreamRun(stream)
     resumed.load_state_dict(state)
     assert torch.equal(torch.cat([*head, latents_of(resumed)], dim=2), straight)
 
@@ -180,22 +182,22 @@ def test_a_run_stopped_inside_a_block_makes_the_same_block_again():
         if stop["at"] == 0:
             raise KeyboardInterrupt
 
-    run = iter(make_stream(on_step=on_step))
+    run = StreamRun(make_stream(on_step=on_step))
     found = []
     while len(found) < BLOCKS:
         try:
             found.append(next(run).latents)
         except KeyboardInterrupt:
             continue
-    assert torch.equal(torch.cat(found, dim=2), latents_of(iter(make_stream())))
+    assert torch.equal(torch.cat(found, dim=2), latents_of(StreamRun(make_stream())))
 
 
 def test_heal_forgets_all_but_the_portrait():
-    run = iter(make_stream())
+    run = StreamRun(make_stream())
     for _ in range(3):
         next(run)
     run.reset(0)
-    assert run.cache.frames == [0] and run.cursor == 1
+    assert run.cache.frame_ids == [0] and run.sampler.cursor == 1
     block = next(run)
     assert block.reset and torch.isfinite(block.latents).all()
     with pytest.raises(AvatarError, match="give a multiple"):
@@ -204,7 +206,7 @@ def test_heal_forgets_all_but_the_portrait():
 
 def test_a_new_voice_is_heard_by_the_blocks_in_flight():
     stream = make_stream()
-    run = iter(stream)
+    run = StreamRun(stream)
     next(run)
     changed = FixedFeatures(stream.audio.features * 0, CONFIG.fps, 4, 1)
     run.update(audio=changed)
@@ -212,18 +214,18 @@ def test_a_new_voice_is_heard_by_the_blocks_in_flight():
 
 
 def make_block(stream: AvatarStream, index: int) -> Tensor:
-    run = iter(stream)
+    run = StreamRun(stream)
     return [next(run) for _ in range(index + 1)][index].latents
 
 
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
-        ({"psb": PsbSettings()}, "every block takes one step in each of 4 passes.*--psb off"),
-        ({"psb": PsbSettings(steps=(8, 4))}, "every block takes one step in each of 4 passes.*--psb off"),
-        ({"mci": MciSettings()}, "already sees noisy neighbours.*--mci off"),
-        ({"mci": MciSettings("context")}, "already sees noisy neighbours.*--mci off"),
-        ({"urcr": UrcrSettings("prefill", sinks=1, recent=2)}, "'rotate' or 'off'"),
+        ({"psb": PsbSettings()}, "every block takes one step in each of 4 passes.*switch it off"),
+        ({"psb": PsbSettings(steps=(8, 4))}, "every block takes one step in each of 4 passes.*switch it off"),
+        ({"mci": MciSettings()}, "already sees noisy neighbours.*switch it off"),
+        ({"mci": MciSettings("context")}, "already sees noisy neighbours.*switch it off"),
+        ({"urcr": UrcrSettings("prefill", sinks=1, recent=2)}, "'rotate' or 'window'"),
         ({"urcr": UrcrSettings("rotate", sinks=4, recent=2)}, "window's sink is the portrait's frame"),
         ({"urcr": UrcrSettings("rotate", sinks=1, recent=5)}, "keep at most 4"),
     ],
@@ -237,8 +239,8 @@ def test_the_presets_of_a_rolling_checkpoint():
     rolling = preset("rolling", CONFIG)
     assert rolling == preset("checkpoint", CONFIG)
     assert (rolling.urcr.sinks, rolling.urcr.recent, rolling.urcr.mode) == (1, 2, "rotate")
-    assert preset("plain", CONFIG).urcr == dataclasses.replace(rolling.urcr, mode="off")
-    assert parse_settings("off", rolling.urcr, preset("plain", CONFIG).urcr).recent == 2
+    assert preset("plain", CONFIG).urcr == dataclasses.replace(rolling.urcr, mode="window")
+    assert parse_settings("window", rolling.urcr, preset("plain", CONFIG).urcr).recent == 2
     with pytest.raises(AvatarError, match="trained with a rolling window"):
         preset("rolling", AVATAR)
 
@@ -257,8 +259,31 @@ def test_the_memory_is_what_is_allocated(played):
 
 
 def test_a_plain_transformer_gives_the_same():
-    """The refresh that stops at the last keys, as streams do it."""
+    """The cache update that stops at the last keys, as streams do it."""
     stream = make_stream()
-    recorded = latents_of(iter(stream))
+    recorded = latents_of(StreamRun(stream))
     stream.model.__class__ = AvatarTransformer
-    assert torch.equal(latents_of(iter(stream)), recorded)
+    assert torch.equal(latents_of(StreamRun(stream)), recorded)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.update(sink=state["sink"][:1]),
+        lambda state: state.update(sink=None),
+        lambda state: state.update(sink=state["sink"].double()),
+        lambda state: state["window"][0].update(latents=state["window"][0]["latents"][..., :2]),
+        lambda state: state["window"][0].update(step=9),
+        lambda state: state["window"][0].update(index=0),
+        lambda state: state.update(window=state["window"] * 2),
+    ],
+)
+def test_a_recorded_state_whose_window_does_not_fit_is_told_before_it_is_used(damage):
+    run = StreamRun(make_stream())
+    for _ in range(2):
+        next(run)
+    state = run.state_dict()
+    check_run_state(run, {}, {"run": state, "decoder": {}})
+    damage(state)
+    with pytest.raises(DamagedError, match="its tensors do not fit this run"):
+        check_run_state(run, {}, {"run": state, "decoder": {}})

@@ -72,14 +72,14 @@ def test_rollouts_are_what_the_sampler_makes(teacher, clips):
 
 def test_given_frames_stay(teacher, batch):
     one = ForcedPass(teacher, EXCERPTS.layout(3))
-    assert batch.given[:, :, 0].all()
-    assert not batch.given[:, :, 1:].any()
+    assert batch.conditioning[:, :, 0].all()
+    assert not batch.conditioning[:, :, 1:].any()
     assert torch.equal(clean_estimate(one, batch)[:, :, 0], batch.blocks[:, :, 0])
     other = noised(batch, torch.zeros_like(batch.blocks), torch.tensor([0.5, 0.25]))
     assert torch.equal(other.blocks[:, :, 0], batch.blocks[:, :, 0])
     assert (other.blocks[:, :, 1:] == 0).all()
-    assert (other.labels[0, -batch.count :] == 500).all()
-    assert torch.equal(other.labels[:, : -batch.count], batch.labels[:, : -batch.count])
+    assert (other.timesteps[0, -batch.count :] == 500).all()
+    assert torch.equal(other.timesteps[:, : -batch.count], batch.timesteps[:, : -batch.count])
 
 
 def test_no_guidance_is_the_teacher_itself(teacher, batch):
@@ -134,7 +134,7 @@ def test_distilling_resumes_and_changes_the_student(teacher, clips, tmp_path, mo
 def test_judges_that_are_not_causal_see_the_blocks_alone(teacher, batch):
     pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
-    recipe = dataclasses.replace(RECIPE, guidance=1.0, judge_together=True)
+    recipe = dataclasses.replace(RECIPE, guidance=1.0, bidirectional_scores=True)
     before = matching_losses(pair, teacher, recipe, batch, 3, noise, u, False)["critic"]
     same = matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)
     assert same["matching"] < 1e-8  # the judges agree, whatever the student makes

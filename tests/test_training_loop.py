@@ -132,7 +132,7 @@ def small_batch(copies: int):
 @torch.no_grad()
 def test_one_forced_pass_equals_the_cache_block_by_block():
     model, one, batch = small_batch(copies=3)
-    flow = one(batch.latents, batch.labels, batch.features)
+    flow = one(batch.latents, batch.timesteps, batch.features)
     text = model.encode_text(one.text.expand(2, -1, -1))
     cache = KVCache(SMALL.num_layers, 2, 12, 4, SMALL.num_heads, SMALL.head_dim)
 
@@ -140,7 +140,7 @@ def test_one_forced_pass_equals_the_cache_block_by_block():
         part = slice(segment.start, segment.stop)
         context = SelfContext(model.rope(segment.frames, 4, 4), cache, slot)
         audio = model.project_audio(model.encode_audio(batch.features[:, part]))
-        return model(batch.latents[:, :, part], batch.labels[:, part], text, audio, context, cache_only)
+        return model(batch.latents[:, :, part], batch.timesteps[:, part], text, audio, context, cache_only)
 
     for block, target in enumerate(one.layout.of_kind(TARGET)):
         overlay = 0
@@ -192,7 +192,7 @@ def test_a_step_lowers_the_flow_loss():
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(5):
-        loss = flow_loss(one(batch.latents, batch.labels, batch.features), batch.target, batch.weight)
+        loss = flow_loss(one(batch.latents, batch.timesteps, batch.features), batch.target, batch.weight)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
@@ -208,9 +208,9 @@ def test_guidance_comes_to_rest_where_the_voice_does_so_much_more(guidance):
 
 
 def test_a_start_that_heard_otherwise_keeps_all_but_its_ears(tmp_path):
-    deaf_to_this = dataclasses.replace(SMALL, audio_dim=64, audio_features="log-mel")
-    old = new_transformer(deaf_to_this).state_dict()
-    save_checkpoint(tmp_path / "old.safetensors", old, deaf_to_this)
+    log_mel = dataclasses.replace(SMALL, audio_dim=64, audio_features="log-mel")
+    old = new_transformer(log_mel).state_dict()
+    save_checkpoint(tmp_path / "old.safetensors", old, log_mel)
     state = start_from(tmp_path / "old.safetensors", SMALL)
     assert state["audio_proj.proj.weight"].shape == (8, 4 * 8)
     assert all(torch.equal(state[name], old[name]) for name in old if not name.startswith("audio_proj."))

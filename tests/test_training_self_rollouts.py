@@ -1,4 +1,4 @@
-"""The model's own performances of clips, and what training makes of their mistakes."""
+"""Self-rollouts over clips, and what training makes of their errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import distributed, multiprocessing, nn
 
 pytest.importorskip("skia")
 
-from joyavatar_core.sampling.noise import INITIAL, RENOISE, NoiseSource
+from joyavatar_core.sampling.flow import add_noise
+from joyavatar_core.sampling.noise import INITIAL, NoiseSource
 from joyavatar_core.training.batches import forcing_batch
 from joyavatar_core.training.configs import TINY
 from joyavatar_core.training.initial_weights import new_transformer
@@ -19,7 +20,7 @@ from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.layout import COPY, PAST, TARGET
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.parallel import Share
-from joyavatar_core.training.self_rollouts import FollowingNoise, Performance, Performances
+from joyavatar_core.training.self_rollouts import SelfRollout, SelfRollouts, run_from_clip
 from joyavatar_core.training.teacher_forcing import ForcingRecipe, train_forcing
 
 SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
@@ -45,17 +46,25 @@ def clips() -> LatentClips:
     return LatentClips(torch.randn(2, 16, 14, 4, 4).bfloat16(), torch.randn(2, 14, 4, 8), boxes)
 
 
-def test_blocks_begin_from_the_clip_under_noise_and_all_other_noise_stays():
-    frames, shape = torch.randn(16, 6, 4, 4), (1, 16, 3, 4, 4)
-    following, plain = FollowingNoise(7, frames, 0.75), NoiseSource(7)
-    expected = 0.25 * frames[None, :, 3:6] + 0.75 * plain.draw(INITIAL, 1, 0, shape)
-    torch.testing.assert_close(following.draw(INITIAL, 1, 0, shape), expected)
-    assert torch.equal(following.draw(RENOISE, 1, 2, shape), plain.draw(RENOISE, 1, 2, shape))
+@torch.no_grad()
+def test_blocks_start_from_the_clip_at_the_first_level_that_is_left(model, clips):
+    order = [*range(12), 3, 4, 5]
+    run = run_from_clip(model, clips.latents[0], clips.features[0], order, seed=7, with_mci=False)
+    assert run.stream.config.levels == model.config.levels[1:] and run.stream.model is model
+    steps = [block.steps for block in run]
+    assert steps == [len(model.config.levels) - 1] * 5  # the stream ends with the clip's latents
+    sigma, shape = model.config.levels[1][1], (1, 16, 3, 4, 4)
+    sampler = run.sampler
+    for block, frames in ((1, [3, 4, 5]), (4, [3, 4, 5])):
+        expected = add_noise(
+            clips.latents[0][None, :, frames].float(), NoiseSource(7).draw(INITIAL, block, 0, shape), sigma
+        )
+        assert torch.equal(sampler._initial(block, run.stream.config.levels[0]), expected)
 
 
 @torch.no_grad()
-def test_a_performance_goes_round_its_clip_and_its_mistakes_change(model, clips):
-    one = Performance(model, clips, torch.Generator().manual_seed(3))
+def test_a_self_rollout_goes_over_its_clip_again_and_its_errors_change(model, clips):
+    one = SelfRollout(model, clips, torch.Generator().manual_seed(3))
     assert one.order[:15] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 3, 4, 5]  # whole blocks: 14 frames hold 12
     seen = []
     while not one.over:
@@ -68,8 +77,8 @@ def test_a_performance_goes_round_its_clip_and_its_mistakes_change(model, clips)
     assert torch.equal(seen[3][:, 6:], seen[4][:, 6:])
 
 
-def test_performances_take_turns_and_give_way_when_they_are_over(model, clips):
-    several = Performances(model, clips, 2)
+def test_self_rollouts_take_turns_and_give_way_when_they_are_over(model, clips):
+    several = SelfRollouts(model, clips, 2)
     for step in range(5):
         several.advance(step, lambda batch, salt, step=step: draw(batch, salt, step))
     assert len(several) == 2
@@ -84,17 +93,17 @@ def test_performances_take_turns_and_give_way_when_they_are_over(model, clips):
 def with_and_without(clips: LatentClips, error: torch.Tensor, cells: int | None = None):
     layout = RECIPE.layout(3)
     batches = [
-        forcing_batch(clips, RECIPE, layout, draw(2), cells, performances)
-        for performances in ([SimpleNamespace(clip=0, error=0 * error)], [SimpleNamespace(clip=0, error=error)])
+        forcing_batch(clips, RECIPE, layout, draw(2), cells, self_rollouts)
+        for self_rollouts in ([SimpleNamespace(clip=0, error=0 * error)], [SimpleNamespace(clip=0, error=error)])
     ]
     return layout, *batches
 
 
-def test_a_past_has_its_mistakes_and_what_goes_on_from_it_takes_them_back(clips):
+def test_a_past_has_its_errors_and_the_block_behind_it_takes_them_back(clips):
     error = torch.zeros(16, 14, 4, 4)
     error[:, 3:] = 1.0
     layout, right, wrong = with_and_without(clips, error)
-    strength = 1 - right.labels[:, None, :, None, None] / 1000
+    strength = 1 - right.timesteps[:, None, :, None, None] / 1000
     difference = ((wrong.latents - right.latents)[:, :16] / strength.clamp_min(1e-3)).mean((0, 1, 3, 4))
     for segment in layout.segments:
         shown = difference[segment.start : segment.stop]
@@ -107,7 +116,7 @@ def test_a_past_has_its_mistakes_and_what_goes_on_from_it_takes_them_back(clips)
     assert {segment.kind for segment in layout.segments} == {PAST, COPY, TARGET}
 
 
-def test_a_close_up_has_the_mistakes_of_its_place(clips):
+def test_a_close_up_has_the_errors_of_its_place(clips):
     wide = dataclasses.replace(clips, latents=clips.latents.repeat(1, 1, 1, 4, 4))
     error = torch.zeros(16, 14, 16, 16)
     error[:, 3:] = torch.arange(256.0).view(16, 16)
@@ -121,14 +130,14 @@ def test_a_close_up_has_the_mistakes_of_its_place(clips):
 def one_of_two(rank: int, folder, clips: LatentClips) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.set_num_threads(1)
-    recipe = dataclasses.replace(RECIPE, performers=2)
+    recipe = dataclasses.replace(RECIPE, self_rollouts=2)
     settings = LoopSettings(folder / "run", steps=4, warmup=1)
     weights = train_forcing(clips, settings, recipe, SMALL, bfloat16=False, sharded=True)
     torch.save(weights, folder / f"weights-{rank}.pt")
     distributed.destroy_process_group()
 
 
-def test_two_processes_with_shared_weights_each_have_performances(clips, tmp_path):
+def test_two_processes_with_shared_weights_each_have_self_rollouts(clips, tmp_path):
     multiprocessing.spawn(one_of_two, (tmp_path, clips), nprocs=2)
     one, two = (torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(tensor, two[name]) and torch.isfinite(tensor).all() for name, tensor in one.items())

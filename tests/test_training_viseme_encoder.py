@@ -1,4 +1,4 @@
-"""What the embedded avatar hears with: voices are said in time, excerpts are cut right, and held-out ones are heard."""
+"""The viseme encoder: voices follow their script in time, excerpts are cut right, held-out voices are recognised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from joyavatar_core.audio import VisemeEncoder
 from joyavatar_core.audio.mel import BANDS
 from joyavatar_core.audio.visemes import SLOTS, VISEMES
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.pipeline.avatar import EMBEDDED_HEARING
+from joyavatar_core.pipeline.avatar import EMBEDDED_VISEME_ENCODER
 from joyavatar_core.training import viseme_encoder
 from joyavatar_core.training.augment import SILENCE, other_voice
 from joyavatar_core.training.loop import LoopSettings
@@ -26,11 +26,11 @@ speaks = pytest.mark.skipif(
 def test_the_embedded_avatar_hears_what_a_held_out_voice_does_with_its_lips():
     made = [viseme_encoder.voice_of(viseme_encoder.FIRST_VOICE + seed, "held-out", 7.0) for seed in (0, 3, 4, 6)]
     voices = viseme_encoder.Voices(*(torch.from_numpy(np.stack(parts)).half() for parts in zip(*made, strict=True)))
-    found = viseme_encoder.correlations(VisemeEncoder.load(EMBEDDED_HEARING).model, voices)
+    found = viseme_encoder.correlations(VisemeEncoder.load(EMBEDDED_VISEME_ENCODER).model, voices)
     assert list(found) == list(VISEMES)
     assert found["open"] > 0.85 and found["press"] > 0.8 and min(found.values()) > 0.5
     turned = viseme_encoder.Voices(voices.spectra.roll(40, 1), voices.visemes)
-    assert viseme_encoder.correlations(VisemeEncoder.load(EMBEDDED_HEARING).model, turned)["open"] < 0.5
+    assert viseme_encoder.correlations(VisemeEncoder.load(EMBEDDED_VISEME_ENCODER).model, turned)["open"] < 0.5
 
 
 @speaks
@@ -46,7 +46,7 @@ def test_voices_are_kept_and_read_back_as_they_were_made(tmp_path, monkeypatch):
 def test_excerpts_keep_spectra_beside_what_they_say():
     count = torch.arange(40.0).view(1, 40, 1)
     voices = viseme_encoder.Voices(count[..., None].expand(3, 40, SLOTS, BANDS).half(), count.expand(3, 40, 8).half())
-    recipe = viseme_encoder.HearingRecipe(frames=(5, 9), others=0.0)
+    recipe = viseme_encoder.VisemeRecipe(frames=(5, 9), others=0.0)
     for seed in range(9):
         generators = [torch.Generator().manual_seed(seed + k) for k in range(4)]
         spectra, visemes = viseme_encoder.excerpts(voices, recipe, generators)
@@ -59,11 +59,11 @@ def test_a_run_learns_and_goes_on_where_it_was(tmp_path):
     torch.manual_seed(0)
     spectra = torch.randn(4, 24, SLOTS, BANDS)
     voices = viseme_encoder.Voices(spectra.half(), spectra.mean((2, 3))[..., None].expand(-1, -1, 8).half())
-    recipe = viseme_encoder.HearingRecipe(batch=4, frames=(9, 12), others=0.0)
+    recipe = viseme_encoder.VisemeRecipe(batch=4, frames=(9, 12), others=0.0)
 
     def train(folder, steps):
         settings = LoopSettings(tmp_path / folder, steps=steps, learning_rate=2e-3, warmup=1)
-        return viseme_encoder.train_hearing(voices, settings, recipe)
+        return viseme_encoder.train_viseme_encoder(voices, settings, recipe)
 
     before, after = (viseme_encoder.correlations(train("run", steps), voices)["open"] for steps in (1, 30))
     assert after > before + 0.2

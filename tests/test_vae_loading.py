@@ -160,9 +160,8 @@ def test_statistics_of_the_wrong_length_are_refused() -> None:
         vae_from_state_dict(STATE, mean=[0.0] * 3)
 
 
-def test_a_tiny_decoder_says_that_it_cannot_encode() -> None:
-    with pytest.raises(AvatarError, match=r"give a Wan2\.1 VAE file for encoding the portrait"):
-        TINY.encode(torch.zeros(1, 3, 1, 16, 16))
+def test_a_tiny_decoder_cannot_encode() -> None:
+    assert not hasattr(TINY, "encode")
     with pytest.raises(AvatarError, match=r"give a Wan2\.1 VAE file"):
         StreamingVAE.from_state_dict(tiny_state())
 

@@ -13,8 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from joyavatar_core.cli.options import ENCODERS
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.video import AI_NOTICE, VideoWriter
+from joyavatar_core.video import AI_NOTICE, VideoWriter, h264
 
 SIZE = 32
 
@@ -278,3 +279,34 @@ def test_closing_without_frames_is_one_sentence_and_leaves_nothing(tmp_path):
     with pytest.raises(AvatarError, match="No frames were written"):
         video.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_cards_encoder_is_taken_where_it_opens(monkeypatch):
+    monkeypatch.setattr(h264, "opens", lambda codec: codec == "h264_nvenc")
+    assert h264.chosen_encoder("auto") == h264.chosen_encoder("nvenc") == "nvenc"
+    assert h264.chosen_encoder("x264") == "x264"
+    monkeypatch.setattr(h264, "opens", lambda codec: False)
+    assert h264.chosen_encoder("auto") == "x264"
+    with pytest.raises(AvatarError, match="NVIDIA's encoder cannot be opened here"):
+        h264.chosen_encoder("nvenc")
+    assert ENCODERS == h264.ENCODERS
+
+
+def test_an_encoder_that_is_not_there_does_not_open():
+    assert h264.opens("libx264") and not h264.opens("no_such_codec")
+
+
+def test_the_cards_encoder_is_given_the_same_quality_and_key_frames(tmp_path, monkeypatch):
+    found = {}
+
+    class Container:
+        def add_stream(self, codec, rate, options):
+            found.update(options, codec=codec)
+            raise RuntimeError
+
+    monkeypatch.setattr(h264, "opens", lambda codec: True)
+    writer = VideoWriter(tmp_path / "video.mp4", 64, 64, 25, crf=21, encoder="nvenc")
+    with pytest.raises(RuntimeError):
+        h264.add_h264(Container(), 64, 64, writer.fps, writer._options, writer._encoder)
+    assert (found["codec"], found["cq"], found["g"], found["bf"]) == ("h264_nvenc", "21", "50", "0")
+    assert not {"crf", "threads", "mbtree"} & set(found)

@@ -187,6 +187,14 @@ def overlap(a: list[float], b: list[float]) -> bool:
     return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
 
+def test_app_mode_of_talk_shows_portrait_voice_seed_and_the_video():
+    graph = ui("talk")
+    shown, nodes = graph["extra"]["linearData"], {node["id"]: node for node in graph["nodes"]}
+    inputs = [(nodes[number]["type"], name) for number, name in shown["inputs"]]
+    assert inputs == [("LoadImage", "image"), ("LoadAudio", "audio"), ("JoyAvatarStreamingSampler", "seed")]
+    assert [nodes[number]["type"] for number in shown["outputs"]] == ["JoyAvatarStreamToVideo"]
+
+
 def test_the_blueprint_holds_the_nodes_of_a_talk_with_widgets_of_their_schemas():
     [path] = (ROOT / "subgraphs").glob("*.json")
     blueprint = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Channel layouts: what is heard of a recording (mono or stereo), and the one voice in it that moves the lips."""
+"""Channel layouts: the mono or stereo mix of a recording for the video, and its mono mix for the features."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SILENT = 1e-9  # mean power, -90 dB
 
 
 def default_layout(channels: int) -> Layout:
-    """Names for that many channels, where nothing tells them."""
+    """The usual names of that many channels, for recordings without names."""
     return {1: ("FC",), 2: ("FL", "FR"), **SURROUND}.get(channels, (UNKNOWN,) * channels)
 
 
 def heard_channels(layout: Layout) -> int:
-    """1 or 2: how many channels `heard` gives."""
+    """The number of channels that `heard` returns, 1 or 2."""
     return 2 if len(layout) == 2 or is_surround(layout) else 1
 
 
 def is_surround(layout: Layout) -> bool:
-    """Whether this is more than stereo, in places that are known."""
+    """Whether the layout has more than two channels, all at known places."""
     return len(layout) > 2 and {"FL", "FR"} <= set(layout) and set(layout) <= set(SHARES)
 
 
@@ -69,7 +69,7 @@ def voice(samples: np.ndarray, layout: Layout, sample_rate: int) -> tuple[np.nda
     lost = (_powers(mixed, frame) < LEAST / len(planes) * loudest) & (loudest > SILENT)
     if not lost.any():
         return mixed, False
-    # One channel for the whole stretch, so that a change of sign is not heard; another where that one is silent.
+    # One channel for the whole stretch, so that the sign does not change; another one where that is silent.
     main = int(powers[:, lost].sum(axis=1).argmax())
     chosen = np.where(powers[main] >= LEAST * loudest, main, powers.argmax(axis=0))
     centres = (np.arange(len(lost)) + 0.5) * frame
@@ -82,7 +82,7 @@ def voice(samples: np.ndarray, layout: Layout, sample_rate: int) -> tuple[np.nda
 
 
 def mapped(samples: np.ndarray, layout: Layout, target: Layout, sample_rate: int) -> np.ndarray:
-    """[S, C] of one layout as [S, C'] of another: a mono target gets the voice, any other one what is heard."""
+    """[S, C] of one layout as [S, C'] of another; a mono target gets `voice`, any other one `heard`."""
     if layout == target or (len(layout) == len(target) and UNKNOWN in (*layout, *target)):
         return samples
     if len(target) == 1:
@@ -99,7 +99,7 @@ def mean(planes: list[np.ndarray]) -> np.ndarray:
 
 
 def _power(plane: np.ndarray) -> float:
-    """Mean power of a channel without its constant part, which no one hears."""
+    """Mean power of a channel without its constant part."""
     return float(np.var(plane, dtype=np.float64))
 
 

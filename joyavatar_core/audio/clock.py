@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..errors import AvatarError
+from ..geometry import VIDEO_FRAMES_PER_LATENT, to_latent_frames
 
-VIDEO_FRAMES_PER_LATENT = 4  # temporal compression of the Wan2.1 VAE; the first latent frame stands for one video frame
 SAMPLE_RATES = range(4000, 384001)
 MAX_FPS = 240
 
@@ -36,10 +36,10 @@ def block_to_frames(block: int, block_frames: int, lead: int = 0) -> range:
     return range(latent_to_frames(latents[0]).start, latent_to_frames(latents[-1]).stop)
 
 
-def num_blocks(frames: int, block_frames: int, lead: int = 0) -> int:
-    """Number of blocks of `block_frames` latent frames that cover `frames` video frames."""
-    latents = 1 + -(-(frames - 1) // VIDEO_FRAMES_PER_LATENT) if frames > 0 else 0
-    return max(min(latents, 1), -(-(latents - lead) // block_frames))
+def num_blocks(video_frames: int, block_frames: int, lead: int = 0) -> int:
+    """Number of blocks of `block_frames` latent frames that cover `video_frames` video frames."""
+    latent_frames = to_latent_frames(video_frames)
+    return max(min(latent_frames, 1), -(-(latent_frames - lead) // block_frames))
 
 
 def check_sample_rate(sample_rate: int) -> int:
@@ -72,7 +72,7 @@ class Clock:
         return math.floor(frame * self.sample_rate / Fraction(self.fps))
 
     def frame_samples(self, frames: range) -> tuple[int, int]:
-        """Samples [start, stop) heard while a run of video frames is shown."""
+        """Samples [start, stop) of a range of video frames."""
         return self.frame_start(frames.start), self.frame_start(frames.stop)
 
     def num_frames(self, samples: int) -> int:

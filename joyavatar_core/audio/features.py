@@ -1,4 +1,4 @@
-"""The lazy audio recipe: features of any block as a pure function of the audio in a window anchored at that block."""
+"""Audio features of any block, as a pure function of the audio in a window at that block."""
 
 from __future__ import annotations
 
@@ -6,36 +6,21 @@ import copy
 import math
 from collections import OrderedDict
 from fractions import Fraction
-from typing import Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import AvatarError
-from .clock import VIDEO_FRAMES_PER_LATENT, Clock, block_of_latent, block_to_frames, block_to_latents, latent_to_frames
+from ..geometry import VIDEO_FRAMES_PER_LATENT
+from .clock import Clock, block_of_latent, block_to_frames, block_to_latents, latent_to_frames
+from .protocols import FeatureEncoder, Features
 from .resample import read_resampled, source_span
 from .source import AudioSource
 from .switched import SwitchedAudio
 
 MAX_CONTEXT_SECONDS = 60.0
-REMEMBERED_BLOCKS = 8  # a block is asked for again by overlays and prefills, never by much older ones
-
-
-class FeatureEncoder(Protocol):
-    """What turns a window of the waveform into features of its video frames (LogMel, Wav2Vec2)."""
-
-    sample_rate: int  # Hz
-    feature_dim: int
-    hop: int  # samples; windows begin at its multiples, so that the encoder's own frames fall alike in every window
-    left_reach: int  # samples before the first frame that `encode` needs
-    right_reach: int
-    left_context: float  # seconds before the block that should be in the window by default
-    lookahead: float
-
-    def encode(self, waveform: np.ndarray, edges: list[int]) -> Tensor:
-        """waveform [S]; L + 1 sample indices of the frames' edges -> [L, feature_dim]."""
+CACHED_BLOCKS = 8  # overlays and prefills read a block again, and never much older ones
 
 
 def group_frames(features: Tensor, first_latent: int) -> Tensor:
@@ -51,19 +36,19 @@ def ungroup_frames(features: Tensor, first_latent: int) -> Tensor:
     return rows if first_latent else rows[VIDEO_FRAMES_PER_LATENT - 1 :]
 
 
-class AudioFeatures:
+class AudioFeatures(Features):
     """Features of a voice, block by block, on the exact clock.
 
     Block b's features come from the audio between the start of its first video frame less `left_context_seconds` and
     the end of its last plus `lookahead_seconds`, both rounded up to whole video frames, plus the encoder's reach and
-    hop (at most 20 ms each) and the resampler's margin (16 ms). The window is cut at the start of the audio, nothing is
-    padded there: block 0 has no context, and windows grow to their full length over the first blocks. Past the end of
-    the audio it holds zeros. Nothing else enters, so any order of blocks, resumed, live and offline runs are equal,
-    exactly, at equal settings.
+    hop (at most 20 ms each) and the resampler's margin (16 ms). The window is cut at the start of the audio and not
+    padded there: block 0 has no context, and windows grow to their full length over the first blocks. After the end of
+    the audio the window contains zeros. The features depend on nothing else. So any order of blocks, and resumed, live
+    and offline runs, give equal bits at equal settings.
 
     source: the voice; encoder: LogMel or Wav2Vec2; fps, block_frames: of the avatar. Context and look-ahead default to
     the encoder's (look-ahead 0 for a live source). offset: video frames the features run ahead (+) or behind (-); the
-    first frames, behind which there is no voice yet, have zeros. lead: latent frames that block 0 has more.
+    first frames, before which there is no audio, have zeros. lead: latent frames that block 0 has more.
     Raises AvatarError for settings out of range.
     """
 
@@ -87,7 +72,7 @@ class AudioFeatures:
         self.right_frames = self._frames("look-ahead", lookahead_seconds, lookahead_default)
         if block_frames < 1:
             raise AvatarError(f"A block has {block_frames} latent frames, expected at least 1.")
-        self._remembered: OrderedDict[int, Tensor] = OrderedDict()
+        self._cached: OrderedDict[int, Tensor] = OrderedDict()
 
     @property
     def feature_dim(self) -> int:
@@ -106,20 +91,20 @@ class AudioFeatures:
     def samples_needed(self, block: int) -> int:
         """Source samples from the beginning that have to be there before block `block` can be computed."""
         start, stop, _ = self._window(block)
-        heard = source_span(start, stop, self.source.sample_rate, self.encoder.sample_rate)[1]
-        # Not less than what is shown: before that nobody knows whether the block's frames exist.
-        return max(heard, self.clock.frame_start(self._shown(block).stop))
+        stop = source_span(start, stop, self.source.sample_rate, self.encoder.sample_rate)[1]
+        # At least the block's own frames: they exist only where the audio reaches them.
+        return max(stop, self.clock.frame_start(self._shown(block).stop))
 
     def followed_by(self, source: AudioSource, block: int) -> AudioFeatures:
         """The same features with another voice from block `block` on, which begins at its first video frame.
 
-        What was heard before stays the left context. For a stream that runs:
+        The earlier voice stays the left context. For a running stream:
         ``run.update(audio=run.stream.audio.followed_by(source, run.block))``.
         """
         at = self.clock.frame_start(self._shown(block).start)
         follower = copy.copy(self)
         follower.source = SwitchedAudio(self.source, source, at)
-        follower._remembered = OrderedDict()
+        follower._cached = OrderedDict()
         return follower
 
     def ready(self, block: int) -> bool:
@@ -170,9 +155,9 @@ class AudioFeatures:
 
     def _block(self, block: int) -> Tensor:
         """[latent frames, 4, feature_dim]"""
-        if block in self._remembered:
-            self._remembered.move_to_end(block)
-            return self._remembered[block]
+        if block in self._cached:
+            self._cached.move_to_end(block)
+            return self._cached[block]
         start, stop, window = self._window(block)
         waveform = read_resampled(self.source, start, stop, self.encoder.sample_rate)
         edges = [self._encoder_clock.frame_start(frame) - start for frame in range(window.start, window.stop + 1)]
@@ -181,16 +166,16 @@ class AudioFeatures:
         skip = frames.start + self.offset - window.start
         features = F.pad(features, (0, 0, max(0, -skip), 0))[max(0, skip) :][: len(frames)]
         grouped = group_frames(features, block_to_latents(block, self.block_frames, self.lead).start)
-        self._remembered[block] = grouped
-        if len(self._remembered) > REMEMBERED_BLOCKS:
-            self._remembered.popitem(last=False)
+        self._cached[block] = grouped
+        if len(self._cached) > CACHED_BLOCKS:
+            self._cached.popitem(last=False)
         return grouped
 
 
-class FixedFeatures:
-    """Features computed beforehand, behind the same interface as AudioFeatures.
+class FixedFeatures(Features):
+    """Features computed beforehand.
 
-    features: [L, C], one row per video frame. Rows past the end are zero, as a model without audio sees.
+    features: [L, C], one row per video frame. Rows after the end are zero, as for a stream without audio.
     """
 
     def __init__(self, features: Tensor, fps: int | Fraction, block_frames: int, lead: int = 0) -> None:
@@ -209,7 +194,8 @@ class FixedFeatures:
     def ready(self, block: int) -> bool:
         return block_to_frames(block, self.block_frames, self.lead).start < len(self.features)
 
-    wait = ready
+    def wait(self, block: int, timeout: float | None = None) -> bool:
+        return self.ready(block)
 
     def latent_features(self, first_latent: int, count: int) -> Tensor:
         """[count, 4, C], as AudioFeatures.latent_features."""

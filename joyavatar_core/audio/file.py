@@ -33,7 +33,7 @@ class FileAudio(AudioSource):
     """An audio (or video) file, read in windows with the last `history_seconds` kept decoded.
 
     Positions are counted in samples of the file's first format; where it changes on the way (joined files, chained
-    Ogg, broadcasts), the rest is brought to that rate and layout. Of several audio tracks the default one is heard.
+    Ogg, broadcasts), the rest is brought to that rate and layout. Of several audio tracks the default one is read.
     Going back further than the history decodes again: from a seek for PCM, FLAC and ALAC, from the beginning for codecs
     that carry state from packet to packet (MP3, AAC, Opus, ...), so that a window's samples are the same on every way
     to it. Safe to share between threads.
@@ -69,11 +69,11 @@ class FileAudio(AudioSource):
 
     @property
     def num_samples(self) -> int:
-        """Length in samples, counted by decoding the file once (seconds per hour of sound), then remembered."""
+        """Length in samples, counted by decoding the file once (seconds per hour of sound), then cached."""
         return self.survey().num_samples
 
     def survey(self) -> Survey:
-        """What is in the whole file; it is decoded once, then remembered."""
+        """The survey of the whole file; the file is decoded once, then the result is cached."""
         with self._lock:
             if self._survey is None:
                 self._survey = survey(self)

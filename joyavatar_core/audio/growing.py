@@ -1,4 +1,4 @@
-"""A voice that is still being made: pushed by another thread, or pulled from an iterator of chunks."""
+"""Live audio: a source that another thread pushes to, or that pulls from an iterator of chunks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Chunk = np.ndarray | torch.Tensor  # [S] or [channels, S], as for ArrayAudio
 class GrowingAudio(AudioSource):
     """Live audio: `push` chunks from any thread, then `finish`; readers wait for what they need.
 
-    What lies more than `history_seconds` behind the furthest sample read is forgotten, and reading it raises
-    AvatarError; what has not been read yet is never dropped. With `ahead_seconds` a push waits while more than that
-    is unread, so that a sender faster than the reader costs no memory; without, it never waits.
-    `channels`: how many, where known beforehand, else the first chunk's.
+    history_seconds: samples further than this before the last one read are dropped. Reading them raises AvatarError.
+        Unread samples are never dropped.
+    ahead_seconds: a push waits while more than this is unread, which bounds the memory. None: a push never waits.
+    channels: their number; None is that of the first chunk.
     """
 
     live = True

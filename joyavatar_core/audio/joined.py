@@ -1,4 +1,4 @@
-"""Files that are several files one behind another: where each begins, and a part of a file as a file."""
+"""Concatenated audio files: where each begins, and a part of a file as a file object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OGG_PAGE, OGG_FIRST = b"OggS\x00", 0x02  # RFC 3533
 
 
 def parts_of(path: Path) -> list[tuple[int, int]]:
-    """Byte ranges [start, stop) of the files that were put one behind another; one range for a single file.
+    """Byte ranges [start, stop) of the files that were concatenated; one range for a single file.
 
     Raises OSError.
     """
@@ -31,7 +31,7 @@ def parts_of(path: Path) -> list[tuple[int, int]]:
 
 
 def _riff_files(file: io.BufferedReader, size: int) -> list[int]:
-    """Where WAV files begin, by the length that each tells."""
+    """Where WAV files begin, by the length in the header of each."""
     starts, position = [], 0
     while position + 16 <= size:
         file.seek(position)

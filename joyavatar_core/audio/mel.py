@@ -12,14 +12,14 @@ BANDS = 32
 WINDOW = 640  # samples, 40 ms: spans the slots' pitch at 16 fps (500 samples) and 25 fps (320)
 LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
 FLOOR = 1e-7  # power of a band that counts as silence
-# mean and scale of log10(power + floor) over synthetic speech; fixed, so that loudness stays audible
+# mean and scale of log10(power + floor) over synthetic speech; fixed, so that the features contain the loudness
 LOG_MEAN, LOG_SCALE = -5.5, 1.4
 
 
 class LogMel:
     """2 x 32 log-mel bands per video frame of 16 kHz mono, roughly zero mean and unit scale for speech.
 
-    A frame's features depend on nothing further than `left_reach` samples before it and `right_reach` behind it.
+    A frame's features depend on at most `left_reach` samples before it and `right_reach` after it.
     """
 
     sample_rate = 16000

@@ -18,7 +18,7 @@ def open_voice(
 ) -> AudioSource:
     """The voice in a file, or growing from standard input where `spec` is ``-``.
 
-    sample_rate (Hz), channels and sample_format (s16le, f32le) describe the PCM; a file tells its own.
+    sample_rate (Hz), channels and sample_format (s16le, f32le) describe the PCM; a file contains its own.
     Raises AvatarError for what cannot be read.
     """
     if spec != STDIN:

@@ -17,7 +17,7 @@ EXTENSIBLE = 0xFFFE  # the tag is then the sub-format's first two bytes
 
 
 def after_header(read: Callable[[int], bytes], sample_rate: int, channels: int, sample_format: str) -> bytes:
-    """The first samples of a stream, behind a WAV's header if there is one; b"" where it has ended.
+    """The first samples of a stream, after a WAV header if there is one; b"" at its end.
 
     read: gives the next bytes, at most as many as asked for. Raises AvatarError for a WAV of another format than said,
     and for what is another kind of file.
@@ -59,5 +59,8 @@ def _check_format(chunk: bytes, sample_rate: int, channels: int, sample_format: 
     if found != (sample_rate, channels, sample_format):
         raise AvatarError(
             f"Standard input is a WAV file of {found[0]} Hz, {found[1]} channels, {found[2]}, expected {sample_rate} "
-            f"Hz, {channels} channels, {sample_format}; give --audio-rate, --audio-channels, --audio-format."
+            f"Hz, {channels} channels, {sample_format}; give the file's own values.",
+            "audio_rate",
+            "audio_channels",
+            "audio_format",
         )

@@ -1,4 +1,4 @@
-"""The last stretch of an audio stream: chunks go in at the end, old ones are dropped at the front."""
+"""The newest samples of an audio stream: a queue of chunks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RollingBuffer:
         self.reset(0)
 
     def reset(self, position: int) -> None:
-        """Forget everything and go on from sample `position`."""
+        """Drop all samples and continue at sample `position`."""
         self._chunks.clear()
         self.start = self.end = position
 

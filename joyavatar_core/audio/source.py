@@ -1,16 +1,17 @@
-"""Where the voice comes from: sources that are read in windows, and the one for a waveform already in memory."""
+"""Audio sources, which are read in windows, and the source for a waveform in memory."""
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from fractions import Fraction
 
 import numpy as np
 import torch
 
 from ..errors import AvatarError
 from .channels import Layout, default_layout, heard, heard_channels, voice
-from .clock import check_sample_rate
+from .clock import Clock, check_sample_rate
 from .survey import Survey, survey
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def to_float(samples: np.ndarray | torch.Tensor) -> np.ndarray:
     if samples.dtype.kind in "iu":
         full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
         middle = full_scale if samples.dtype.kind == "u" else 0.0
-        # float64 in between: 32-bit integers must be rounded once, and the same way as a decoder's
+        # In float64 at first: 32-bit integers must be rounded once, and as a decoder rounds them.
         planes = [((plane - middle) / full_scale).astype(np.float32) for plane in planes]
     return np.stack(planes, axis=1, dtype=np.float32, casting="same_kind")
 
@@ -97,7 +98,7 @@ class AudioSource(ABC):
 
     @property
     def available(self) -> int:
-        """Samples that are there so far."""
+        """Samples that have arrived."""
         return self.num_samples or 0
 
     def wait(self, samples: int, timeout: float | None = None) -> bool:
@@ -115,6 +116,11 @@ class AudioSource(ABC):
     @abstractmethod
     def _window(self, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop), 0 <= start < stop, as float32 [<= stop - start, layout]: fewer only at the end."""
+
+    def samples_of(self, frames: range, fps: int | Fraction) -> tuple[int, int]:
+        """Samples [start, stop) of a range of video frames, cut at the end of the voice."""
+        start, stop = Clock(self.sample_rate, fps).frame_samples(frames)
+        return start, stop if self.num_samples is None else max(start, min(stop, self.num_samples))
 
     def read_native(self, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop) for muxing: float32 [stop - start, channels], zeros outside the audio.

@@ -1,4 +1,4 @@
-"""A voice looked through before anything is made of it, so that what is wrong with it is said at the start."""
+"""Checks of a whole voice before a stream starts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WINDOW_SECONDS = 1
-QUIET = 0.003  # peak, -50 dB: what moves no mouth
+QUIET = 0.003  # peak, -50 dB; quieter speech does not move the mouth
 LOUDEST = 64.0  # 36 dB over full scale: integers in a file that says it holds floats
 LOST_SHARE = 0.02  # of the seconds with sound: below this the mean of the channels is right
-MARGIN_SECONDS = 2  # heard behind the last frame that is shown: look-ahead and filters
+MARGIN_SECONDS = 2  # read after the last video frame, for look-ahead and filters
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Survey:
 
 
 def survey(source: AudioSource) -> Survey:
-    """Read a whole voice that is there, in windows of a second."""
+    """Read a whole voice, in windows of a second."""
     step = WINDOW_SECONDS * source.sample_rate
     samples, bad, peak, sounding, lost = 0, None, 0.0, 0, 0
     while True:

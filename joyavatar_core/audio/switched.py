@@ -1,4 +1,4 @@
-"""One voice after another on one clock: what a stream hears when its audio is changed between blocks."""
+"""One voice after another on one clock, for a stream whose audio is changed between blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT_SECONDS = 90.0  # how long a voice that was switched from stays readable: m
 
 @dataclass(frozen=True)
 class Piece:
-    """A source and the sample, on the common clock, at which its first one is heard."""
+    """A source, and the sample of the common clock at which it starts."""
 
     start: int
     source: AudioSource
@@ -70,7 +70,7 @@ class SwitchedAudio(AudioSource):
         return there or (ended and samples <= self.num_samples)
 
     def _piece(self, sample: int) -> Piece:
-        """The voice that is heard at a sample."""
+        """The voice that contains a sample."""
         return next((piece for piece in reversed(self._pieces) if piece.start <= sample), self._pieces[0])
 
     def _needed(self, piece: Piece, samples: int) -> int:

@@ -1,8 +1,7 @@
-"""Features that say what the lips do: a small convolutional network that hears a mouth's shape in log-mel spectra.
+"""Viseme features: a small convolutional network that predicts the mouth's shape from log-mel spectra.
 
-What wav2vec2 is to the public avatars, this is to the embedded one: it has learned speech beforehand
-(`joyavatar_core/training/viseme_encoder.py`), so that the transformer has to learn only what a mouth of that
-shape looks like.
+The embedded avatar uses it as the public avatars use wav2vec2. `joyavatar_core/training/viseme_encoder.py` trains it
+before the transformer. The transformer then learns only how a mouth of a given shape looks.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ SLOTS = 4  # spectra per video frame
 WIDTH = 128
 DILATIONS = (1, 2, 4, 1, 2, 4)  # in spectra: together with the first layer they see 0.5 s to either side at 16 fps
 KERNEL = 5
-# What is told of every video frame, each at zero mean and unit deviation over synthetic speech: the seven parameters
+# The features of a video frame, each at zero mean and unit deviation over synthetic speech: the seven parameters
 # of a drawn mouth (training/mouth.py) and how loud the voice is.
 VISEMES = ("open", "spread", "round", "teeth", "tongue", "tuck", "press", "loud")
 
@@ -61,7 +60,7 @@ class ResidualConv(nn.Module):
 class VisemeEncoder:
     """Eight numbers per video frame of 16 kHz mono (VISEMES); a feature encoder like LogMel and Wav2Vec2.
 
-    Live, with no look-ahead, the last frames of a block are guessed from what was heard up to there.
+    For a live source, without look-ahead, the last frames of a block depend on the audio before them alone.
     """
 
     sample_rate = 16000

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..errors import AvatarError
 
-STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of the conv stack; shapes cannot tell them
+STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of the conv stack; the tensors' shapes do not contain them
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
-HOP, RECEPTIVE_FIELD = 320, 400  # samples per conv frame, samples one conv frame sees
+HOP, RECEPTIVE_FIELD = 320, 400  # samples per conv frame, samples that one conv frame depends on
 # Where in a video frame the conv frame it reads is centred. Training stretched 252 conv frames over 81 video frames of
 # 1000 samples: frame j read the audio around sample 200 + 1004 j, 0.36 of a frame behind its start on average.
 FRAME_CENTRE = 0.36
@@ -41,6 +41,7 @@ class Wav2Vec2:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.device: torch.device | None = None  # to compute on; None: where the weights are
         self.feature_dim = (model.config.num_hidden_layers + 2) * model.config.hidden_size
 
     @classmethod
@@ -106,7 +107,7 @@ class Wav2Vec2:
         """The conv stack on a normalised waveform [S]: [1, channels, conv frames of 20 ms]; short ones are padded."""
         weight = self.model.feature_projection.projection.weight
         padded = F.pad(waveform, (0, max(0, RECEPTIVE_FIELD - waveform.shape[-1])))
-        return self.model.feature_extractor(padded[None].to(weight.device, weight.dtype))
+        return self.model.feature_extractor(padded[None].to(self.device or weight.device, weight.dtype))
 
     @torch.no_grad()
     def hidden_states(self, conv: Tensor) -> list[Tensor]:

@@ -13,6 +13,7 @@ import torch
 
 from ..config import METADATA_KEY, AvatarConfig
 from ..errors import AvatarError
+from ..geometry import LATENT_CHANNELS
 from .adapter_names import is_adapter
 from .families import AVATARFORCING, Family, is_avatarforcing
 from .kinds import kind_of
@@ -20,10 +21,10 @@ from .layouts import FLAT, canonical_names, layout_name
 from .lora import LoraScale, merge_lora, scale_beside, split_lora
 from .quantised import dequantised
 from .reader import LazyTensor, TensorFile, from_state_dict, read_file
+from .releases import check_release, release_named
 from .shapes import canonical_shapes, key_fingerprint, mismatch
 
 EXPECTED = "expected a Wan2.1-style transformer (Wan2.1 T2V, Self-Forcing, LiveTalk, OmniAvatar or one of this project)"
-LATENT_CHANNELS = 16  # of the Wan2.1 VAE
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,13 @@ def open_checkpoint(
     lora_alpha: float | None = None,
     lora_rank: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    release: str | None = None,
 ) -> Checkpoint:
     """Recognise a transformer file of any public layout; no tensor is read yet.
 
     `base` is the model a LoRA was trained on, `lora_alpha` and `lora_rank` its scale where no config.json beside the
-    file tells it; `metadata` replaces the file's own. Raises AvatarError, saying what was found and what was expected.
+    file tells it; `metadata` replaces the file's own. `release` is a key of `RELEASES`, where the tensors do not tell
+    which one it is. Raises AvatarError, saying what was found and what was expected.
     """
     path = Path(path)
     scale = LoraScale(lora_alpha, lora_rank)
@@ -97,7 +100,7 @@ def open_checkpoint(
     if lora_alpha is None and any(map(is_adapter, file.tensors)):
         beside = scale_beside(path)
         scale = LoraScale(beside.alpha, lora_rank or beside.rank)
-    return recognise(file, path.name, base, scale, metadata)
+    return recognise(file, path.name, base, scale, metadata, release)
 
 
 def checkpoint_from_state_dict(
@@ -119,8 +122,10 @@ def recognise(
     base: str | Path | Checkpoint | None,
     scale: LoraScale,
     metadata: Mapping[str, str] | None,
+    release: str | None = None,
 ) -> Checkpoint:
     """Canonical names, LoRA merged onto its base, config from shapes and metadata, everything checked."""
+    named = None if release is None else release_named(release)
     kind = kind_of(file.tensors)
     if kind == "unknown" and base is None:
         first = next(iter(file.tensors), "none")
@@ -142,7 +147,9 @@ def recognise(
     elif not all(name in full for name in (*adapter.pairs, *adapter.sums)):
         raise AvatarError(
             f"'{label}' is a LoRA ({len(adapter.pairs)} pairs) and not a whole model, expected the model it was made "
-            "for as well; give it with --base (for OmniAvatar-1.3B: Wan2.1-T2V-1.3B), or this file as --lora."
+            "for as well; give that as the base (Wan2.1-T2V-1.3B for OmniAvatar-1.3B), or this file as a LoRA.",
+            "base",
+            "lora",
         )
     elif is_avatarforcing(tensors, adapter.pairs, full):
         family, layout = AVATARFORCING, f"{AVATARFORCING.name}, adapters not merged"
@@ -151,7 +158,14 @@ def recognise(
     merged = merge_lora(full, adapter, scale)
     if METADATA_KEY in file.metadata and layout in FLAT:
         layout = "JoyAvatar"
+    if family and named and named is not family:
+        raise AvatarError(
+            f"'{label}' is {family.name} by its tensors, not {named.name}; leave the release out.", "release"
+        )
     config = read_config(merged, metadata, label, family)
+    if named is not None:
+        check_release(release, config, label)
+        config, family = dataclasses.replace(config, **named.behaviour), named
     return Checkpoint(config, layout, metadata, merged, adapter.changes, family)
 
 
@@ -171,7 +185,8 @@ def with_lora(
     if not adapter.changes or adapter.full:
         raise AvatarError(
             f"'{path.name}' is no LoRA alone ({len(adapter.pairs)} pairs, {len(adapter.full)} other tensors), expected "
-            "pairs of lora_A and lora_B or lora_down and lora_up; a whole model is given as --weights."
+            "pairs of lora_A and lora_B or lora_down and lora_up; a whole model is given as the weights.",
+            "weights",
         )
     scale = LoraScale(alpha) if alpha is not None or adapter.alpha() is not None else scale_beside(path)
     lazy = merge_lora(checkpoint.lazy, adapter, scale, strength)

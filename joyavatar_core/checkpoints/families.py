@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from .lora import LoraScale
 
-# AvatarForcing's levels: entries 0, 200, 600 and 800 of a float32 schedule of 1000 that is shifted by 5. The label is
-# 1000 sigma in float32, a few of its last digits away from the exact product, and the model is given just that.
+# AvatarForcing's levels: entries 0, 200, 600 and 800 of a float32 schedule of 1000 that is shifted by 5. A timestep is
+# 1000 sigma in float32, which differs from the exact product in its last digits.
 ROLLING_LEVELS = (
     (1000.0, 1.0), (952.3810424804688, 4 / 4.2), (769.2307739257812, 2 / 2.6), (555.5556030273438, 1 / 1.8),
 )  # fmt: skip
@@ -32,10 +32,11 @@ AVATARFORCING = Family(
      "audio_offset": -1, "width": 832, "height": 480},
     LoraScale(alpha=64.0, rank=128),  # of its configuration; the file has no alpha
 )  # fmt: skip
-WAN = Family("Wan2.1-T2V-1.3B", "Apache-2.0")
+WAN = Family("Wan2.1-T2V-1.3B or a student of it", "Wan2.1 and most students: Apache-2.0")
 AVATAR = Family(
-    "avatar 1.3B (LiveTalk, OmniAvatar merged)",
-    "LiveTalk: its licence file says CC BY-NC-SA 4.0, its readme Apache-2.0; OmniAvatar: Apache-2.0",
+    "avatar 1.3B (LiveTalk, OmniAvatar or AvatarForcing merged)",
+    "LiveTalk: its licence file says CC BY-NC-SA 4.0, its readme Apache-2.0; OmniAvatar: Apache-2.0; AvatarForcing: "
+    "its licence file allows academic use only, its readme says Apache-2.0",
 )
 OMNIAVATAR_14B = Family("avatar 14B (OmniAvatar merged)", "Apache-2.0")
 UMT5 = Family("umt5-xxl encoder (Wan2.1)", "Apache-2.0")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..config import METADATA_KEY
 from ..errors import AvatarError
 from ..sampling.memory import memory_needed
 from .adapter_names import other_kind
@@ -19,12 +20,14 @@ from .layouts import canonical_names, layout_name, strip_prefixes
 from .lora import scale_beside, split_lora
 from .quantised import dequantised
 from .reader import LazyTensor, TensorFile, read_file
+from .releases import possible_releases
 from .shapes import key_fingerprint
 
 
-def describe(path: str | Path) -> dict[str, object]:
+def describe(path: str | Path, release: str | None = None) -> dict[str, object]:
     """What a weights file is, as plain JSON values; no tensor is read.
 
+    `release`: a key of `RELEASES`, as `open_checkpoint` takes it.
     Always has file, kind, tensors, parameters, bytes, dtype and fingerprint; the rest depends on the kind. A
     transformer that cannot be used says why under "problem". Raises AvatarError where there are no tensors to look at.
     """
@@ -36,9 +39,12 @@ def describe(path: str | Path) -> dict[str, object]:
     if kind == "transformer" or (kind == "LoRA" and is_whole(file)):
         facts["kind"] = "transformer"
         try:
-            checkpoint = recognise(file, path.name, None, scale_beside(path), None)
+            checkpoint = recognise(file, path.name, None, scale_beside(path), None, release)
             facts |= describe_transformer(checkpoint)
             family = checkpoint.family
+            possible = possible_releases(checkpoint.config) if checkpoint.config.is_wan else ()
+            if possible and family is None and METADATA_KEY not in file.metadata:
+                facts["release"] = f"its tensors do not tell, say it where there is a choice: {', '.join(possible)}"
         except AvatarError as problem:
             facts["problem"] = str(problem)
     elif kind == "LoRA":
@@ -115,7 +121,7 @@ def device_memory(checkpoint: Checkpoint) -> dict[str, str]:
     """What a stream takes on a GPU at some sizes, in GiB: as it is, and at its smallest."""
     own = (checkpoint.config.width, checkpoint.config.height)
     sizes = [own, (832, 480)] if own == (512, 512) else [own]
-    small = {"kv_dtype": torch.float8_e4m3fn, "decoder": "tiny", "latents": 1}
+    small = {"kv_dtype": torch.float8_e4m3fn, "decoder": "tiny", "latent_frames": 1}
     found = {}
     for size in sizes:
         usual, least = (
@@ -141,7 +147,7 @@ def describe_lora(path: Path, file: TensorFile) -> dict[str, object]:
     ranks, told = adapter.ranks(), adapter.alpha()
     alpha = told if told is not None else scale.alpha
     if alpha is None:
-        alpha = "not stated: give --lora-alpha" if adapter.full else "not stated: taken as the rank"
+        alpha = "not stated, and has to be given" if adapter.full else "not stated: taken as the rank"
     return {
         "layout": layout_name(tensors, file.containers, names),
         "pairs": len(adapter.pairs),

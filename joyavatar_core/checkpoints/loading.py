@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..paths import replacing
 from .checkpoint import Checkpoint
 from .shapes import canonical_shapes, mismatch
 
@@ -40,12 +40,9 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, torch.Tensor], co
     problem = mismatch({name: tuple(tensor.shape) for name, tensor in state_dict.items()}, canonical_shapes(config))
     if problem:
         raise AvatarError(f"'{path.name}' was not written because the state dict does not fit its config: {problem}.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     try:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
-        save_file(tensors, partial, metadata=config.metadata())
-        os.replace(partial, path)
+        with replacing(path, shared=True) as unfinished:
+            save_file(tensors, unfinished, metadata=config.metadata())
     except (OSError, SafetensorError) as problem:
         raise AvatarError(f"Cannot write '{path}' ({problem}); expected a folder that exists and has room.") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -120,7 +120,9 @@ def scale_beside(path: Path) -> LoraScale:
         except (OSError, ValueError, TypeError, AttributeError) as problem:
             raise AvatarError(
                 f"'{file.name}' beside the LoRA cannot be used ({problem}), expected JSON with lora_rank and "
-                "lora_alpha; give --lora-alpha and --lora-rank."
+                "lora_alpha; repair it, or give the alpha and the rank.",
+                "lora_alpha",
+                "lora_rank",
             ) from None
     return LoraScale()
 
@@ -143,10 +145,14 @@ def merge_lora(
         if alpha is None and adapter.full:
             raise AvatarError(
                 f"The LoRA has rank {rank} but nothing says its alpha, expected lora_rank and lora_alpha in a "
-                "config.json beside it; give --lora-alpha and --lora-rank."
+                "config.json beside it; give the alpha and the rank.",
+                "lora_alpha",
+                "lora_rank",
             )
         if rank != (scale.rank or rank):
-            raise AvatarError(f"The LoRA of '{name}' has rank {rank}, expected {scale.rank}; correct --lora-rank.")
+            raise AvatarError(
+                f"The LoRA of '{name}' has rank {rank}, expected {scale.rank}; give the file's rank.", "lora_rank"
+            )
         weight = changed(base, name)
         rows, columns = weight.shape[0], torch.Size(weight.shape[1:]).numel()
         a, b = pair.a.shape, pair.b.shape

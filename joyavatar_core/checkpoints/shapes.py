@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 from ..config import AvatarConfig
+from ..geometry import CELLS_PER_TOKEN, PATCH, VIDEO_FRAMES_PER_LATENT
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -14,7 +15,7 @@ def canonical_shapes(config: AvatarConfig) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor of a transformer with these dimensions (names: Wan2.1 and OmniAvatar)."""
     dim, ffn = config.dim, config.ffn_dim
     shapes: dict[str, tuple[int, ...]] = {
-        "patch_embedding.weight": (dim, config.in_channels, 1, 2, 2),
+        "patch_embedding.weight": (dim, config.in_channels, *PATCH),
         "patch_embedding.bias": (dim,),
         "head.modulation": (1, 2, dim),
     }
@@ -27,7 +28,7 @@ def canonical_shapes(config: AvatarConfig) -> dict[str, tuple[int, ...]]:
     linear("time_embedding.0", dim, config.freq_dim)
     linear("time_embedding.2", dim, dim)
     linear("time_projection.1", 6 * dim, dim)
-    linear("head.head", 4 * config.out_channels, dim)
+    linear("head.head", CELLS_PER_TOKEN**2 * config.out_channels, dim)
     for block in (f"blocks.{n}" for n in range(config.num_layers)):
         shapes[f"{block}.modulation"] = (1, 6, dim)
         shapes[f"{block}.norm3.weight"] = shapes[f"{block}.norm3.bias"] = (dim,)
@@ -38,7 +39,7 @@ def canonical_shapes(config: AvatarConfig) -> dict[str, tuple[int, ...]]:
             for letter in "qkvo":
                 linear(f"{attention}.{letter}", dim, dim)
     if config.audio_dim:
-        linear("audio_proj.proj", config.audio_hidden, 4 * config.audio_dim)  # 4 video frames a latent frame
+        linear("audio_proj.proj", config.audio_hidden, VIDEO_FRAMES_PER_LATENT * config.audio_dim)
         shapes["audio_proj.norm_out.weight"] = shapes["audio_proj.norm_out.bias"] = (config.audio_hidden,)
         for index in range(len(config.audio_blocks)):
             linear(f"audio_cond_projs.{index}", dim, config.audio_hidden)

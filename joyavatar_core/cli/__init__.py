@@ -1,7 +1,8 @@
-"""The command line: `joyavatar speak`, `live`, `join`, `inspect`, `encode-prompt`."""
+"""The command line: `joyavatar speak`, `batch`, `live`, `serve`, `join`, `inspect`, `encode-prompt`."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,8 +10,9 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code, as `parser.main`."""
-    terminal = sys.stderr is not None and sys.stderr.isatty()
+    """Run a command; returns the exit code of `parser.main`."""
+    leads = os.environ.get("RANK", "0") == "0"  # one of torchrun's processes prints
+    terminal = leads and sys.stderr is not None and sys.stderr.isatty()
     if terminal:  # importing torch takes seconds, on a fresh machine many
         print("loading ...", end="", file=sys.stderr, flush=True)
     from .parser import main as run

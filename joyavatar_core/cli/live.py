@@ -1,4 +1,4 @@
-"""The ``live`` command: a talking video that is watched over HTTP or read from a pipe while its voice is spoken."""
+"""The `live` command: a talking video over HTTP, to a file or to a pipe, made while its voice is spoken."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..audio import ArrayAudio, AudioFeatures
-from ..audio.clock import Clock
-from ..errors import AvatarError
 from ..monitoring.observer import Observer
 from ..paths import STDOUT
+from ..sampling.run import StreamRun
+from .job import Job, prepare, save_report
+from .options import LiveOptions, parsed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..sampling.stream import LatentBlock
-    from .speak import Job
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ Sink = Callable[["Tensor", "np.ndarray"], None]  # frames uint8 [N, H, W, 3], th
 
 
 def add_live_flags(command: argparse.ArgumentParser) -> None:
-    """Where a live video goes."""
+    """Add the flags for the output of a live video."""
     output = command.add_argument_group("output", "at least one")
     output.add_argument(
         "--serve",
@@ -43,54 +42,41 @@ def add_live_flags(command: argparse.ArgumentParser) -> None:
     output.add_argument("--out", help="a video to write, *.mp4, or - for standard output")
     output.add_argument("--format", choices=("mpegts", "mp4"), default="mpegts", help="on standard output")
     output.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="a host name the server may be asked for by"
+        "--allow-host", action="append", default=[], metavar="NAME", help="a host name that requests may use"
     )
-    output.add_argument("--viewers", type=int, default=8, help="at most; default 8")
+    output.add_argument("--viewers", type=int, default=8, help="most viewers at one time; default 8")
     output.add_argument(
         "--pace", choices=("auto", "on", "off"), default="auto",
-        help="hold blocks back until their time has come; auto: for files, whose voice is there at once",
+        help="send each block at its playback time; auto: for files, whose voice is complete at the start",
     )  # fmt: skip
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """'8090' -> ('127.0.0.1', 8090); 'host:8090', '[::1]:8090'. Raises AvatarError for what is none."""
-    host, _, port = text.rpartition(":")
-    host = host or "127.0.0.1"
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise AvatarError(f"--serve is '{text}', expected a port or HOST:PORT, such as 127.0.0.1:8090.")
-    return host, int(port)
-
-
 def live(args: argparse.Namespace) -> None:
-    """``joyavatar live``: generate as the voice comes, hand every block on at once. Raises AvatarError."""
-    from .speak import prepare, save_report
+    """``joyavatar live``: make each block as soon as its voice is there, and send it at once. Raises AvatarError."""
+    from ..pipeline.avatar import load_avatar
 
-    if not (args.serve or args.out):
-        raise AvatarError("The video has nowhere to go; give --serve 127.0.0.1:8090, or --out with a file or -.")
-    address = parse_address(args.serve) if args.serve else None
-    if args.out == STDOUT and (sys.stdout is None or sys.stdout.isatty()):
-        raise AvatarError("The video would go to a terminal or nowhere; pipe it on, for example | ffplay -")
-    job = prepare(args, "live" if args.out in (None, STDOUT) else Path(args.out).stem)
-    progress = LiveProgress(job, args.monitor, args.heal)
+    options = parsed(LiveOptions, args)
+    voice = options.check()
+    log.info("loading")  # torch's first steps take seconds, on a fresh machine many
+    job = prepare(options, voice, load_avatar(options.avatar))
+    progress = LiveProgress(job, options.monitor, options.reset_on_drift)
     try:
         with contextlib.ExitStack() as stack:
-            sinks = open_sinks(args, address, job, progress, stack)
+            sinks = open_sinks(options, job, progress, stack)
             warm_up(job)
             progress.state = "waiting"
-            paced = args.pace == "on" or (args.pace == "auto" and not job.voice.live)
+            paced = options.pace == "on" or (options.pace == "auto" and not voice.live)
             run_live(job, sinks, progress, paced)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nobody reads on; Python would complain at its end
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - without a reader Python would complain at its end
         log.info("the reader of standard output has gone")
     finally:
         progress.finish()
-        save_report(args, job)
+        save_report(options, job)
 
 
 def warm_up(job: Job) -> None:
-    """Make one block of silence and drop it: what is loaded on first use is loaded before the first word."""
+    """Make one block of silence and drop it, so that what is loaded on first use is loaded before the first word."""
     from ..pipeline.render import frames_of
     from ..sampling.psb import PsbSettings
 
@@ -98,50 +84,49 @@ def warm_up(job: Job) -> None:
     if audio is not None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
         audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames, lead=audio.lead)
-    stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), frames=1)
-    for _ in frames_of(iter(stream), job.avatar.decoder, refine=job.refine):
-        pass
+    stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), video_frames=1)
+    with StreamRun(stream) as run:
+        for _ in frames_of(run, job.avatar.decoder, refine=job.refine):
+            pass
 
 
-def open_sinks(
-    args: argparse.Namespace,
-    address: tuple[str, int] | None,
-    job: Job,
-    progress: LiveProgress,
-    stack: contextlib.ExitStack,
-) -> list[Sink]:
-    """Everywhere the blocks go, opened; `stack` closes it."""
+def open_sinks(options: LiveOptions, job: Job, progress: LiveProgress, stack: contextlib.ExitStack) -> list[Sink]:
+    """Open every target of the blocks; `stack` closes them."""
     from ..serving import Broadcast, LiveServer
     from ..video import VideoWriter
     from ..video.live_encoder import LiveEncoder, from_key_frame
 
     picture = (*job.size, job.avatar.config.fps, job.voice.sample_rate, job.voice.channels)
-    style: dict[str, Any] = {"crf": args.quality, "metadata": job.metadata}
+    style: dict[str, Any] = {"crf": options.quality, "metadata": job.metadata, "encoder": options.encoder}
     sinks: list[Sink] = []
-    if args.out and args.out != STDOUT:
-        writer = stack.enter_context(VideoWriter(args.out, *picture, **style))
+    if options.out and options.out != STDOUT:
+        writer = stack.enter_context(VideoWriter(options.out, *picture, **style))
 
         def to_file(frames: Tensor, samples: np.ndarray) -> None:
             writer.write(frames)
             writer.write_audio(samples)
 
         sinks.append(to_file)
-    if address or args.out == STDOUT:
-        formats = ["mp4", "mpegts"] if address else [args.format]
+    if options.serve or options.out == STDOUT:
+        formats = ["mp4", "mpegts"] if options.serve else [options.format]
         encoder = LiveEncoder(*picture, formats=formats, **style)
         targets: list[tuple[str, Callable[[bytes], object]]] = []
-        if address:
+        if options.serve:
             begin = {"mpegts": from_key_frame}
             broadcasts = {name: Broadcast(encoder.heads[name], begin=begin.get(name)) for name in formats}
             server = LiveServer(
-                broadcasts, *address, names=tuple(args.allow_host), max_viewers=args.viewers, status=progress.status
+                broadcasts,
+                *options.serve,
+                names=options.allow_host,
+                max_viewers=options.viewers,
+                status=progress.status,
             )
             stack.enter_context(server)
             log.info("watch at %s", server.url)
             targets += [(name, broadcast.publish) for name, broadcast in broadcasts.items()]
-        if args.out == STDOUT:
-            write_out(encoder.heads[args.format])
-            targets.append((args.format, write_out))
+        if options.out == STDOUT:
+            write_out(encoder.heads[options.format])
+            targets.append((options.format, write_out))
 
         def send(data: dict[str, bytes]) -> None:
             for name, target in targets:
@@ -154,26 +139,23 @@ def open_sinks(
 
 
 def write_out(data: bytes) -> None:
-    """Bytes to standard output, at once."""
+    """Write bytes to standard output and flush it."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = False) -> None:
-    """Pull block after block as the voice allows, and hand each to every sink."""
+    """Make each block as soon as its voice is there, and give it to every sink. paced: wait for its playback time."""
     from ..pipeline.render import frames_of
 
     with contextlib.ExitStack() as stack:
-        run = stack.enter_context(contextlib.closing(iter(job.stream)))
-        clock = Clock(job.voice.sample_rate, job.avatar.config.fps)
-        progress.observe.heal = run if progress.heal else None
-        finished = frames_of(run, job.avatar.decoder, refine=job.refine, overlap=not progress.heal)
+        run = stack.enter_context(StreamRun(job.stream))
+        progress.observe.reset_on_drift = run if progress.reset_on_drift else None
+        finished = frames_of(run, job.avatar.decoder, refine=job.refine, overlap=not progress.reset_on_drift)
         made = stack.enter_context(contextlib.closing(finished))
         for block, frames in made:
             voice = run.stream.audio.source if run.stream.audio is not None else job.voice
-            start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
-            end = voice.num_samples
-            stop = stop if end is None else max(start, min(stop, end))
+            start, stop = voice.samples_of(range(block.first_frame, block.last_frame + 1), job.avatar.config.fps)
             samples = voice.read_native(start, stop)
             if paced:
                 progress.hold(block.first_frame)
@@ -184,10 +166,10 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
 
 
 class LiveProgress:
-    """How a live run goes: the delay of every block, whether it keeps up; for the log, the report and the page."""
+    """The delay of every block of a live run, for the log, the report and the page."""
 
-    def __init__(self, job: Job, monitor: bool = True, heal: bool = False) -> None:
-        self.job, self.heal = job, heal
+    def __init__(self, job: Job, monitor: bool = True, reset_on_drift: bool = False) -> None:
+        self.job, self.reset_on_drift = job, reset_on_drift
         self.state = "loading"  # then "waiting" for the voice, "live"
         self.observe = Observer(job.report, job.voice, monitor)
         self.samples = 0  # sent on
@@ -199,7 +181,7 @@ class LiveProgress:
         self._behind = False
 
     def hold(self, frame: int) -> None:
-        """Wait until a frame's time has come, counted from the first block."""
+        """Wait until the playback time of a frame, counted from the first block."""
         now = time.monotonic()
         self.started = now if self.started is None else self.started
         time.sleep(max(0.0, self.started + frame / float(self.job.report.fps) - now))
@@ -207,7 +189,7 @@ class LiveProgress:
     def add(
         self, block: LatentBlock, frames: Tensor, samples: int, first_in: float | None, last_in: float | None
     ) -> None:
-        """Note a block that has just gone out; the times are when its first and last sample came in."""
+        """Record a block that was just sent. first_in, last_in: when its first and last sample arrived, in seconds."""
         now, report = time.monotonic(), self.job.report
         self.state = "live"
         self.samples += samples
@@ -228,7 +210,7 @@ class LiveProgress:
                 )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
-        """Plain facts of this moment."""
+        """The current state, for `/status.json`."""
         report = self.job.report
         return {
             "state": self.state, "blocks": len(report.blocks), "frames": report.frames, "fps": float(report.fps),
@@ -236,7 +218,7 @@ class LiveProgress:
         }  # fmt: skip
 
     def finish(self) -> None:
-        """Put the totals into the report and say them."""
+        """Put the totals into the report and log them."""
         voice = self.job.voice
         came = voice.available if voice.num_samples is None else voice.num_samples
         self.job.report.more["live"] = {

@@ -1,6 +1,9 @@
-"""The command line: ``speak`` makes a video of a portrait and a voice, ``live`` lets it be watched meanwhile,
-``join`` saves what an interrupted recording made, ``inspect`` tells what a file is, ``encode-prompt`` encodes a
-prompt."""
+"""The commands and their flags.
+
+`speak` makes a video from a portrait and a voice. `batch` makes many. `live` serves the video while it is made. `serve`
+serves many live sessions. `join` makes a video from an interrupted recording. `inspect` describes a file of weights.
+`encode-prompt` encodes a prompt.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,20 @@ import threading
 from collections.abc import Sequence
 
 from ..audio.pcm import PCM_FORMATS
-from ..errors import AvatarError
+from ..checkpoints.releases import RELEASES
+from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
 from ..paths import printable
 from ..sampling.presets import PRESETS
+from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
-from .speak import DTYPES, KV_DTYPES, speak
+from .options import DTYPES, ENCODERS, KV_DTYPES
+from .processes import run_command
+from .serve import SERVE, add_serve_flags, serve
+from .speak import speak
 
 MAX_SEED = 2**64 - 1
+RELEASE_HELP = "which public release the file is, where others have the same tensors (docs/checkpoints.md)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,32 +42,33 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("speak", help="make a talking video", description="Make a talking video.")
     command.set_defaults(run=speak)
-    command.add_argument("--out", required=True, help="the video to write, *.mp4")
-    add_avatar_flags(command)
-    recording = command.add_argument_group("recording", "long videos that survive a crash")
-    recording.add_argument("--state", metavar="DIR", help="record in segments and states in this folder")
-    recording.add_argument(
-        "--checkpoint-every", metavar="N|SIZE",
-        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
-        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
-    )  # fmt: skip
-    recording.add_argument("--resume", action="store_true", help="go on with what is in --state, if anything")
+    add_speak_flags(command)
 
-    command = commands.add_parser("live", help="let a talking video be watched while it is made")
+    usage = "joyavatar batch JOBS --out DIR [options]"
+    command = commands.add_parser("batch", help="make many videos from a table", description=BATCH, usage=usage)
+    command.set_defaults(run=batch)
+    add_batch_flags(command)
+
+    command = commands.add_parser("serve", help="serve live sessions on a cluster", description=SERVE)
+    command.set_defaults(run=serve)
+    add_serve_flags(command)
+
+    command = commands.add_parser("live", help="serve a talking video while it is made")
     command.set_defaults(run=live)
     add_live_flags(command)
     add_avatar_flags(command)
 
-    join = commands.add_parser("join", help="make one video of what a --state folder holds so far")
+    join = commands.add_parser("join", help="make one video from the segments in a --state folder")
     join.set_defaults(run=run_join)
     join.add_argument("folder", metavar="DIR")
     join.add_argument("--out", required=True, help="the video to write, *.mp4")
 
-    inspect = commands.add_parser("inspect", help="tell what a file of weights is")
+    inspect = commands.add_parser("inspect", help="describe a file of weights")
     inspect.set_defaults(run=run_inspect)
     inspect.add_argument("file")
+    inspect.add_argument("--release", choices=RELEASES, help=RELEASE_HELP)
 
-    prompt = commands.add_parser("encode-prompt", help="make the file that --prompt-embeds takes")
+    prompt = commands.add_parser("encode-prompt", help="write the file for --prompt-embeds")
     prompt.set_defaults(run=run_encode_prompt)
     prompt.add_argument("prompt", help="one or two plain sentences: who speaks, the mood, the place, the light")
     prompt.add_argument("--text-encoder", required=True, help="umt5-xxl, of ComfyUI or Wan2.1, also fp8 or GGUF")
@@ -67,12 +77,26 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def add_speak_flags(command: argparse.ArgumentParser) -> None:
+    """Add the flags of `speak`."""
+    command.add_argument("--out", required=True, help="the video to write, *.mp4")
+    add_avatar_flags(command)
+    recording = command.add_argument_group("recording", "resume a long video after a crash")
+    recording.add_argument("--state", metavar="DIR", help="write segments and states to this folder")
+    recording.add_argument(
+        "--checkpoint-every", metavar="N|SIZE",
+        help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
+        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
+    )  # fmt: skip
+    recording.add_argument("--resume", action="store_true", help="resume the recording in --state, if there is one")
+
+
 def add_avatar_flags(command: argparse.ArgumentParser) -> None:
-    """What every command that makes a video takes: portrait, voice, mechanisms, models, machine, report."""
+    """Add the flags of every command that makes a video: portrait, voice, mechanisms, models, machine, report."""
     command.add_argument("--portrait", required=True, help="a picture of any size")
     command.add_argument(
         "--crop", type=crop_flag, default="face",
-        help="what of the portrait is shown: face (as the avatar was trained), centre, or X,Y,W,H in pixels",
+        help="the part of the portrait to show: face (framed as in training), centre, or X,Y,W,H in pixels",
     )  # fmt: skip
     command.add_argument("--background", default="white", help="colour behind a cut-out portrait; default white")
     command.add_argument("--audio", required=True, help="the voice: any audio or video file, or - for raw PCM on stdin")
@@ -85,55 +109,72 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--psb", help="steps: off | first=8,base=4,blocks=4,curve=1,mode=restart|dense | 8,6,4")
     command.add_argument("--mci", help="motion: off | inject,frames=3,noise=0.25,carry=1 | context,noise=0.1")
     command.add_argument(
-        "--urcr", help="memory: off | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
+        "--urcr", help="memory: window,window=21 | rotate,sinks=3,recent=6,sink_source=portrait|first | prefill,..."
     )
     command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
     command.add_argument(
         "--refine", metavar="off|on|WIDTH",
-        help="frames with the portrait's own detail, on: at twice the size, WIDTH: pixels, up to four times; "
-        "default: on where the avatar has a refiner (the embedded one)",
+        help="restore the portrait's detail in the frames; on: twice the size; WIDTH: pixels, up to four times the "
+        "size; default: on for the embedded avatar, which has a refiner",
     )  # fmt: skip
-    command.add_argument("--seconds", type=float, help="stop after this much; default: as long as the voice")
+    command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
+    command.add_argument(
+        "--encoder", choices=ENCODERS, default=ENCODERS[0],
+        help="x264 gives the same bytes on every machine; nvenc is the card's own encoder; auto takes that where there "
+        "is one (not with --state)",
+    )  # fmt: skip
     command.add_argument("--report", help="write a JSON report of the run here")
     command.add_argument("--plot", metavar="FILE.png", help="draw the report as a picture here")
     command.add_argument(
         "--monitor", action=argparse.BooleanOptionalAction, default=True,
-        help="measure colour, sharpness, structure and lips, and warn when they drift; default: yes",
+        help="measure colour, sharpness, structure and lips, and warn of drift; default: yes",
     )  # fmt: skip
-    command.add_argument("--heal", action="store_true", help="at such a warning, forget all but the sinks (a seam)")
+    command.add_argument(
+        "--reset-on-drift",
+        action="store_true",
+        help="at a warning of drift, reset the cache to the sinks (a visible seam)",
+    )
+    command.add_argument("--heal", dest="reset_on_drift", action="store_true", help=argparse.SUPPRESS)  # its old name
     models = command.add_argument_group("models")
     models.add_argument("--weights", default="embedded", help="transformer: 'embedded' or a file")
     models.add_argument("--vae", default="embedded", help="'embedded' or a Wan2.1 VAE file")
     models.add_argument("--decoder", help="a faster decoder (taew2_1) in place of the VAE's")
-    models.add_argument("--audio-encoder", help="wav2vec2-base file, for checkpoints that hear through it")
+    models.add_argument("--audio-encoder", help="wav2vec2-base file, for checkpoints with wav2vec2 features")
     models.add_argument("--prompt-embeds", help="file with the prompt's embeddings")
     models.add_argument("--base", help="base model, where --weights is a LoRA release")
-    models.add_argument("--lora-alpha", type=float, help="its alpha, where no config.json beside it tells")
+    models.add_argument("--lora-alpha", type=float, help="its alpha, where no config.json beside it states it")
     models.add_argument(
         "--lora", action="append", default=[], metavar="FILE[=STRENGTH]", type=parse_lora,
         help="a LoRA on top of the model, in any layout ComfyUI reads; strength 1 if not given; may be repeated",
     )  # fmt: skip
-    models.add_argument("--lora-rank", type=int, help="its rank, likewise")
+    models.add_argument("--lora-rank", type=int, help="its rank, where no config.json beside it states it")
+    models.add_argument("--release", choices=RELEASES, help=RELEASE_HELP)
     machine = command.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: bfloat16 on CUDA, float32 on a CPU")
     machine.add_argument(
-        "--kv-dtype", choices=KV_DTYPES, default="auto", help="of remembered keys and values; fp8: half the memory"
+        "--kv-dtype", choices=KV_DTYPES, default="auto", help="of cached keys and values; fp8 halves their memory"
     )
     machine.add_argument(
-        "--compile", action="store_true", help="fuse small steps with torch.compile: slower start, faster blocks"
+        "--compile", action="store_true", help="fuse element-wise steps with torch.compile: slower start, faster blocks"
     )
     machine.add_argument("--cuda-graphs", action="store_true", help="launch each pass as one CUDA graph")
     machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
+    machine.add_argument(
+        "--decode-rank", action="store_true",
+        help="in several processes (torchrun --nproc_per_node N -m joyavatar_core ...): the last one decodes; "
+        "the others share each pass of the model, as many as divide its heads",
+    )  # fmt: skip
+    command.set_defaults(team=None)
 
 
 FILES = ("--portrait", "--audio", "--out", "--state", "--report", "--plot", "--weights", "--vae", "--base")
 
 
 def joined_values(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with a file's name that begins with a dash joined to its flag, so that it is not read as one."""
+    """The arguments, where a file name that begins with a dash is joined to its flag with an equals sign."""
     joined: list[str] = []
     for argument in arguments:
         named = joined and joined[-1] in FILES and argument not in ("-", "-h")
@@ -153,7 +194,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def crop_flag(text: str) -> str | tuple[float, float, float, float]:
-    """What `parse_crop` reads."""
+    """`parse_crop` as an argparse type."""
     from ..framing.crop import parse_crop
 
     try:
@@ -184,14 +225,14 @@ def parse_seed(text: str) -> int:
 
 
 def run_inspect(args: argparse.Namespace) -> None:
-    """``inspect``: what is this file?"""
+    """``inspect``: print what a file of weights is."""
     from ..checkpoints.inspection import describe, format_description
 
-    print(format_description(describe(args.file)))
+    print(format_description(describe(args.file, args.release)))
 
 
 def run_encode_prompt(args: argparse.Namespace) -> None:
-    """``encode-prompt``: a prompt's embeddings into a file."""
+    """``encode-prompt``: write a prompt's embeddings to a file."""
     from ..pipeline.prompt_encoder import encode_prompt, save_prompt
 
     embeddings = encode_prompt(args.prompt, args.text_encoder, args.tokenizer)
@@ -200,27 +241,27 @@ def run_encode_prompt(args: argparse.Namespace) -> None:
 
 
 def run_join(args: argparse.Namespace) -> None:
-    """``join``: save what an interrupted recording made so far."""
+    """``join``: make a video from an interrupted recording."""
     from ..recording import join_recording
 
     print(join_recording(args.folder, args.out))
 
 
 def stop(number: int, frame: object) -> None:
-    """A polite request to end (SIGTERM) is treated as Ctrl-C is: files are closed and play."""
+    """The handler of SIGTERM: raises KeyboardInterrupt, so that files are closed and play."""
     raise KeyboardInterrupt
 
 
 def insist(lost: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C inside a finalizer or a callback from C, where Python drops exceptions, comes again a moment later."""
+    """Repeat a KeyboardInterrupt that Python dropped in a finalizer or in a callback from C."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        threading.Timer(0.01, _thread.interrupt_main).start()  # not here: this hook is such a callback itself
+        threading.Timer(0.01, _thread.interrupt_main).start()  # this hook is such a callback itself
     else:
         sys.__unraisablehook__(lost)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for bad input said in one sentence, 130 when interrupted."""
+    """Run a command; returns the exit code: 0, 2 for bad input, with one sentence, 130 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot write is escaped
             stream.reconfigure(errors="backslashreplace")
@@ -230,9 +271,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, stop)
     hook, sys.unraisablehook = sys.unraisablehook, insist
     try:
-        args.run(args)
+        run_command(args)
     except AvatarError as problem:
-        print(f"error: {printable(str(problem))}", file=sys.stderr)
+        print(f"error: {printable(with_flags(problem, args))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; what was written so far is kept and plays", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Many settings on the same held-out people: what each mechanism does, as a table."""
+"""Compares settings on the same held-out people and makes a table."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..paths import replacing
 from ..pipeline.avatar import Avatar
 from ..recording.fingerprint import module_fingerprint
 from ..sampling.mci import MCI_OFF, MciSettings
 from ..sampling.presets import PRESETS, Preset, all_on, preset
 from ..sampling.psb import PSB_OFF, PsbSettings
-from ..sampling.urcr import URCR_OFF, UrcrSettings
+from ..sampling.urcr import SLIDING_WINDOW, UrcrSettings
 from .rollout import BOUNDS, OTHERS, WINDOW_SECONDS, Judge, Truth, mean_pictures, rollout
 from .sheet import contact_sheet
 
@@ -28,7 +29,7 @@ def variants(config: AvatarConfig) -> dict[str, Preset]:
     """The settings that are compared, by name."""
     usual = all_on(config)
     rotate, inject = usual.urcr, usual.mci
-    window = UrcrSettings("off", 0, 0, "first", config.trained_positions)
+    window = UrcrSettings("window", 0, 0, "first", config.trained_positions)
 
     def urcr(mode: str, sinks: int = rotate.sinks, source: str = "portrait") -> Preset:
         return Preset(PSB_OFF, MCI_OFF, UrcrSettings(mode, sinks, rotate.recent, source))
@@ -37,7 +38,7 @@ def variants(config: AvatarConfig) -> dict[str, Preset]:
         return Preset(PSB_OFF, mci, urcr)
 
     return {
-        "plain": Preset(PSB_OFF, MCI_OFF, URCR_OFF),
+        "plain": Preset(PSB_OFF, MCI_OFF, SLIDING_WINDOW),
         "PSB": Preset(usual.psb, MCI_OFF, window),
         "MCI inject": Preset(PSB_OFF, inject, window),
         "MCI context 0.1": Preset(PSB_OFF, MciSettings("context", 3, 0.1), window),
@@ -93,22 +94,16 @@ def compare(
                 made = make()
                 found[key] = judge.judge(made)
                 rows += [made.video] if seed == seeds[0] else []
-                write_whole(kept, json.dumps(found))
+                with replacing(kept) as unfinished:
+                    unfinished.write_text(json.dumps(found))
             results.setdefault(name, []).append(found[key])
         if len(rows) > 1:
             contact_sheet(rows, folder / f"person-{person}.png", 12)
     return results
 
 
-def write_whole(path: Path, text: str) -> None:
-    """The file appears whole or not at all."""
-    beside = path.with_suffix(".partial")
-    beside.write_text(text)
-    beside.replace(path)
-
-
 def table(results: Mapping[str, Sequence[Mapping[str, object]]], seeds: int = 1) -> str:
-    """A Markdown table of means; what may drift is shown as the first 10 s and the last.
+    """A Markdown table of means; measures that may drift are given for the first 10 s and the last 10 s.
 
     With several seeds the last row tells how much they matter: the deviation of a setting's mean over people from one
     seed to the next, as the root mean square over all settings.

@@ -1,4 +1,4 @@
-"""How much a VAE keeps: the round trip of held-out clips."""
+"""The quality of a VAE: the round trip of held-out clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures over time as a picture."""
+"""Plots of figures over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a picture over time: distance from the portrait, colour, sharpness, and seams between blocks."""
+"""Change over time: distance from the portrait, colour, sharpness, and seams between blocks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def identity_distance(frames: np.ndarray, own: np.ndarray, others: np.ndarray) -
     """How far the mean picture is from the person's own, 0, as a share of the way to other people, 1.
 
     frames [T, H, W, 3]; own [H, W, 3], the mean of the person's true frames; others [N, H, W, 3]. It stands in for a
-    face recogniser, which would need weights that drawings are strange to.
+    face recogniser, which has not been trained on drawings.
     """
     mean = frames.mean(0)
     return float(np.abs(mean - own).mean() / np.abs(others - own).mean((1, 2, 3)).mean())

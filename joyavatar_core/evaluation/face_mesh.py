@@ -1,4 +1,4 @@
-"""Where a face's parts are in a picture: 478 landmarks of mediapipe's face mesh, which nobody here trained.
+"""Face landmarks: the 478 points of mediapipe's face mesh, which this project did not train.
 
 mediapipe 0.10.14 is the last version whose models come inside its wheel; it is the extra `judge`, for development.
 """

@@ -1,4 +1,4 @@
-"""Whether the mouth follows the voice: what the pixels show against what the clip's own mouth did."""
+"""Lip sync: the mouth's opening in the pixels against the track that drove the clip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDER = np.array((-2.0, -2.0, 2.0, 2.0), np.float32)  # pixels: a generated head
 @dataclass(frozen=True)
 class MouthReport:
     """r: correlation with the driving track at lag 0; best_r at `lag` frames (positive: the picture is late);
-    shifted_r: with the track turned by a third of its length, what chance gives; amplitude: spread of the opening."""
+    shifted_r: with the track rotated by a third of its length (chance); amplitude: spread of the opening."""
 
     r: float
     best_r: float

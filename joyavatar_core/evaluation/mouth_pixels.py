@@ -1,4 +1,4 @@
-"""Reading the mouth back from pixels, for pictures whose mouth was not drawn here."""
+"""Measures the mouth's opening from pixels."""
 
 from __future__ import annotations
 

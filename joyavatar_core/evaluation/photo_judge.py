@@ -1,4 +1,4 @@
-"""Real portraits talk: every picture of a folder through the stream that users run, judged by what the voice says."""
+"""Judges photographs: every picture of a folder speaks a voice, and its lips are compared with that voice."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..framing.crop import Box
 from ..pipeline.avatar import Avatar
 from ..pipeline.render import frames_of
 from ..sampling.presets import Preset
+from ..sampling.run import StreamRun
 from .face_mesh import FaceMesh
 from .sheet import contact_sheet
 from .talking_judge import TalkingJudge, heard_jaw
@@ -45,7 +46,8 @@ def judge_photos(
     mesh, figures, rows = FaceMesh(), {}, []
     for path in paths:
         framed = avatar.frame(path, crop=crop)
-        stream = avatar.stream(framed, open_voice(voice), preset, seed=seed, frames=round(seconds * avatar.config.fps))
+        video_frames = round(seconds * avatar.config.fps)
+        stream = avatar.stream(framed, open_voice(voice), preset, seed=seed, video_frames=video_frames)
         frames = _frames(avatar, stream)
         width, height = frames.shape[2], frames.shape[1]
         portrait = framed.at(width, height).permute(1, 2, 0).add(1).mul(127.5).round().to(torch.uint8).numpy()
@@ -60,7 +62,8 @@ def judge_photos(
 def _frames(avatar: Avatar, stream: object) -> np.ndarray:
     """All frames of a stream as a user sees them, refined where the avatar is, [T, H, W, 3] uint8."""
     refine = avatar.refine(stream)
-    return np.concatenate([frames.numpy() for _, frames in frames_of(iter(stream), avatar.decoder, refine=refine)])
+    with StreamRun(stream) as run:
+        return np.concatenate([frames.numpy() for _, frames in frames_of(run, avatar.decoder, refine=refine)])
 
 
 def photo_table(figures: Mapping[str, Mapping[str, object]], columns: Sequence[str] = COLUMNS) -> str:

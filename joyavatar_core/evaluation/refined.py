@@ -1,4 +1,4 @@
-"""How much a refiner gives back: held-out clips through the autoencoder, refined, against the clips themselves."""
+"""The quality of a refiner: held-out clips through the autoencoder, refined, against the clips themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A held-out person talks for a while through the very stream that users run, and is measured against the drawing."""
+"""Rollouts: a held-out person talks through the usual stream and is measured against the drawn or rendered truth."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import torch
 from ..audio import ArrayAudio
 from ..pipeline.avatar import Avatar
 from ..sampling.presets import Preset
+from ..sampling.run import StreamRun
 from ..synthetic.clips import SAMPLE_RATE, make_script, play
 from ..synthetic.regions import eyes_above
+from ..video.portrait import to_uint8
 from .autoencoder import round_trip
 from .drift import colour_shift, drift, identity_distance, seam_ratio, sharpness
 from .lip_sync import mouth_report
@@ -25,28 +27,38 @@ OTHERS = range(900, 912)  # held-out people that identity is told apart from
 
 @dataclass(frozen=True)
 class Truth:
-    """What the renderer drew for a held-out seed: frames [T, H, W, 3], mouth boxes [T, 4], opening [T], waveform."""
+    """What the renderer shows for a held-out seed.
+
+    frames [T, H, W, 3] uint8. Labels of the drawn or posed face, in pixels: the mouth's box [T, 4], its opening [T] and
+    width [T]; lids [T, 2], 0 closed and 1 as at rest. waveform [samples].
+    """
 
     frames: np.ndarray
     box: np.ndarray
     opening: np.ndarray
+    width: np.ndarray
+    lids: np.ndarray
     waveform: np.ndarray
 
     @classmethod
-    def of(cls, seed: int, seconds: float, size: int, split: str = "held-out") -> Truth:
-        script = make_script(seed, split, seconds)
+    def of(cls, seed: int, seconds: float, size: int, split: str = "held-out", people: str = "drawn") -> Truth:
+        """people: a key of `PEOPLE`. size: side of the frames in pixels."""
+        script = make_script(seed, split, seconds, people)
         drawn = list(play(script, size))
         return cls(
             frames=np.stack([frame for frame, _ in drawn]),
             box=np.array([trace.box for _, trace in drawn], np.float32),
             opening=np.array([trace.opening for _, trace in drawn], np.float32),
+            width=np.array([trace.width for _, trace in drawn], np.float32),
+            lids=np.array([trace.lids for _, trace in drawn], np.float32),
             waveform=script.waveform,
         )
 
     def ends(self, frames: int) -> Truth:
         """The same with so many frames of the beginning and of the end, side by side; the sound stays whole."""
         shown = _ends(len(self.frames), frames)
-        return replace(self, frames=self.frames[shown], box=self.box[shown], opening=self.opening[shown])
+        parts = {name: getattr(self, name)[shown] for name in ("frames", "box", "opening", "width", "lids")}
+        return replace(self, **parts)
 
 
 def _ends(total: int, frames: int) -> np.ndarray:
@@ -69,23 +81,29 @@ class Rollout:
 
 
 @torch.no_grad()
-def rollout(avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: int | None = None) -> Rollout:
-    """The person of `truth` says the same, generated from the first frame and the voice.
+def rollout(
+    avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: int | None = None, refined: bool = False
+) -> Rollout:
+    """Generate a video of the person of `truth` from the first frame and the voice.
 
     ends: of the video only so many frames at the beginning and at the end are decoded, as `Truth.ends` shows them;
-    most of the time goes into decoding.
+    most of the time goes into decoding. refined: the frames are refined to the truth's size, which is then above the
+    avatar's.
     """
     voice, total = ArrayAudio(truth.waveform, SAMPLE_RATE), len(truth.frames)
-    stream = avatar.stream(truth.frames[0], voice, preset, seed=seed, frames=total)
+    portrait = avatar.frame(truth.frames[0], crop="centre")
+    stream = avatar.stream(portrait, voice, preset, seed=seed, video_frames=total)
+    refine = avatar.refine(stream, truth.frames.shape[2]) if refined else None
     shown = _ends(total, total if ends is None else ends)
     started = time.perf_counter()
     cache, frames, blocks = avatar.decoder.new_cache(), {}, []
-    for block in stream:
+    for block in StreamRun(stream):
         blocks.append(block)
         wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
         if wanted.any():
-            picture = avatar.decoder.decode(block.latents, cache)[0].permute(1, 2, 3, 0)
-            frames |= enumerate(((picture + 1) * 127.5).round().to(torch.uint8).numpy(), block.first_frame)
+            video = avatar.decoder.decode(block.latents, cache)[0][:, : block.num_video_frames]
+            video = video if refine is None else refine(video, block.features)
+            frames |= enumerate(to_uint8(video).numpy(), block.first_frame)
     place = {int(frame): k for k, frame in enumerate(shown)}
     starts = [place[block.first_frame] for block in blocks if block.first_frame in place]
     gaps = [int(k) + 1 for k in np.flatnonzero(np.diff(shown) > 1)]  # no movement of anybody's
@@ -130,7 +148,7 @@ class Judge:
         self.own = truth.frames.mean(0)
 
     def measure(self, video: np.ndarray, part: slice = slice(None)) -> dict[str, float]:
-        """Everything that a stretch of a video can be asked, by name."""
+        """All measures of a part of a video, by name."""
         truth, shown = self.truth, video[part]
         drawn, opening, portrait = truth.frames[part], truth.opening[part], truth.frames[0]
         true, seen = (mouth_report(frames, self.box, opening) for frames in (drawn, shown))
@@ -166,6 +184,8 @@ class Judge:
         }
 
 
-def mean_pictures(seeds: range | list[int], size: int, seconds: float = 2.0) -> np.ndarray:
+def mean_pictures(
+    seeds: range | list[int], size: int, seconds: float = 2.0, people: str = "drawn"
+) -> np.ndarray:  # fmt: skip
     """The mean frame of each held-out person, [N, size, size, 3]."""
-    return np.stack([Truth.of(seed, seconds, size).frames.mean(0) for seed in seeds])
+    return np.stack([Truth.of(seed, seconds, size, people=people).frames.mean(0) for seed in seeds])

@@ -1,4 +1,4 @@
-"""Pictures to look at: frames side by side."""
+"""Contact sheets: frames side by side."""
 
 from __future__ import annotations
 

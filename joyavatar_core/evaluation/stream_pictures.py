@@ -44,7 +44,7 @@ def stream_size(clip: Clip, avatar: Avatar) -> Clip:
         height, width = clip.frames.shape[1:3]
         raise AvatarError(
             f"The clips are {width}x{height}, expected {SCALE * side}x{SCALE * side} for a refiner of {side}x{side}; "
-            f"make them with the command 'data --size {SCALE * side}'."
+            "make clips of that size with the command 'data'."
         )
 
     def halved(frames: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Judges a talking video of anybody, also of a photograph, whose true lips nobody knows: against what its voice says.
+"""Judges a talking video of any portrait: the lips against the visemes of its voice. No ground truth is needed.
 
 Run as a program it judges one video file: ``python -m joyavatar_core.evaluation.talking_judge VIDEO --voice VOICE``.
 """
@@ -23,13 +23,13 @@ MOUTH_SIGNALS = ("lip_gap", "jaw_drop", "inner_mouth", "darkness")
 
 
 def heard_jaw(voice: str | Path, frames: int, fps: int | Fraction) -> np.ndarray:
-    """How far the jaw is open in every video frame, [frames], as the viseme encoder hears it; zero mean over speech."""
+    """The opening of the jaw in every video frame, [frames], by the viseme encoder; zero mean over speech."""
     from ..audio import Clock, VisemeEncoder, open_voice
     from ..audio.resample import read_resampled
     from ..audio.visemes import VISEMES
-    from ..pipeline.avatar import EMBEDDED_HEARING
+    from ..pipeline.avatar import EMBEDDED_VISEME_ENCODER
 
-    encoder = VisemeEncoder.load(EMBEDDED_HEARING)
+    encoder = VisemeEncoder.load(EMBEDDED_VISEME_ENCODER)
     clock, reach = Clock(encoder.sample_rate, fps), encoder.left_reach
     edges = [clock.frame_start(k) + reach for k in range(frames + 1)]
     heard = read_resampled(open_voice(voice), -reach, edges[-1], encoder.sample_rate)
@@ -115,7 +115,7 @@ class TalkingJudge:
 
 
 def _at_rest(seen: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]) -> dict[str, object]:
-    """What does not follow the voice: spreads, and distances from the portrait."""
+    """Measures that do not depend on the voice: spreads, and distances from the portrait."""
     mean = {name: np.nanmean(values, axis=0) for name, values in seen.items()}
     return {
         "width_spread": float(np.nanstd(seen["width"])),

@@ -1,4 +1,4 @@
-"""Which part of a portrait is shown: the face as the avatar saw faces in training, the centre, or what is asked for."""
+"""The crop of a portrait: around the face as in training, the centre, or a given box."""
 
 from __future__ import annotations
 

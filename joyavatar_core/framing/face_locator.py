@@ -1,4 +1,4 @@
-"""Finds faces in a picture with a small convolutional network that has learned from synthetic people alone.
+"""Finds faces in a picture with a small convolutional network, trained on synthetic people only.
 
 The network looks at the picture at several sizes and finds, in each, faces of about 16 to 64 pixels, in the way of
 CenterNet (arXiv 1904.07850): a map says where a face's centre is, other maps say how large it is and how it is tilted.

@@ -1,4 +1,4 @@
-"""From any portrait to the picture that an avatar starts with, and what was cropped on the way."""
+"""Turns any portrait into the first picture of a stream, and records the crop."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from PIL import Image, ImageColor
 
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..geometry import Size
 from ..video.portrait import WHITE, check_size, check_trained_size, read_picture
 from .crop import Box, Crop, choose_crop
 from .face_locator import face_locator
 
+SMALLEST = 16, 16  # pixels of a video, width and height
 CLOSER = 2  # a crop may be this much smaller than the largest one before its pixels get fewer than usual
 
 log = logging.getLogger(__name__)
@@ -25,19 +27,19 @@ log = logging.getLogger(__name__)
 class FramedPortrait:
     """A portrait and what of it is shown.
 
-    picture: the whole portrait, RGB, perhaps reduced; box: left, top, right, bottom of the crop in its pixels; size:
-    (width, height) of the video; crop: the same crop in the portrait's own pixels.
+    picture: the whole portrait, RGB, perhaps reduced; box: left, top, right, bottom of the crop in its pixels;
+    pixel_size: (width, height) of the video; crop: the same crop in the portrait's own pixels.
     """
 
     picture: Image.Image
     box: Box
-    size: tuple[int, int]
+    pixel_size: Size
     crop: Crop
 
     @property
     def pixels(self) -> torch.Tensor:
         """What the avatar starts with, [3, H, W] float32 in -1 ... 1."""
-        return self.at(*self.size)
+        return self.at(*self.pixel_size)
 
     def at(self, width: int, height: int) -> torch.Tensor:
         """The crop at any size in pixels, [3, height, width] float32 in -1 ... 1 (Lanczos)."""
@@ -46,7 +48,7 @@ class FramedPortrait:
 
 
 def frame_for(
-    config: AvatarConfig, source: Any, size: tuple[int, int], crop: str | Box = "face", background: str = "white",
+    config: AvatarConfig, source: Any, pixel_size: Size, crop: str | Box = "face", background: str = "white",
     detail: int = 1,
 ) -> FramedPortrait:  # fmt: skip
     """`frame_portrait` as a checkpoint needs it; what there is to say is logged.
@@ -54,11 +56,11 @@ def frame_for(
     Checkpoints of this project see faces framed as in their training; for public ones the face is only kept in.
     Raises AvatarError for sizes that the checkpoint was not trained for, besides `frame_portrait`'s reasons.
     """
-    check_size(*size)
-    check_trained_size(*size, config)
-    framed = frame_portrait(source, *size, crop, background, config.audio_features == "visemes", detail)
-    if framed.crop.note:
-        log.warning("%s", framed.crop.note)
+    check_size(*pixel_size)
+    larger = check_trained_size(*pixel_size, config)
+    framed = frame_portrait(source, *pixel_size, crop, background, config.audio_features == "visemes", detail)
+    for remark in filter(None, (larger, framed.crop.note)):
+        log.warning("%s", remark)
     return framed
 
 
@@ -92,6 +94,13 @@ def frame_portrait(
     box = max(left, 0.0), max(top, 0.0), min(left + wide, picture.width), min(top + high, picture.height)
     own = tuple(side / scale[k % 2] for k, side in enumerate(chosen.box))
     return FramedPortrait(picture, box, (width, height), Crop(own, full, chosen.found, chosen.note))
+
+
+def check_portrait(source: Any, crop: str | Box = "face", background: str = "white") -> None:
+    """Raises AvatarError for a picture, a crop or a colour that `frame_portrait` refuses whatever the video's size."""
+    _, full = read_picture(source, *SMALLEST, parse_colour(background))
+    if not isinstance(crop, str):
+        choose_crop(full, SMALLEST, crop)
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:

@@ -114,6 +114,8 @@ def attention_backend(
         names = " or ".join(str(kind).removeprefix("torch.") for kind in backend.dtypes)
         raise AvatarError(
             f"Attention back end '{name}' computes in {names}, not in {str(dtype).removeprefix('torch.')}; "
-            "change --dtype or use 'sdpa'."
+            "use another dtype, or 'sdpa'.",
+            "dtype",
+            "attention",
         )
     return attention

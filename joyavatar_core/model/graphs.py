@@ -1,4 +1,4 @@
-"""A model's passes as CUDA graphs: some thousand kernels are launched at once instead of one by one."""
+"""A model's passes as CUDA graphs: one launch instead of some thousand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Recorded:
 
 
 class GraphedPasses:
-    """Passes of one model over one cache and one prompt; each kind of pass is captured when it first occurs.
+    """Passes of one model over one cache and one prompt. Each kind of pass is captured when it first occurs.
 
-    A kind is a shape of latents at a slot of the cache. With URCR a stream has a dozen of them; without it a cache that
-    only grows has a new one for every block until its window is full. Weights, cache and prompt are read where they
-    were at the capture: after any of them is moved, make a new object.
+    A kind is a shape of latents at a slot of the cache. A stream with URCR has a dozen of them; a stream with a sliding
+    window has a new one for every block until the window is full. The graphs read weights, cache and prompt at the
+    addresses of the capture: make a new object after any of them has moved.
     """
 
     def __init__(self, model: AvatarTransformer, cache: KVCache, text: TextContext) -> None:
@@ -39,31 +39,37 @@ class GraphedPasses:
         return len(self._recorded)
 
     def __call__(
-        self, latents: Tensor, labels: Tensor, hidden: Tensor | None, rope: Tensor, slot: int, cache_only: bool
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        audio_embedding: Tensor | None,
+        rope: Tensor,
+        slot: int,
+        cache_only: bool,
     ) -> Tensor | None:
         """The flow of latents [B, in_channels, F, h, w], as AvatarTransformer's; valid until the next call.
 
-        labels [B, F] and hidden [B, F, audio_hidden] are on the device.
+        timesteps [B, F] and audio_embedding [B, F, audio_hidden] are on the device.
         """
         key = (tuple(latents.shape), slot, cache_only)
-        inputs = tuple(x for x in (latents, labels, hidden, rope) if x is not None)
+        inputs = tuple(x for x in (latents, timesteps, audio_embedding, rope) if x is not None)
         if key not in self._recorded:
-            self._recorded[key] = self._record(inputs, hidden is not None, slot, cache_only)
+            self._recorded[key] = self._record(inputs, audio_embedding is not None, slot, cache_only)
         one = self._recorded[key]
         for place, value in zip(one.inputs, inputs, strict=True):
             place.copy_(value)
         one.graph.replay()
         return one.flow
 
-    def _record(self, inputs: tuple[Tensor, ...], heard: bool, slot: int, cache_only: bool) -> Recorded:
+    def _record(self, inputs: tuple[Tensor, ...], has_audio: bool, slot: int, cache_only: bool) -> Recorded:
         places = tuple(value.clone() for value in inputs)
-        latents, labels, *rest = places
-        hidden = rest[0] if heard else None
+        latents, timesteps, *rest = places
+        audio_embedding = rest[0] if has_audio else None
         context = SelfContext(rest[-1], self.cache, slot, None, self.model.attention, self.model.pointwise)
 
         def run() -> Tensor | None:
-            audio = self.model.project_audio(hidden) if heard else None
-            return self.model(latents, labels, self.text, audio, context, cache_only)
+            audio = self.model.project_audio(audio_embedding) if has_audio else None
+            return self.model(latents, timesteps, self.text, audio, context, cache_only)
 
         aside = torch.cuda.Stream(latents.device)
         aside.wait_stream(torch.cuda.current_stream(latents.device))
@@ -72,7 +78,7 @@ class GraphedPasses:
                 run()
         torch.cuda.current_stream(latents.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        # Other threads decode and download meanwhile, which a capture of the whole process would forbid.
+        # Other threads decode and download at the same time; a capture of the whole process would forbid it.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             flow = run()
         return Recorded(graph, places, flow)

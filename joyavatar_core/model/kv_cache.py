@@ -1,7 +1,7 @@
-"""The past as attention sees it: keys (rotated) and values of the frames that are still remembered.
+"""The key-value cache: rotated keys, and values, of past frames.
 
-Attention does not care about the order of keys, and a key carries its own position, so frames are never rolled: what is
-dropped is filled from the back, and every pass sees one contiguous range without a copy.
+Attention does not depend on the order of keys, and a key carries its own position. So frames are never rolled: the slot
+of a dropped frame is filled with the last one, and every pass reads one contiguous range without a copy.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .rope import shift_rotated, shift_table
 class KVCache:
     """Pre-allocated keys and values, in slots of one latent frame.
 
-    Slots 0 ... length-1 hold remembered frames. A pass writes at a slot >= length and sees everything up to its own
-    end: a block at `length`, or noisy copies at `length` and then the block behind them. `commit` makes the block at
-    `length` part of the past; whatever else was written there is forgotten.
+    Slots 0 ... length-1 hold the past. A pass writes at a slot >= length and attends to everything up to its own end:
+    a block at `length`, or noisy copies at `length` and then the block behind them. `commit` makes the block at
+    `length` part of the past; the next pass overwrites whatever else was written there.
 
-    With a dtype of 8 bits (float8_e4m3fn) the past takes half the memory, is rounded to 3 bits behind the leading one,
-    and is brought back to the pass's dtype layer by layer.
+    An 8-bit dtype (float8_e4m3fn) halves the memory. It has 3 mantissa bits; each layer's keys and values are converted
+    to the dtype of the pass when they are read.
 
-    Attributes: `frames` the stream's frame number in each slot, `positions` its temporal position.
+    Attributes: `frame_ids`, the place in the stream of each slot's frame; `positions`, its temporal position.
     """
 
     def __init__(
@@ -35,12 +35,16 @@ class KVCache:
         self.slots = slots
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.frames: list[int] = []
+        self.frame_ids: list[int] = []
         self.positions: list[int] = []
 
     @property
     def length(self) -> int:
-        return len(self.frames)
+        return len(self.frame_ids)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.keys.dtype
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +52,7 @@ class KVCache:
         return self.keys.nbytes + self.values.nbytes
 
     def write(self, layer: int, k: Tensor, v: Tensor, slot: int) -> tuple[Tensor, Tensor]:
-        """Store k, v [B, frames * tokens, heads, head_dim] from `slot` on; return all that this pass may see."""
+        """Store k, v [B, frames * tokens, heads, head_dim] from `slot` on; return all that this pass attends to."""
         start = slot * self.tokens
         stop = start + k.shape[1]
         self.keys[layer, :, start:stop] = self._storable(k)
@@ -56,28 +60,28 @@ class KVCache:
         return self.keys[layer, :, :stop].to(k.dtype), self.values[layer, :, :stop].to(v.dtype)
 
     def _storable(self, x: Tensor) -> Tensor:
-        """Numbers that the cache's dtype can hold: float8 knows none above 448, and no infinity."""
+        """Numbers clamped to the cache's dtype: float8_e4m3fn ends at 448 and has no infinity."""
         if self.keys.dtype.itemsize > 1:
             return x
         most = torch.finfo(self.keys.dtype).max
         return x.clamp(-most, most)
 
-    def commit(self, frames: Sequence[int], positions: Sequence[int]) -> None:
-        """The last pass at slot `length` was these frames' clean one: remember them."""
-        self.frames += frames
+    def commit(self, frame_ids: Sequence[int], positions: Sequence[int]) -> None:
+        """Make the frames of the last pass at slot `length` part of the past."""
+        self.frame_ids += frame_ids
         self.positions += positions
 
     def keep(self, slots: Sequence[int]) -> None:
-        """Remember only these slots. Holes in front are filled from the back, so little is copied."""
+        """Keep only these slots. Gaps are filled from the back, so little is copied."""
         kept = sorted(slots)
         holes = [slot for slot in range(len(kept)) if slot not in kept]
         movers = [slot for slot in kept if slot >= len(kept)]
         for hole, mover in zip(holes, movers, strict=True):
             self._tokens(self.keys, hole)[:] = self._tokens(self.keys, mover)
             self._tokens(self.values, hole)[:] = self._tokens(self.values, mover)
-            self.frames[hole] = self.frames[mover]
+            self.frame_ids[hole] = self.frame_ids[mover]
             self.positions[hole] = self.positions[mover]
-        del self.frames[len(kept) :], self.positions[len(kept) :]
+        del self.frame_ids[len(kept) :], self.positions[len(kept) :]
 
     def shift(self, slots: Sequence[int], by: int) -> None:
         """Move frames in time by rotating their keys, one layer at a time: little memory beside the cache."""
@@ -108,7 +112,7 @@ class KVCache:
         return {
             "keys": keys.clone() if copy else keys,
             "values": values.clone() if copy else values,
-            "frames": list(self.frames),
+            "frames": list(self.frame_ids),
             "positions": list(self.positions),
         }
 
@@ -116,5 +120,5 @@ class KVCache:
         used = len(state["frames"]) * self.tokens
         self.keys[:, :, :used] = state["keys"]
         self.values[:, :, :used] = state["values"]
-        self.frames = list(state["frames"])
+        self.frame_ids = list(state["frames"])
         self.positions = list(state["positions"])

@@ -1,7 +1,7 @@
-"""The small steps between matrix products and attention, behind one switch: as they are, or each as one kernel.
+"""The pointwise steps between matrix products and attention, eager or compiled to one kernel each.
 
-Run eagerly, every step rounds where the public loops do. Compiled, a step keeps float32 until its end, so half
-precision differs in the last bit.
+An eager step rounds where the public loops do. A compiled step keeps float32 until its end, so results in half
+precision differ in the last bit.
 """
 
 from __future__ import annotations

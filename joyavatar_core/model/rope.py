@@ -1,6 +1,6 @@
-"""Rotary position embedding over (frame, row, column), as Wan2.1 lays it out in each head.
+"""Rotary position embedding over (frame, row, column), in Wan2.1's layout of a head.
 
-Angles are made in float64 from the positions themselves, so no table ends anywhere. Cosines and sines are rounded once
+Angles are computed in float64 from the positions, so positions have no upper limit. Cosines and sines are rounded once
 to float32, and the rotation runs in float32: 5e-7 from the public loops' float64 on a CPU.
 """
 
@@ -17,7 +17,7 @@ THETA = 10000.0
 
 
 def section_pairs(head_dim: int) -> tuple[int, int, int]:
-    """Pairs of a head given to time, height, width: 22, 21, 21 for a head of 128."""
+    """Pairs of a head for time, height, width: 22, 21, 21 for a head of 128."""
     spatial = head_dim // 6
     return head_dim // 2 - 2 * spatial, spatial, spatial
 
@@ -53,7 +53,7 @@ def cosine_and_sine(angles: Tensor) -> Tensor:
 def rotate_pairs(x: Tensor, table: Tensor) -> Tensor:
     """Rotate adjacent numbers of x [..., 2 n] by a table [..., n, 2], in float32; returned in x's dtype."""
     pairs = x.float().unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # compilers know no complex numbers; eager kernels are fastest with them
+    if torch.compiler.is_compiling():  # torch.compile has no complex numbers; eager kernels are fastest with them
         (a, b), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
         turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)
     else:

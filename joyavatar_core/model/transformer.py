@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from ..config import AvatarConfig
 from ..device import to_device
+from ..geometry import CELLS_PER_TOKEN, PATCH, to_token_size
 from .attention import Attention, sdpa
 from .audio_adapter import AudioProjection
 from .kv_cache import KVCache
 from .pointwise import EAGER, NORM_EPS, Pointwise, rms_norm
 from .rope import rope_table
+from .sequence_parallel import Bands, SequenceParallel
 
 
 class RMSNorm(nn.Module):
@@ -37,7 +39,7 @@ class RMSNorm(nn.Module):
 
 @dataclass(frozen=True)
 class SelfContext:
-    """What self-attention needs besides the tokens: their rotation, where their keys go, and who may be seen."""
+    """What self-attention needs besides the tokens: their rotation, the cache slot of their keys, and the mask."""
 
     rope: Tensor  # float32 [T, 1, head_dim / 2, 2]
     cache: KVCache | None = None
@@ -45,14 +47,15 @@ class SelfContext:
     mask: Tensor | None = None  # [T, T] bool, training only
     attention: Attention = sdpa
     pointwise: Pointwise = EAGER
+    bands: Bands | None = None  # set by the model where several processes share a pass
 
 
 @dataclass(frozen=True)
 class TextContext:
-    """The prompt as cross-attention sees it: keys and values [B, n, heads, head_dim] of every block.
+    """The prompt's keys and values [B, n, heads, head_dim] of every block.
 
-    `bias` [1, n] is added to the scores, where one key stands for many. `constants` [B, 1, 1, dim] of every block are
-    the whole of cross-attention where all keys are the same, which is what an empty prompt is.
+    `bias` [1, n] is added to the scores where one key stands for many. `constants` [B, 1, 1, dim] of every block
+    replace cross-attention where all keys are the same, as in an empty prompt.
     """
 
     layers: list[tuple[Tensor, Tensor]]
@@ -75,9 +78,9 @@ class AttentionLayer(nn.Module):
         self.norm_k = RMSNorm(dim, **factory)
 
     def pack(self) -> None:
-        """Lay q, k and v behind one another in memory, so that one product makes all three; they stay what they are.
+        """Lay the weights of q, k and v behind one another in memory, so that one product computes all three.
 
-        For weights that are where they are used. Moving or replacing one of them undoes it.
+        Call it once the weights are on their device. Moving or replacing one of them undoes it.
         """
         layers = (self.q, self.k, self.v)
         whole = [torch.cat([getattr(layer, name).data for layer in layers]) for name in ("weight", "bias")]
@@ -126,7 +129,8 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """x [B, frames, tokens, dim], modulation [B, frames, 6, dim] -> x.
 
-        With `keys_only` the block stops once its keys and values are in the cache.
+        With `keys_only` the block stops once its keys and values are in the cache. With `context.bands` the tokens are
+        this process's band of them.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.to(x) + modulation).unsqueeze(3).unbind(2)
         step, own = context.pointwise, self.self_attn
@@ -134,12 +138,17 @@ class TransformerBlock(nn.Module):
         h = step.modulate(x, shift1, scale1).flatten(1, 2)
         q, k, v = (None, own.k(h), own.v(h)) if keys_only else own.products(h)
         k, v = step.norm_rotate(k, own.norm_k.weight.to(h), context.rope), own.heads(v)
+        new = [k, v] if keys_only else [k, v, step.norm_rotate(q, own.norm_q.weight.to(h), context.rope)]
+        if context.bands is not None:
+            new = context.bands.to_heads(new)
+        k, v, *q = new
         if context.cache is not None:
             k, v = context.cache.write(self.index, k, v, context.slot)
         if keys_only:
             return x
-        q = step.norm_rotate(q, own.norm_q.weight.to(h), context.rope)
-        h = sdpa(q, k, v, context.mask) if context.mask is not None else context.attention(q, k, v)
+        h = sdpa(*q, k, v, context.mask) if context.mask is not None else context.attention(*q, k, v)
+        if context.bands is not None:
+            h = context.bands.to_tokens(h)
         x = step.add_gated(x, own.o(h.flatten(2)).view_as(x), gate1)
         x = x + self.attend_to_text(x, text, context.attention)
         return step.add_gated(x, self.ffn(step.modulate(x, shift2, scale2)), gate2)
@@ -158,7 +167,7 @@ class Head(nn.Module):
 
     def __init__(self, config: AvatarConfig, operations=nn, **factory) -> None:
         super().__init__()
-        self.head = operations.Linear(config.dim, 4 * config.out_channels, **factory)
+        self.head = operations.Linear(config.dim, CELLS_PER_TOKEN**2 * config.out_channels, **factory)
         self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim, **factory))
 
     def forward(self, x: Tensor, embedding: Tensor, pointwise: Pointwise = EAGER) -> Tensor:
@@ -168,7 +177,7 @@ class Head(nn.Module):
 
 
 class AvatarTransformer(nn.Module):
-    """The denoiser. `forward` predicts the flow noise - x0 of some latent frames given everything in the cache.
+    """The denoiser. `forward` predicts the flow noise - x0 of some latent frames over the cached past.
 
     `operations` supplies Linear, LayerNorm and Conv3d (torch.nn, or a host's casting variants).
     """
@@ -180,9 +189,8 @@ class AvatarTransformer(nn.Module):
         self.config = config
         self.attention: Attention = sdpa
         self.pointwise: Pointwise = EAGER
-        self.patch_embedding = operations.Conv3d(
-            config.in_channels, dim, kernel_size=(1, 2, 2), stride=(1, 2, 2), **factory
-        )
+        self.parallel: SequenceParallel | None = None
+        self.patch_embedding = operations.Conv3d(config.in_channels, dim, kernel_size=PATCH, stride=PATCH, **factory)
         self.text_embedding = nn.Sequential(
             operations.Linear(config.text_dim, dim, **factory),
             nn.GELU(approximate="tanh"),
@@ -203,12 +211,12 @@ class AvatarTransformer(nn.Module):
             )
 
     def encode_text(self, tokens: Tensor, padding: int = 0) -> TextContext:
-        """Text tokens [B, n, text_dim], and how many rows of zeros follow them (they take part, unmasked).
+        """Text tokens [B, n, text_dim], and the number of unmasked rows of zeros that follow them.
 
         All rows of zeros have the same key. In float32 one of them stands for all, weighted by their number, which is
-        exact; half precision would round the weight, so there they are all written out, as in the public loops.
-        Without tokens there is nothing else to see, and no query changes that: cross-attention is a constant, made
-        once (where no gradient has to pass through it).
+        exact. Half precision would round the weight, so all rows are computed there, as in the public loops.
+        Without tokens, cross-attention does not depend on the query: it is a constant, computed once where no gradient
+        is needed.
         """
         bias = None
         if not tokens.shape[1] and padding and not torch.is_grad_enabled():
@@ -226,33 +234,46 @@ class AvatarTransformer(nn.Module):
         return [attn.o(attn.v(context)).unsqueeze(2) for attn in (block.cross_attn for block in self.blocks)]
 
     def encode_audio(self, features: Tensor) -> Tensor:
-        """Features [B, frames, 4, audio_dim] -> [B, frames, audio_hidden]: all that is kept of a frame's voice."""
+        """Features [B, frames, 4, audio_dim] -> the audio embedding [B, frames, audio_hidden]."""
         return self.audio_proj(features)
 
-    def project_audio(self, hidden: Tensor) -> list[Tensor]:
-        """[B, frames, audio_hidden] -> the bias [B, frames, 1, dim] of each block of `config.audio_blocks`."""
-        return [projection(hidden).unsqueeze(2) for projection in self.audio_cond_projs]
+    def project_audio(self, audio_embedding: Tensor) -> list[Tensor]:
+        """The audio embedding [B, frames, audio_hidden] -> the bias [B, frames, 1, dim] of each audio block."""
+        return [projection(audio_embedding).unsqueeze(2) for projection in self.audio_cond_projs]
 
     def rope(self, positions: Sequence[int], height: int, width: int, device=None) -> Tensor:
-        """The rotation of frames at `positions`, for latents of height x width."""
-        return rope_table(positions, height // 2, width // 2, self.config.head_dim, device)
+        """The rotation of latent frames at `positions`; height and width are latent cells."""
+        columns, rows = to_token_size((width, height))
+        return rope_table(positions, rows, columns, self.config.head_dim, device)
 
-    def embed_time(self, labels: Tensor, like: Tensor) -> Tensor:
-        """Timestep labels [B, frames] -> [B, frames, dim]; sinusoid (cosines first) in float64, where the labels are.
+    @property
+    def ranks(self) -> int:
+        """How many processes share a pass."""
+        return 1 if self.parallel is None else self.parallel.ranks
 
-        Labels on the device of `like` cost no copy.
+    def new_cache(self, slots: int, tokens: int, dtype: torch.dtype, device: torch.device) -> KVCache:
+        """An empty cache of `slots` latent frames of `tokens` each, with the heads that are this process's."""
+        config = self.config
+        return KVCache(
+            config.num_layers, 1, slots, tokens, config.num_heads // self.ranks, config.head_dim, dtype, device
+        )
+
+    def embed_time(self, timesteps: Tensor, like: Tensor) -> Tensor:
+        """Timesteps [B, frames] -> [B, frames, dim]; sinusoid (cosines first) in float64, on the device of `timesteps`.
+
+        Timesteps on the device of `like` need no copy.
         """
         half = self.config.freq_dim // 2
-        labels = labels.cpu() if labels.device.type == "mps" else labels  # Apple's GPUs have no float64
-        rates = 10000 ** -(torch.arange(half, dtype=torch.float64, device=labels.device) / half)
-        angles = labels.double().unsqueeze(-1) * rates
+        timesteps = timesteps.cpu() if timesteps.device.type == "mps" else timesteps  # Apple's GPUs have no float64
+        rates = 10000 ** -(torch.arange(half, dtype=torch.float64, device=timesteps.device) / half)
+        angles = timesteps.double().unsqueeze(-1) * rates
         sinusoid = torch.cat([angles.cos(), angles.sin()], dim=-1)
         return self.time_embedding(to_device(sinusoid.to(like.dtype), like.device))
 
     def forward(
         self,
         latents: Tensor,
-        labels: Tensor,
+        timesteps: Tensor,
         text: TextContext,
         audio: list[Tensor] | None,
         context: SelfContext,
@@ -260,15 +281,19 @@ class AvatarTransformer(nn.Module):
     ) -> Tensor | None:
         """The flow [B, out_channels, F, h, w] of latents [B, in_channels, F, h, w] (noisy, reference, mask).
 
-        labels [B, F] are the frames' timesteps (0 ... 1000); `text` and `audio` come from `encode_text` and
+        timesteps [B, F] (0 ... 1000) are the frames' noise levels; `text` and `audio` come from `encode_text` and
         `project_audio`; `context` says where keys go and what is visible. With `cache_only` the pass ends when the
-        last block's keys and values are stored, and None is returned.
+        last block's keys and values are stored, and None is returned. Where processes share a pass, all of them make
+        the same call, and each gets the whole flow.
         """
-        height = latents.shape[-2] // 2
-        # Contiguous from here on: the convolution's strides would slow down every layer.
+        rows = latents.shape[-2] // CELLS_PER_TOKEN
+        # The convolution's output is strided, which would slow down every layer.
         x = rearrange(self.patch_embedding(latents), "b d f h w -> b f (h w) d").contiguous()
-        embedding = self.embed_time(labels, x)
+        embedding = self.embed_time(timesteps, x)
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1))
+        if self.parallel is not None:
+            bands = self.parallel.bands(x.shape[1], x.shape[2])
+            context, x = replace(context, bands=bands, rope=bands.cut_rope(context.rope)), bands.cut(x)
 
         biases = dict(zip(self.config.audio_blocks, audio or (), strict=False))
         for block in self.blocks:
@@ -278,6 +303,7 @@ class AvatarTransformer(nn.Module):
             x = block(x, modulation, text, context, keys_only=cache_only and last)
         if cache_only:
             return None
-        return rearrange(
-            self.head(x, embedding, context.pointwise), "b f (h w) (p q c) -> b c f (h p) (w q)", h=height, p=2, q=2
-        )
+        x = self.head(x, embedding, context.pointwise)
+        if context.bands is not None:
+            x = context.bands.gather(x)
+        return rearrange(x, "b f (h w) (p q c) -> b c f (h p) (w q)", h=rows, p=PATCH[1], q=PATCH[2])

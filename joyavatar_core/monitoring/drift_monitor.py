@@ -1,7 +1,7 @@
-"""Know early when a long stream goes wrong: colour, sharpness, structure and lips, measured on the finished frames.
+"""The drift monitor: colour, sharpness, structure and lips of a long stream, measured on its finished frames.
 
-Everything is told by the pictures and the voice alone, at a small fraction of a block's cost, and compared with how the
-same stream began: the first frame is the portrait, the first 10 s are what this avatar normally looks like.
+It reads the frames and the voice alone, at a small fraction of a block's cost. Every measure is compared with the same
+stream's beginning: its first frame, which is the portrait, and its first 10 s.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .measures import SIDE, TO_LUMA, colour_statistics, correlation, laplacian, 
 
 log = logging.getLogger(__name__)
 
-WINDOW_SECONDS = 10.0  # of the beginning that all is compared with, of the correlation, and of the report's means
+WINDOW_SECONDS = 10.0  # of the beginning, of the correlation, and of the report's means
 SETTLED_SECONDS = 3.0  # a warning needs the mean over this much
-# Where the mouth is in a portrait that fills the picture: rows and columns as parts of the thumbnail. No landmarks are
-# looked for, so for other framings the correlation says less.
+# The mouth of a portrait that fills the picture: rows and columns of the thumbnail. No landmarks are detected, so with
+# other framings the correlation means less.
 MOUTH = (slice(SIDE * 9 // 16, SIDE * 15 // 16), slice(SIDE // 4, SIDE * 3 // 4))
-PATCHES = 8  # a side; small damage does not show in the mean of a picture
-LIPS = (slice(PATCHES // 2, PATCHES), slice(PATCHES // 4, PATCHES * 3 // 4))  # patches that are to change
-SPREADS = 4.0  # how many standard deviations of the first 10 s count as more than usual
+PATCHES = 8  # per side; small damage does not change the mean of a picture
+LIPS = (slice(PATCHES // 2, PATCHES), slice(PATCHES // 4, PATCHES * 3 // 4))  # patches that change in any talking face
+SPREADS = 4.0  # standard deviations of the first 10 s that a measure may vary by
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Measures:
     colour: distance in CIELAB of the picture's mean and spread of colours from the first frame's; about 2 is just seen.
     sharpness: mean strength of fine detail (Laplacian) of the block's last frame, over that of the first 10 s.
     distance: 1 - correlation of brightness with the first frame, brightness and contrast taken out: 0 the same picture.
-    patch: how far the colour of any small part of the picture, lips aside, has gone from what it was in the first 10 s,
-    beyond what was usual there, in grey levels (0 ... 255); 0 before there are 10 s.
+    patch: the largest change of colour of a patch, lips aside, from its mean over the first 10 s, less its usual
+    variation there, in grey levels (0 ... 255); 0 before there are 10 s.
     correlation: of the motion in the lower middle of the picture with the voice's loudness, over the last 10 s; None
     before there are 10 s, and where either does not change.
     """
@@ -50,7 +50,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Warned:
-    """A measure that left what is normal: its name, the block, the second of video, and a sentence."""
+    """A warning: the measure that left its limits, the block, the second of video, and a sentence."""
 
     measure: str
     block: int
@@ -60,7 +60,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Limit:
-    """How far a measure may go from its mean over the first 10 s: at least `floor`, or SPREADS deviations."""
+    """How far a measure may go from its mean over the first 10 s: `floor` or SPREADS deviations, whichever is more."""
 
     floor: float
     sign: int  # 1: growing is bad, -1: falling is bad, 0: both
@@ -74,11 +74,13 @@ LIMITS = {
     "patch": Limit(20.0, 1, "a part of the picture has changed by {now:.0f} grey levels more than usual"),
     "correlation": Limit(0.35, -1, "the mouth follows the voice with {now:.2f}, {usual:.2f} was usual"),
 }
-LEAST_CORRELATION = 0.25  # a beginning below this tells nothing about the lips
+LEAST_CORRELATION = 0.25  # below this in the first 10 s, the lips are not judged
 
 
 class DriftMonitor:
-    """Life cycle: made at the stream's first block, `update` with every block in order; constant memory but `history`.
+    """Measures blocks and warns. Memory is constant, except for `history`.
+
+    Life cycle: made before the stream's first block -> `update` with every block in order.
 
     fps: frames per second. on_warning: called with each Warned, besides the log.
     Attributes: `warnings` all so far; `history` one Measures for each 10 s.
@@ -134,19 +136,19 @@ class DriftMonitor:
         return measures
 
     def summary(self) -> dict[str, Any]:
-        """What a report says: the warnings, and the means over each 10 s."""
+        """The warnings and the means over each 10 s, as a report has them."""
         return {
             "warnings": [asdict(warning) for warning in self.warnings],
             "every_10_seconds": [asdict(measures) for measures in self.history],
         }
 
     def restart(self) -> None:
-        """Warn again at once if it is still wrong: after something was done about it."""
+        """Forget which warnings are active, after a reset: a measure that is still off warns again."""
         self._alarmed.clear()
         self._recent.clear()
 
     def _follow_mouth(self, light: np.ndarray, loudness: np.ndarray | None) -> None:
-        """Add each frame's motion about the mouth, less what moves elsewhere, and its loudness."""
+        """Append each frame's motion at the mouth, less the motion elsewhere, and its loudness."""
         before = light[:1] if self._last is None else self._last[None]
         moved = np.abs(np.diff(np.concatenate([before, light]), axis=0))  # [N, SIDE, SIDE]
         self._last = light[-1]
@@ -154,7 +156,7 @@ class DriftMonitor:
         self._loudness.extend(np.zeros(len(light)).tolist() if loudness is None else np.asarray(loudness).tolist())
 
     def _worst_patch(self, small: np.ndarray) -> float:
-        """How much more than usual the patch that has changed most is off; of thumbnails [N, SIDE, SIDE, 3]."""
+        """The largest change of a patch beyond its usual variation; small: thumbnails [N, SIDE, SIDE, 3]."""
         patches = small.reshape(len(small), PATCHES, SIDE // PATCHES, PATCHES, SIDE // PATCHES, 3).mean((0, 2, 4)) * 255
         if self._usual_patches is None:
             self._patches.append(patches)
@@ -165,7 +167,7 @@ class DriftMonitor:
         return float(excess.max())
 
     def _begin(self, measures: Measures, count: int) -> Measures:
-        """Collect the first 10 s, in which sharpness is told relative to what there was so far."""
+        """Collect the first 10 s. Until they are complete, sharpness is relative to the mean so far."""
         self._beginning.append((count, measures))
         self._detail = mean_of(self._beginning).sharpness
         if self.frames >= self._motion.maxlen:
@@ -192,7 +194,7 @@ class DriftMonitor:
             self._judge(block, mean_of(self._recent))
 
     def _judge(self, block: int, now: Measures) -> None:
-        """Warn once for each excursion; it is over when half of the way back is done."""
+        """Warn once per excursion. It ends when the measure is back to half of its limit."""
         for name, limit in LIMITS.items():
             value, usual = getattr(now, name), self._usual.get(name)
             if value is None or usual is None or (name == "correlation" and usual[0] < LEAST_CORRELATION):

@@ -1,4 +1,4 @@
-"""What a command does with every finished block besides writing it: measure, report, and heal where that is wanted."""
+"""What is done with every finished block besides writing it: measure, report, and reset on drift."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What forgetting the newest frames can mend; lips that do not follow are no matter of memory.
-HEALED = ("colour", "sharpness", "distance", "patch")
+# Measures that a reset of the cache can repair. The correlation of lips and voice is not one of them.
+REPAIRED = ("colour", "sharpness", "distance", "patch")
 
 
 class Observer:
-    """Called with every block and its frames; adds a line to the report, with the monitor's measures if there is one.
+    """Called with every block and its frames; adds a line to the report, with the monitor's measures if it is on.
 
-    heal: the run that is to be reset to its sinks at a warning, None to leave it alone.
+    reset_on_drift: the run that is reset to its sinks at a warning, None for no reset.
     """
 
     def __init__(
-        self, report: RunReport, voice: AudioSource | None, monitor: bool = True, heal: StreamRun | None = None
+        self,
+        report: RunReport,
+        voice: AudioSource | None,
+        monitor: bool = True,
+        reset_on_drift: StreamRun | None = None,
     ) -> None:
-        self.report, self.voice, self.heal = report, voice, heal
+        self.report, self.voice, self.reset_on_drift = report, voice, reset_on_drift
         self.monitor = DriftMonitor(float(report.fps)) if monitor else None
 
     def __call__(self, block: LatentBlock, frames: Tensor, **facts: Any) -> None:
@@ -59,15 +63,15 @@ class Observer:
         new = self.monitor.warnings[warned:]
         if new or len(self.monitor.history) > told or not self.report.more:
             self.report.more.update(self.monitor.summary())
-        if self.heal is not None and any(warning.measure in HEALED for warning in new):
+        if self.reset_on_drift is not None and any(warning.measure in REPAIRED for warning in new):
             log.warning("the stream is reset to its sinks before block %d", block.index + 1)
-            self.heal.reset(0)
+            self.reset_on_drift.reset(0)
             self.monitor.restart()
 
     def look_back(self, recording: Recording, saved: str | os.PathLike[str] | None = None) -> None:
-        """Go on where a recording does: compare with how its video began, and report what came before too.
+        """Continue a resumed recording: the monitor is shown its first seconds, the report gets its earlier blocks.
 
-        saved: the report of the run so far, if there is one; blocks that are made again are left out of it.
+        saved: the report of the earlier runs, None without one. Blocks that are made again are left out.
         """
         self.report.frames = recording.frames
         if self.monitor is not None:
@@ -83,11 +87,11 @@ class Observer:
                 ]
                 self.monitor.history[:] = [Measures(**measures) for measures in before.get("every_10_seconds", [])]
         except (AvatarError, KeyError, TypeError) as problem:
-            log.warning("the report of the earlier runs is left out: %s", problem)
+            log.warning("the report of the earlier runs is not used: %s", problem)
 
     def _see_beginning(self, recording: Recording) -> None:
-        """Show the monitor the first seconds of a recording, from its segments."""
-        config = recording.stream.model.config
+        """Show the monitor the first seconds of a recording, decoded from its segments."""
+        config = recording.stream.config
         wanted = min(recording.frames, round(WINDOW_SECONDS * float(self.report.fps)))
         with closing(pictures(recording.segment_paths)) as shown:
             for block in range(recording.blocks):
@@ -104,7 +108,7 @@ class Observer:
 
 
 def pictures(videos: Iterable[Path]) -> Iterator[np.ndarray]:
-    """The frames of files one behind another, uint8 [H, W, 3]."""
+    """The frames of several files in order, uint8 [H, W, 3]."""
     for path in videos:
         with av.open(libav_url(path)) as file:
             for frame in file.decode(video=0):

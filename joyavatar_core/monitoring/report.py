@@ -1,4 +1,4 @@
-"""What a run did and cost, as JSON: one line a block, and the totals."""
+"""The report of a run as JSON: one entry per block, and the totals."""
 
 from __future__ import annotations
 
@@ -15,54 +15,39 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AvatarError
+from ..paths import replacing
 
-MAX_BYTES = 256 << 20  # of a report that is read back: some hundred hours
+MAX_BYTES = 256 << 20  # of a report that is read; some hundred hours of video
 BLOCK_FIELDS = ("index", "steps", "reset", "max_position", "seconds")
 
 
-def peak_rss_bytes() -> int | None:
-    """The most memory this process has held so far, in bytes; None where the system does not tell."""
+def peak_rss_bytes() -> int:
+    """The peak of this process's resident memory, in bytes."""
     with suppress(OSError, ValueError), open("/proc/self/status", encoding="ascii") as status:
-        # Preferred on Linux: getrusage there also counts the parent this process was forked from.
+        # Preferred on Linux, where getrusage includes the peak of the parent that this process was forked from.
         for line in status:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     try:
         import resource
     except ImportError:
-        return _windows_peak() if sys.platform == "win32" else None
+        import psutil  # on Windows
+
+        return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, the others KiB
 
 
-def _windows_peak() -> int | None:
-    import ctypes
-    from ctypes import wintypes
-
-    # PROCESS_MEMORY_COUNTERS of psapi.h: cb, PageFaultCount, PeakWorkingSetSize, and seven more sizes.
-    class Counters(ctypes.Structure):
-        _fields_ = (
-            ("cb", wintypes.DWORD),
-            ("faults", wintypes.DWORD),
-            ("peak", ctypes.c_size_t),
-            ("others", ctypes.c_size_t * 7),
-        )
-
-    kernel32 = ctypes.WinDLL("kernel32")
-    kernel32.GetCurrentProcess.restype = wintypes.HANDLE
-    query = kernel32.K32GetProcessMemoryInfo
-    query.argtypes = (wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD)
-    counters = Counters(cb=ctypes.sizeof(Counters))
-    return counters.peak if query(kernel32.GetCurrentProcess(), counters, counters.cb) else None
-
-
 @dataclass
 class RunReport:
-    """Collects a run: make it when the run starts, `add` every block, set the totals, `to_json` at any time."""
+    """The facts of a run.
+
+    Life cycle: made when the run starts -> `add` every block -> set the totals -> `to_json` at any time.
+    """
 
     fps: int | Fraction  # frames/s of the video
     weights: str  # what the user called them: "embedded" or a file's name
-    trained: bool  # False: seeded stand-in weights, the video means nothing
+    trained: bool  # False: random weights, the video has no meaning
     settings: Mapping[str, Any] = field(default_factory=dict)
     frames: int = 0  # written to the video
     audio_seconds: float = 0.0
@@ -71,7 +56,7 @@ class RunReport:
     started: float = field(default_factory=time.perf_counter, repr=False)
 
     def add(self, block: Any, frames: int = 0, **measures: Any) -> None:
-        """Note a LatentBlock (anything with its BLOCK_FIELDS), how many video frames it gave, and what was measured."""
+        """Add a LatentBlock (or any object with BLOCK_FIELDS), its number of video frames, and its measures."""
         self.blocks.append({**{name: getattr(block, name) for name in BLOCK_FIELDS}, **measures})
         self.frames += frames
 
@@ -89,23 +74,28 @@ class RunReport:
         return {**values, **self.more, "blocks": self.blocks}
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write `summary` to `path`, whole or not at all. Raises AvatarError where that is impossible."""
+        """Write `summary` to `path` atomically. Raises AvatarError where it cannot be written."""
         target = Path(path)
-        unfinished = target.with_name(target.name + ".tmp")
+        text = json.dumps(self.summary(), indent=1, default=str)
         try:
-            text = json.dumps(self.summary(), indent=1, default=str)
-            unfinished.write_text(text + "\n", encoding="utf-8")
-            os.replace(unfinished, target)
+            with replacing(target) as unfinished:
+                unfinished.write_text(text + "\n", encoding="utf-8")
         except OSError as problem:
-            unfinished.unlink(missing_ok=True)
             raise AvatarError(
                 f"The report {target} cannot be written: {problem.strerror}; choose another place."
             ) from None
         return target
 
 
+def clock_text(seconds: float) -> str:
+    """3661 -> '1:01:01'; 61 -> '1:01'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `RunReport.to_json` wrote. Raises AvatarError for what is missing, too large or not a report."""
+    """Read what `RunReport.to_json` wrote. Raises AvatarError for a file that is missing, too large or no report."""
     source = Path(path)
     try:
         with source.open("rb") as file:

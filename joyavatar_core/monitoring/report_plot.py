@@ -1,4 +1,4 @@
-"""A run's report as one picture: a panel for every number that a block has, on a common time axis."""
+"""The report of a run as one picture: a panel for every measure of a block, on a common time axis."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import AvatarError
+from ..paths import replacing
+from .report import clock_text
 
-# (key of a block, what it is, its unit); a panel is drawn where at least one block has the number
+# (key of a block, label, unit); a panel is drawn where at least one block has the key
 PANELS = (
     ("steps", "denoising steps", ""),
     ("seconds", "time per block", "s"),
@@ -19,14 +21,14 @@ PANELS = (
     ("colour", "colour, distance from the first frame", "CIELAB"),
     ("sharpness", "sharpness, 1 = the first 10 s", ""),
     ("distance", "structure, distance from the first frame", ""),
-    ("patch", "change of the part that has changed most, beyond the usual", "grey levels"),
+    ("patch", "largest change of a part of the picture, beyond the usual", "grey levels"),
     ("correlation", "mouth and voice, correlation over 10 s", ""),
 )
 LEFT, RIGHT, TOP, BOTTOM, GAP = 76, 18, 44, 54, 26  # pixels
 MAX_WARNINGS = 6  # listed below the panels
 LARGEST = 1e12
-MOST_RESETS = 150  # drawn; more would only tint the picture
-# Okabe and Ito's palette, told apart by colour-blind readers too
+MOST_RESETS = 150  # drawn; more would cover the panels
+# Okabe and Ito's palette, which colour-blind readers can tell apart
 INK, GRID, LINE, RESET, WARNING = (34, 34, 34), (225, 225, 225), (0, 114, 178), (86, 180, 233), (213, 94, 0)
 
 
@@ -38,7 +40,7 @@ def draw_report(summary: Mapping[str, Any], width: int = 1200, panel_height: int
     """
     blocks = summary.get("blocks") if isinstance(summary, Mapping) else None
     if not isinstance(blocks, Sequence) or not all(isinstance(block, Mapping) for block in blocks):
-        raise AvatarError("This is not a run's report (it has no list of blocks); give the JSON that --report wrote.")
+        raise AvatarError("This is not a run's report (it has no list of blocks); give the JSON report of a run.")
     panels = [panel for panel in PANELS if any(number(block.get(panel[0])) is not None for block in blocks)]
     warnings = [
         str(warning.get("text", "")) for warning in summary.get("warnings") or () if isinstance(warning, Mapping)
@@ -74,14 +76,12 @@ def draw_report(summary: Mapping[str, Any], width: int = 1200, panel_height: int
 
 
 def save_plot(summary: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Write `draw_report` as a PNG, whole or not at all. Raises AvatarError where that is impossible."""
-    target = Path(path)
-    unfinished = target.with_name(target.name + ".tmp")
+    """Write `draw_report` as a PNG, atomically. Raises AvatarError where it cannot be written."""
+    target, drawing = Path(path), draw_report(summary)
     try:
-        draw_report(summary).save(unfinished, format="PNG")
-        os.replace(unfinished, target)
+        with replacing(target) as unfinished:
+            drawing.save(unfinished, format="PNG")
     except OSError as problem:
-        unfinished.unlink(missing_ok=True)
         reason = problem.strerror or problem
         raise AvatarError(f"The plot {target} cannot be written: {reason}; choose another place.") from None
     return target
@@ -106,12 +106,12 @@ def title(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> st
     words = [
         f"{summary.get('weights', 'avatar')}",
         f"{frames:.0f} frames",
-        clock(frames / fps),
+        clock_text(frames / fps),
         f"{len(blocks)} blocks",
     ]
     words.append(f"{resets} resets")
     if summary.get("trained") is False:
-        words.append("stand-in weights")
+        words.append("random weights")
     return "  |  ".join(words)
 
 
@@ -185,14 +185,7 @@ def draw_time_axis(draw, y: int, width: int, span: float) -> None:
     for index in range(int(span / step) + 1):
         x = LEFT + index * step / span * (width - LEFT - RIGHT)
         draw.line([(x, y - 6), (x, y)], fill=INK)
-        write(draw, (x, y + 4), clock(index * step), 11, anchor="ma")
-
-
-def clock(seconds: float) -> str:
-    """3661 -> 1:01:01; 61 -> 1:01."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+        write(draw, (x, y + 4), clock_text(index * step), 11, anchor="ma")
 
 
 def write(draw, place: tuple[float, float], text: str, size: int, colour=INK, anchor: str = "la") -> None:

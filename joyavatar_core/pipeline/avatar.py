@@ -1,9 +1,8 @@
-"""An avatar, ready to talk: transformer, VAE and audio encoder that belong together, loaded from files."""
+"""Avatar: a transformer, a VAE and an audio encoder that belong together, loaded from files."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,24 +17,26 @@ from ..config import AvatarConfig
 from ..errors import AvatarError
 from ..framing.crop import Box
 from ..framing.portrait_framing import FramedPortrait, frame_for
+from ..geometry import Size, to_latent_size
 from ..model import pointwise
 from ..model.attention import attention_backend
+from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
 from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
-from ..sampling.memory import WAN_WIDTH, check_memory, memory_needed
+from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
 from ..video.portrait import check_size, check_trained_size
+from .avatar_options import EMBEDDED, EMBEDDED_AVATAR, AvatarOptions
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"
 ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
 EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
-EMBEDDED_HEARING = ASSETS / "visemes.safetensors"  # what checkpoints of "visemes" features hear through
+EMBEDDED_VISEME_ENCODER = ASSETS / "visemes.safetensors"  # for checkpoints with "visemes" features
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Avatar:
 
     transformer: the denoiser. vae: encodes the portrait. decoder: latents -> frames (the VAE, or a tiny decoder).
     encoder: voice -> features; None for checkpoints without audio. name: what the user called the weights.
-    refiner: mends decoded frames with the portrait; None for avatars that have none.
+    refiner: adds the portrait's detail to decoded frames; None for avatars that have none.
     """
 
     transformer: AvatarTransformer
@@ -58,8 +59,8 @@ class Avatar:
     def config(self) -> AvatarConfig:
         return self.transformer.config
 
-    def size(self, width: int | None = None, height: int | None = None) -> tuple[int, int]:
-        """Picture size in pixels (width, height): what is given, else the checkpoint's."""
+    def pixel_size(self, width: int | None = None, height: int | None = None) -> Size:
+        """(width, height) of the frames in pixels: what is given, else the checkpoint's."""
         return width or self.config.width, height or self.config.height
 
     def check_memory(self, stream: AvatarStream) -> None:
@@ -70,31 +71,36 @@ class Avatar:
         device = stream.compute_device
         if device.type != "cuda":
             return
-        height, width = (8 * side for side in stream.latent_size)
         free = torch.cuda.mem_get_info(device)[0]
-        for latents in (self.config.block_frames, 1):
-            need = memory_needed(
-                self.config, 0, (width, height), urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
-                kv_dtype=stream.kv_dtype, decoder="tiny" if isinstance(self.decoder, TinyDecoder) else "wan",
-                base=getattr(self.decoder, "dim", WAN_WIDTH), latents=latents,
-            )  # fmt: skip
+        for latent_frames in (self.config.block_frames, 1):
+            need = self.memory_of(stream, latent_frames)
             if need.total <= free:
-                self.decoder.at_once = None if latents > 1 else 1
+                self.decoder.at_once = None if latent_frames > 1 else 1
                 return
         check_memory(need, free)
+
+    def memory_of(self, stream: AvatarStream, latent_frames: int | None = None) -> MemoryNeed:
+        """What a stream of this avatar takes besides the weights.
+
+        latent_frames: decoded at once, by default a whole block.
+        """
+        return memory_needed(
+            self.config, 0, stream.pixel_size, urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
+            kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
+            latent_frames=latent_frames or self.config.block_frames, ranks=self.transformer.ranks,
+        )  # fmt: skip
 
     @torch.no_grad()
     def encode_portrait(self, picture: Tensor) -> Tensor:
         """A portrait [3, H, W] in [-1, 1] as its normalised latent [1, 16, 1, H/8, W/8]."""
-        like = next(self.vae.parameters())
-        return self.vae.encode(picture[None, :, None].to(like.device, like.dtype))
+        return self.vae.encode(picture[None, :, None].to(self.vae.compute_device, self.vae.compute_dtype))
 
     def frame(
-        self, portrait: object, size: tuple[int, int] | None = None, crop: str | Box = "face", background: str = "white"
+        self, portrait: object, pixel_size: Size | None = None, crop: str | Box = "face", background: str = "white"
     ) -> FramedPortrait:
         """A portrait as the avatar starts with it; arguments as `frame_for`."""
         detail = 1 if self.refiner is None else MOST
-        return frame_for(self.config, portrait, size or self.size(), crop, background, detail)
+        return frame_for(self.config, portrait, pixel_size or self.pixel_size(), crop, background, detail)
 
     def stream(
         self,
@@ -102,19 +108,21 @@ class Avatar:
         voice: AudioSource | None,
         preset: Preset,
         *,
-        size: tuple[int, int] | None = None,
+        pixel_size: Size | None = None,
         **fields: object,
     ) -> AvatarStream:
         """The recipe of a talking stream: a portrait, a voice, and the mechanisms' settings.
 
         portrait: what `frame` gives, or any picture, which is then framed by the face.
-        size: (width, height) in pixels, default the checkpoint's. `fields` are AvatarStream's: text, seed, frames,
+        pixel_size: (width, height), default the checkpoint's. `fields` are AvatarStream's: text, seed, video_frames,
         on_step. Raises AvatarError for whatever cannot work.
         """
-        width, height = size or self.size()
+        width, height = pixel_size or self.pixel_size()
         config = self.config
         check_size(width, height)
-        check_trained_size(width, height, config)
+        larger = check_trained_size(width, height, config)
+        if larger and not config.has_reference:  # else said when the portrait was framed
+            log.warning("%s", larger)
         reference = None
         if config.has_reference:
             framed = portrait if isinstance(portrait, FramedPortrait) else self.frame(portrait, (width, height))
@@ -129,17 +137,19 @@ class Avatar:
                 offset=config.audio_offset,
                 lead=config.lead_frames,
             )
-        elif voice is not None:  # a checkpoint that is deaf: the voice only says how long the video is
+        elif voice is not None:  # a checkpoint without audio input: the voice only sets the length of the video
             if voice.num_samples is None:
-                raise AvatarError("This checkpoint is deaf and cannot follow a voice that is still spoken.")
+                raise AvatarError(
+                    "This checkpoint has no audio input and cannot follow a live voice; choose one with audio input."
+                )
             length = Clock(voice.sample_rate, config.fps).num_frames(voice.num_samples)
-            fields["frames"] = min(length, fields.get("frames") or length)
+            fields["video_frames"] = min(length, fields.get("video_frames") or length)
         picture = None
         if reference is not None and self.refiner is not None:
             picture = framed.at(MOST * width, MOST * height)
         return AvatarStream(
             self.transformer, reference, audio, psb=preset.psb, mci=preset.mci, urcr=preset.urcr,
-            size=(height // 8, width // 8), portrait=picture, **fields,
+            latent_size=to_latent_size((width, height)), portrait=picture, **fields,
         )  # fmt: skip
 
     def refine(self, stream: AvatarStream, setting: str | int | None = None) -> PortraitRefiner | None:
@@ -148,8 +158,7 @@ class Avatar:
         setting: as in `refined_size`; None is "on" where the avatar has a refiner. Raises AvatarError for settings out
         of bounds, and for avatars without a refiner.
         """
-        height, width = stream.latent_size
-        size = refined_size(default_refine(self) if setting is None else setting, (8 * width, 8 * height))
+        size = refined_size(default_refine(self) if setting is None else setting, stream.pixel_size)
         if size is None:
             return None
         if self.refiner is None:
@@ -162,71 +171,107 @@ def default_refine(avatar: Avatar) -> str:
     return "off" if avatar.refiner is None else "on"
 
 
-def load_avatar(
-    weights: str | Path = EMBEDDED,
-    vae: str | Path = EMBEDDED,
-    *,
-    decoder: str | Path | None = None,
-    audio_encoder: str | Path | None = None,
-    base: str | Path | None = None,
-    lora_alpha: float | None = None,
-    lora_rank: int | None = None,
-    loras: Sequence[tuple[str | Path, float]] = (),
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
-    attention: str = "sdpa",
-    compiled: bool = False,
-) -> Avatar:
-    """Load an avatar from files, or the one that comes with the project (`embedded`).
+def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
+    """Load an avatar from files, by default the one that comes with the project.
 
-    `base`, `lora_alpha` and `lora_rank` are for releases that are a LoRA on a base model; `loras` are (file, strength)
-    on top of the model. dtype None is that of most of the file's parameters, bfloat16 for quantised files; the embedded
-    avatar, stored in half precision to be small, then runs in float32, as it was trained.
-    compiled: run the small steps between products as one kernel each.
-    Raises AvatarError for files that are not what they should be or do not belong together.
+    Raises AvatarError for files that are not what they should be or do not belong together, and where a process of the
+    team cannot load its part.
     """
-    checkpoint = open_embedded() if weights == EMBEDDED else open_checkpoint(
-        weights, base=base, lora_alpha=lora_alpha, lora_rank=lora_rank
-    )  # fmt: skip
-    for path, strength in loras:
-        checkpoint = with_lora(checkpoint, path, strength)
-    if dtype is None:
-        dtype = torch.float32 if weights == EMBEDDED else checkpoint.dtype
+    weights, vae, device, team = options.weights, options.vae, options.device, options.team
+    checkpoint = open_weights(options)
+    if weights == EMBEDDED and options.release is not None:
+        raise AvatarError(
+            f"The embedded avatar is no public release, so it cannot be '{options.release}'; leave it out.", "release"
+        )
     config = checkpoint.config
     if not config.trained:
-        log.warning("no trained avatar in this copy: seeded stand-in weights, the picture means nothing")
+        log.warning("no trained avatar in this copy: seeded random weights are used, the picture has no meaning")
     if weights != EMBEDDED and vae == EMBEDDED:
         raise AvatarError(
-            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}' "
-            "(--vae; Wan2.1's for public checkpoints)."
+            f"The embedded VAE belongs to the embedded avatar; give the VAE of '{Path(weights).name}', "
+            "which is Wan2.1's for public checkpoints.",
+            "vae",
         )
-    with torch.device("meta"):
-        transformer = AvatarTransformer(config)
-    load_into(transformer, checkpoint, dtype)
-    transformer.to(device).eval().requires_grad_(False)
-    transformer.attention = attention_backend(attention, device, next(transformer.parameters()).dtype)
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        for block in transformer.blocks:
-            block.self_attn.pack()
-    if compiled:
-        transformer.pointwise = pointwise.compiled()
-    # The decoder is exact on a CPU and as exact as the stream on a GPU, where float32 is four times slower.
-    decoding = next(transformer.parameters()).dtype if on_gpu else torch.float32
+    transformer = load_transformer(options, checkpoint)
+    decoding = decoding_dtype(options, checkpoint)
     wan = load_vae(vae, config).to(device, decoding)
+    decoder = wan if options.decoder is None else load_decoder(options.decoder, config).to(device, decoding)
     refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
+    if team is not None:
+        team.ready()
+        transformer, decoder = team.share(transformer), team.decode_there(decoder)
     return Avatar(
         transformer=transformer,
         vae=wan,
-        decoder=wan if decoder is None else load_decoder(decoder, config).to(device, decoding),
-        encoder=load_audio_encoder(config, audio_encoder, device),
-        name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in loras))),
+        decoder=decoder,
+        encoder=load_audio_encoder(config, options.audio_encoder, device),
+        name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in options.loras))),
         refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
     )
 
 
+def take_part(options: AvatarOptions) -> None:
+    """What the other processes of a team do in place of `load_avatar`: load a part and serve the leader until it ends.
+
+    A process that cannot load its part says so to the leader. Raises RuntimeError where the leader ends without a word.
+    """
+    team = options.team
+    try:
+        checkpoint = open_weights(options)
+        if team.decodes:
+            path = options.vae if options.decoder is None else options.decoder
+            load = load_vae if options.decoder is None else load_decoder
+            part = load(path, checkpoint.config).to(options.device, decoding_dtype(options, checkpoint))
+        else:
+            part = load_transformer(options, checkpoint)
+    except AvatarError as problem:
+        team.ready(str(problem))
+    team.ready()
+    team.follow(part)
+
+
+def open_weights(options: AvatarOptions) -> Checkpoint:
+    """The transformer's checkpoint with its LoRAs, not read yet. Raises AvatarError."""
+    checkpoint = open_embedded() if options.weights == EMBEDDED else open_checkpoint(
+        options.weights, base=options.base, lora_alpha=options.lora_alpha, lora_rank=options.lora_rank,
+        release=options.release,
+    )  # fmt: skip
+    for path, strength in options.loras:
+        checkpoint = with_lora(checkpoint, path, strength)
+    if options.team is not None:
+        check_ranks(checkpoint.config.num_heads, options.team.ranks)
+    return checkpoint
+
+
+def transformer_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
+    """What is asked for, else what AvatarOptions says of None."""
+    return options.dtype or (torch.float32 if options.weights == EMBEDDED else checkpoint.dtype)
+
+
+def decoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
+    """Exact on a CPU; on a GPU, where float32 is four times slower, as exact as the stream."""
+    on_gpu = torch.device(options.device).type == "cuda"
+    return transformer_dtype(options, checkpoint) if on_gpu else torch.float32
+
+
+def load_transformer(options: AvatarOptions, checkpoint: Checkpoint) -> AvatarTransformer:
+    """The checkpoint's transformer on the options' device, ready to run."""
+    with torch.device("meta"):
+        transformer = AvatarTransformer(checkpoint.config)
+    load_into(transformer, checkpoint, transformer_dtype(options, checkpoint))
+    transformer.to(options.device).eval().requires_grad_(False)
+    dtype = next(transformer.parameters()).dtype
+    transformer.attention = attention_backend(options.attention, options.device, dtype)
+    if torch.device(options.device).type == "cuda":
+        for block in transformer.blocks:
+            block.self_attn.pack()
+    if options.compiled:
+        transformer.pointwise = pointwise.compiled()
+    return transformer
+
+
 def open_embedded() -> Checkpoint:
-    """The avatar in the package, or seeded stand-in weights where none has been put there."""
+    """The avatar in the package, or seeded random weights if it is missing."""
     if EMBEDDED_TRANSFORMER.exists():
         return open_checkpoint(EMBEDDED_TRANSFORMER)
     return checkpoint_from_state_dict(stand_in_state_dict(), STAND_IN.metadata())
@@ -242,7 +287,9 @@ def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
     if not isinstance(vae, StreamingVAE):
         raise AvatarError(
             f"'{Path(path).name}' is a tiny decoder and cannot encode the portrait; "
-            "give a Wan2.1 VAE as --vae and this one as --decoder."
+            "give a Wan2.1 VAE as the VAE and this file as the decoder.",
+            "vae",
+            "decoder",
         )
     return vae
 
@@ -266,16 +313,16 @@ def load_audio_encoder(
         return built_in_encoder(config, path)
     if path is None:
         raise AvatarError(
-            "This checkpoint hears through wav2vec2; "
-            "give facebook/wav2vec2-base-960h's model.safetensors (--audio-encoder)."
+            "This checkpoint needs wav2vec2 features; give facebook/wav2vec2-base-960h's model.safetensors.",
+            "audio_encoder",
         )
     return Wav2Vec2.load(path, device=device)
 
 
 def built_in_encoder(config: AvatarConfig, visemes: str | Path | None = None) -> FeatureEncoder | None:
-    """What a checkpoint hears through that needs no file of the user's; None for one that is deaf.
+    """The audio encoder of a checkpoint that needs no separate file; None for a checkpoint without audio input.
 
-    visemes: weights to use instead of those that come with the project, where it hears visemes.
+    visemes: weights used instead of the embedded ones, for checkpoints with viseme features.
     Raises AvatarError for features that this version does not know.
     """
     if not config.audio_dim:
@@ -283,7 +330,7 @@ def built_in_encoder(config: AvatarConfig, visemes: str | Path | None = None) ->
     if config.audio_features == "log-mel":
         return LogMel()
     if config.audio_features == "visemes":
-        return VisemeEncoder.load(visemes or EMBEDDED_HEARING)
+        return VisemeEncoder.load(visemes or EMBEDDED_VISEME_ENCODER)
     raise AvatarError(
         f"The checkpoint wants '{config.audio_features}' features; known are log-mel, visemes and wav2vec2."
     )

@@ -1,4 +1,4 @@
-"""Stages of a pipeline at work at the same time: each in a thread of its own, one item apart, never more."""
+"""Pipeline stages that run at the same time: each in its own thread, at most one item apart."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ def ahead(
 ) -> Iterator[Item]:
     """The items of the iterator that `make` gives, made in a thread while the caller is busy with earlier ones.
 
-    What the iterator raises is raised here, behind the items before it. Closing this generator sets `interrupt` for so
-    long, which is to make a long item end early, closes the iterator where it can be closed, and returns when the
-    thread has ended or, where that takes GRACE seconds, leaves it behind. The thread computes in the caller's gradient
-    and inference modes.
+    An exception of the iterator is raised here, after the items before it. Closing this generator sets `interrupt`,
+    which makes a long item end early, closes the iterator, and waits up to GRACE seconds for the thread to end. The
+    thread uses the caller's gradient and inference modes.
     """
     items: queue.Queue[tuple[str, object]] = queue.Queue(depth)
     stopped = threading.Event()
     modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def offer(kind: str, value: object) -> bool:
-        """Hand over as soon as there is room; False once nobody wants it any more."""
+        """Put an item as soon as there is room; False after the generator was closed."""
         while not stopped.is_set():
             try:
                 items.put((kind, value), timeout=0.1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..checkpoints.quantised import dequantised
 from ..checkpoints.reader import LazyTensor, read_file
 from ..errors import AvatarError
+from ..paths import replacing
 
 TOKENIZER_KEY = "spiece_model"  # the tokenizer's file as bytes, in the encoders that ComfyUI distributes
 MAX_TOKENS = 512
@@ -56,7 +57,7 @@ def read_encoder(path: Path, tokenizer: Path | None) -> tuple[dict[str, LazyTens
     own = tensors.pop(TOKENIZER_KEY, None)
     tensors = {transformers_name(name): tensor for name, tensor in dequantised(tensors, path.name).items()}
     if "encoder.block.0.layer.0.SelfAttention.q.weight" not in tensors:
-        raise AvatarError(f"'{path.name}' is no umt5 text encoder; give Wan2.1's (umt5-xxl) as --text-encoder.")
+        raise AvatarError(f"'{path.name}' is no umt5 text encoder; give Wan2.1's umt5-xxl.", "text_encoder")
     if tokenizer is not None:
         try:
             return tensors, tokenizer.read_bytes()
@@ -64,8 +65,8 @@ def read_encoder(path: Path, tokenizer: Path | None) -> tuple[dict[str, LazyTens
             raise AvatarError(f"Cannot read '{tokenizer}': {problem.strerror}; give umt5's spiece.model.") from None
     if own is None:
         raise AvatarError(
-            f"'{path.name}' has no tokenizer inside, as the files for ComfyUI have; give umt5's spiece.model "
-            "(--tokenizer)."
+            f"'{path.name}' has no tokenizer inside, as the files for ComfyUI have; give umt5's spiece.model.",
+            "tokenizer",
         )
     return tensors, own.copy(torch.uint8).numpy().tobytes()
 
@@ -82,14 +83,16 @@ def encode_prompt(
         from sentencepiece import SentencePieceProcessor
         from transformers import UMT5Config, UMT5EncoderModel
     except ImportError as missing:
-        raise AvatarError(f"Prompts need the package '{missing.name}'; install comfyui-joyavatar[prompt].") from None
+        raise AvatarError(
+            f"Prompts need the package '{missing.name}'; run: pip install transformers sentencepiece."
+        ) from None
     tensors, pieces = read_encoder(Path(encoder), None if tokenizer is None else Path(tokenizer))
     if not clean(text):
         raise AvatarError("The prompt is empty; describe the person and the scene in a sentence.")
     try:
         ids = [*SentencePieceProcessor(model_proto=pieces).encode(clean(text)), END]
     except RuntimeError:
-        raise AvatarError("The tokenizer is no SentencePiece model; give umt5's spiece.model (--tokenizer).") from None
+        raise AvatarError("The tokenizer is no SentencePiece model; give umt5's spiece.model.", "tokenizer") from None
     if len(ids) > MAX_TOKENS:
         raise AvatarError(f"The prompt has {len(ids)} tokens, at most {MAX_TOKENS} are taken; shorten it.")
     with torch.device("meta"):
@@ -119,8 +122,9 @@ def config_of(tensors: Mapping[str, LazyTensor], kind):
 
 
 def save_prompt(path: str | Path, embeddings: Tensor, text: str) -> None:
-    """Write a file for --prompt-embeds. Raises AvatarError where it cannot be written."""
+    """Write a prompt's embeddings as `load_prompt` reads them. Raises AvatarError where it cannot be written."""
     try:
-        save_file({"prompt": embeddings.contiguous()}, path, metadata={"prompt": text})
+        with replacing(path) as unfinished:
+            save_file({"prompt": embeddings.contiguous()}, unfinished, metadata={"prompt": text})
     except Exception as problem:
         raise AvatarError(f"Cannot write '{path}' ({problem}); choose a folder that exists and has room.") from None

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..audio import AudioSource, Clock
+from ..audio import AudioSource
+from ..geometry import Size
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
-from ..vae import StreamingVAE, TinyDecoder
-from ..vae.cache import VAECache
+from ..vae import Decoder, VAECache
 from ..video.portrait import to_uint8
 from .overlap import ahead
 
@@ -27,59 +27,62 @@ if TYPE_CHECKING:
     from ..video import VideoWriter
 
 OnBlock = Callable[[LatentBlock, Tensor], None]  # (block, its frames uint8 [N, H, W, 3] on the CPU)
+Convert = Callable[[Tensor], Tensor]
 
 
 def frames_of(
     blocks: Iterable[LatentBlock],
-    decoder: StreamingVAE | TinyDecoder,
+    decoder: Decoder,
     cache: VAECache | None = None,
     refine: PortraitRefiner | None = None,
     *,
     overlap: bool = True,
     interrupt: threading.Event | None = None,
+    convert: Convert = to_uint8,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
     """Every block of a run with its frames, uint8 [N, H, W, 3] on the CPU; the decoder's cache makes them seamless.
 
     cache: the decoder's, where the blocks go on with a stream that has begun. refine: what is done to decoded frames.
+    convert: what makes frames of decoded video [3, N, H, W] in [-1, 1], where they are not to be bytes.
     overlap: make and decode later blocks meanwhile; without it each block is made when it is asked for. interrupt: the
     run's, by default that of a StreamRun given as `blocks`. To be closed, unless it is read to its end: its threads end
     with it.
     """
     if not overlap:
-        yield from decoded(blocks, decoder, cache, refine)
+        yield from decoded(blocks, decoder, cache, refine, convert)
         return
     interrupt = interrupt or getattr(blocks, "interrupt", None)
 
     def made() -> Iterator[tuple[LatentBlock, Tensor]]:
         with closing(ahead(lambda: (block for block in blocks), "sampling", interrupt)) as sampled:
-            yield from decoded(sampled, decoder, cache, refine)
+            yield from decoded(sampled, decoder, cache, refine, convert)
 
     with closing(ahead(made, "decoding", interrupt)) as finished:
         yield from finished
 
 
-def picture_size(stream: AvatarStream, refine: PortraitRefiner | None) -> tuple[int, int]:
+def output_pixel_size(stream: AvatarStream, refine: PortraitRefiner | None) -> Size:
     """(width, height) in pixels of a stream's finished frames."""
-    height, width = stream.latent_size
-    return (8 * width, 8 * height) if refine is None else refine.size
+    return stream.pixel_size if refine is None else refine.pixel_size
 
 
 @torch.no_grad()
 def decoded(
     blocks: Iterable[LatentBlock],
-    decoder: StreamingVAE | TinyDecoder,
+    decoder: Decoder,
     cache: VAECache | None = None,
     refine: PortraitRefiner | None = None,
+    convert: Convert = to_uint8,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
     """The blocks with their frames on the CPU, one after the other."""
     cache = decoder.new_cache() if cache is None else cache
-    like = next(decoder.parameters())
-    stream = torch.cuda.Stream(like.device) if like.is_cuda else None
+    device, dtype = decoder.compute_device, decoder.compute_dtype
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     for block in blocks:
         with torch.cuda.stream(stream) if stream else nullcontext():
-            latents = block.latents.to(like.device, like.dtype)
-            video = decoder.decode(latents, cache)[0][:, : block.num_frames]
-            frames = to_uint8(video if refine is None else refine(video, block.features))
+            latents = block.latents.to(device, dtype)
+            video = decoder.decode(latents, cache)[0][:, : block.num_video_frames]
+            frames = convert(video if refine is None else refine(video, block.features))
             if stream:
                 block.latents.record_stream(stream)
                 frames = downloaded(frames)
@@ -88,13 +91,13 @@ def decoded(
 
 
 def downloaded(frames: Tensor) -> Tensor:
-    """A copy in pinned memory, on its way: it is there when the current stream has come so far."""
+    """An asynchronous copy in pinned memory; it is complete when the current CUDA stream is synchronised."""
     return torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames, non_blocking=True)
 
 
 def talk(
     run: StreamRun,
-    decoder: StreamingVAE | TinyDecoder,
+    decoder: Decoder,
     writer: VideoWriter,
     voice: AudioSource | None = None,
     on_block: OnBlock | None = None,
@@ -108,14 +111,13 @@ def talk(
 
     blocks: which of the run's, default all that are left. cache, refine, overlap: as in `frames_of`.
     """
-    clock = Clock(voice.sample_rate, run.stream.model.config.fps) if voice is not None else None
+    fps = run.stream.config.fps
     source = run if blocks is None else blocks
     with closing(frames_of(source, decoder, cache, refine, overlap=overlap, interrupt=run.interrupt)) as made:
         for block, frames in made:
             writer.write(frames)
-            if clock is not None:
-                start, stop = clock.frame_samples(range(block.first_frame, block.last_frame + 1))
-                end = voice.num_samples
-                writer.write_audio(voice.read_native(start, stop if end is None else max(start, min(stop, end))))
+            if voice is not None:
+                samples = voice.samples_of(range(block.first_frame, block.last_frame + 1), fps)
+                writer.write_audio(voice.read_native(*samples))
             if on_block is not None:
                 on_block(block, frames)

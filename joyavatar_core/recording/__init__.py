@@ -1,20 +1,20 @@
-"""Videos that survive their process: segments and states in a folder, joined into one file at the end."""
+"""Resumable videos: segments and states in a folder, joined into one file at the end."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .interval import DEFAULT_INTERVAL, Interval
     from .recording import Recording
-    from .salvage import join_recording
+    from .recovery import join_recording
 
 __all__ = ["DEFAULT_INTERVAL", "Interval", "Recording", "join_recording"]
 PLACES = {
-    "DEFAULT_INTERVAL": "interval", "Interval": "interval", "Recording": "recording", "join_recording": "salvage",
+    "DEFAULT_INTERVAL": "interval", "Interval": "interval", "Recording": "recording", "join_recording": "recovery",
 }  # fmt: skip
 
 
 def __getattr__(name: str):
-    """PyAV is loaded only where a recording is made; fingerprints do without it."""
+    """Import on first use: fingerprints do not need PyAV, which recordings load."""
     from importlib import import_module
 
     if name not in PLACES:

@@ -1,4 +1,4 @@
-"""The folder of a recording: its names, its lock, and durable changes to it; nothing else in it is ever touched."""
+"""The folder of a recording: its file names, its lock, and durable writes. Other files in it are left alone."""
 
 from __future__ import annotations
 
@@ -12,57 +12,70 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from ..errors import AvatarError
+from ..paths import replacing
 
 log = logging.getLogger(__name__)
 
 STATE = re.compile(r"state-(\d{8})\.safetensors(\.tmp)?")
 SEGMENT = re.compile(r"segment-(\d{8})(\.part\d*)?\.mp4(\.tmp)?")
-LOCK = "lock"
+LOCK, OWNER = "lock", "owner"
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
+
+class FolderInUseError(AvatarError):
+    """Another process holds the folder."""
 
 
 class RecordingFolder:
     """The files of one recording, numbered by the block they begin at.
 
-    Life cycle: made -> `lock` (creates the folder; only one process can hold it) -> used -> `unlock`. The lock is the
-    system's and dies with its process; the file `lock` stays and names the process.
+    Life cycle: made -> `lock` (creates the folder; only one process can hold it) -> used -> `unlock`. The system ends
+    the lock with its process. The file `owner` holds the number of the process that was last to lock the folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.expanduser(path)).absolute()
-        self._lock: int | None = None
+        self._lock = FileLock(self.path / LOCK, thread_local=False)
 
     def lock(self) -> None:
         """Take the folder. Raises AvatarError where it cannot be made or is in use."""
+        owner = self.path / OWNER
         try:
             self.path.mkdir(exist_ok=True)
-            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666)
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise FolderInUseError(
+                f"The state folder {self.path} is in use by process {process_in(owner)}; "
+                "wait for it, stop it, or choose another folder."
+            ) from None
         except OSError as problem:
             raise AvatarError(
                 f"The state folder {self.path} cannot be used: {problem.strerror}; choose another place."
             ) from None
-        try:
-            _lock_file(handle)
-        except OSError as problem:
-            if problem.errno in BUSY:
-                owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() if hasattr(os, "pread") else ""
-                os.close(handle)
-                raise AvatarError(
-                    f"The state folder {self.path} is in use by process {owner or '(unknown)'}; "
-                    "wait for it, stop it, or choose another folder."
-                ) from None
-            log.warning("%s cannot be locked (%s): make sure that no other run uses it", self.path, problem.strerror)
-        with contextlib.suppress(OSError):  # the number is a courtesy; a full disk must not stop a resume here
-            os.truncate(handle, 0)
-            os.write(handle, f"{os.getpid()}\n".encode())
-        self._lock = handle
+        except NotImplementedError:
+            log.warning("%s is on a file system without locks: make sure that no other run uses it", self.path)
+        with contextlib.suppress(OSError), replacing(owner) as unfinished:  # a full disk must not stop a resume here
+            unfinished.write_text(f"{os.getpid()}\n")
 
     def unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Delete the recording, and the folder if nothing else is in it. Raises AvatarError where it is in use."""
+        if not self.path.is_dir():
+            return
+        self.lock()
+        try:
+            self.prune(range(0), range(0))
+        finally:
+            self.unlock()
+        for name in (OWNER, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def state(self, block: int) -> Path:
         return self.path / f"state-{block:08d}.safetensors"
@@ -79,7 +92,7 @@ class RecordingFolder:
         return sorted(block for block, done, _ in self._files(SEGMENT) if done)
 
     def growing(self) -> Path | None:
-        """The newest segment that is still being written, or was when its process ended."""
+        """The newest unfinished segment, None without one."""
         parts = [(block, path) for block, done, path in self._files(SEGMENT) if not done and path.suffix == ".mp4"]
         return max(parts)[1] if parts else None
 
@@ -101,21 +114,15 @@ class RecordingFolder:
         return found
 
 
-def _lock_file(handle: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        os.lseek(handle, 1 << 20, os.SEEK_SET)  # far behind the text, which others may read
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        os.lseek(handle, 0, os.SEEK_SET)
-    else:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def process_in(owner: Path) -> str:
+    """The number of a process in the file `owner`."""
+    with contextlib.suppress(OSError), open_regular(owner) as file:
+        return file.read(20).decode("ascii", "replace").strip()
+    return "(unknown)"
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open for reading; a link or a device under that name is an OSError."""
+    """Open a regular file for reading. Raises OSError for a link or a device."""
     handle = os.open(path, os.O_RDONLY | NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -125,32 +132,25 @@ def open_regular(path: Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def replace_synced(target: Path) -> Iterator[BinaryIO]:
-    """A file to write that becomes `target` at once and durably if all goes well, and vanishes if not."""
-    unfinished = target.with_name(target.name + ".tmp")
-    with contextlib.suppress(FileNotFoundError):
-        unfinished.unlink()
-    try:
+    """`replacing` with an open file: it and its name are on the disk when this returns."""
+    with replacing(target) as unfinished:
         handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666)
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, target)
-        sync_folder(target.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+    sync_folder(target.parent)
 
 
 def sync_file(path: Path) -> None:
-    """Return when a finished file and its name are on the disk."""
+    """Sync a finished file and its folder to the disk."""
     with path.open("r+b") as file:  # Windows syncs only what is open for writing
         os.fsync(file.fileno())
     sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Make new names durable; Windows has no such call and needs none."""
+    """Sync the names in a folder to the disk; Windows has no such call."""
     if os.name == "posix":
         handle = os.open(path, os.O_RDONLY)
         try:

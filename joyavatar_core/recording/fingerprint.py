@@ -1,4 +1,4 @@
-"""Fingerprints of what goes into a recording: cheap for gigabytes, and telling in practice."""
+"""Fingerprints of the inputs of a recording: hashes that read samples of large tensors and files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE_SAMPLES, FILE_SAMPLE = 1024, 1 << 16
 
 
 def new_digest() -> hashlib.blake2b:
-    """The hash used for all of them: 128 bits of BLAKE2b."""
+    """The hash of all fingerprints: 128 bits of BLAKE2b."""
     return hashlib.blake2b(digest_size=16)
 
 
@@ -33,8 +33,7 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 def tensors_fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Over names, dtypes, shapes and contents; of tensors above 1 MiB, 64 windows of 4 KiB and the last one are read.
 
-    A changed tensor goes unseen only if the change avoids all of its windows, which no training, merge or conversion
-    does.
+    A change is missed only if it avoids all of these windows. No training, merge or conversion does.
     """
     digest = new_digest()
     for name, tensor in sorted(tensors, key=lambda item: item[0]):

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..audio.clock import VIDEO_FRAMES_PER_LATENT
 from ..errors import AvatarError
+from ..geometry import VIDEO_FRAMES_PER_LATENT
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 MAX_BLOCKS = 10**6
@@ -16,7 +16,7 @@ MAX_BLOCKS = 10**6
 
 @dataclass(frozen=True)
 class Interval:
-    """The rarest of what is given: a number of blocks, seconds of video, bytes of state per minute of video."""
+    """A number of blocks, seconds of video, or bytes of states per minute of video; the longest of those given."""
 
     blocks: int | None = None
     seconds: float | None = None

@@ -1,8 +1,8 @@
-"""Recording: a video made in segments, each with the state behind it, so that a run of hours survives its process.
+"""A video that is recorded in segments, with a state after each, so that a run can be resumed after a crash.
 
-The order on the disk is what makes it safe: a segment is finished and synced, then the state behind it is written
-beside the older one, synced and renamed, and only then is the oldest state deleted. A state therefore vouches for all
-segments before it, and whatever else is found after a crash belongs to the segment that is made again.
+A segment is finished and synced before the state after it is written. The state is synced and renamed before the
+oldest state is deleted. All segments before a state are therefore on the disk. Any other file that is found after a
+crash belongs to the segment that is made again.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from torch import Tensor
 from ..audio import AudioSource
 from ..audio.clock import block_to_frames, num_blocks
 from ..errors import AvatarError
-from ..pipeline.render import OnBlock, picture_size, talk
+from ..pipeline.render import OnBlock, output_pixel_size, talk
 from ..refiner import PortraitRefiner
+from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
+from ..vae import Decoder
 from ..video import VideoWriter, join_segments
 from ..video.containers import saying
 from .files import RecordingFolder, sync_file
 from .fingerprint import new_digest, raw_bytes
 from .interval import DEFAULT_INTERVAL, Interval
 from .snapshot import (
-    Decoder,
     Segment,
     cache_layout,
     check_identity,
@@ -49,20 +50,19 @@ STATES_KEPT = 2
 class Recording:
     """A talking video in a folder of segments and states.
 
-    Life cycle: made -> `open` (locks the folder; begins, or takes up the newest whole state) -> `record` to the end,
-    or until an exception or a signal stops it -> `join` -> `close` (unlocks). As a context manager it opens and closes.
-    Segments end where states are written, whether or not the run was ever interrupted, so that a resumed and an
-    uninterrupted recording hold the same files. Nothing outside the folder is written except `join`'s target, and in
-    it only files with this class's own names are deleted.
+    Life cycle: made -> `open` (locks the folder; begins, or loads the newest valid state) -> `record` to the end, or
+    until an exception or a signal stops it -> `join` -> `close` (unlocks). As a context manager it opens and closes.
+    Segments end where states are written, so that a resumed and an uninterrupted recording hold the same files.
+    Outside the folder only `join`'s target is written. Only files with this class's own names are deleted.
 
     Args:
         folder: made if absent; its parent must exist. One recording per folder.
-        stream: the recipe; with an end (a voice that is not live, or `frames`).
+        stream: the recipe; with an end (a voice that is not live, or `video_frames`).
         decoder: latents -> frames.
         voice: the sound; None for a silent video.
-        every: how often a state is written; the rarest of its limits counts.
+        every: how often a state is written.
         crf: the writer's quality.
-        resume: go on with what is in the folder; without it a folder that holds a recording is refused.
+        resume: continue the recording in the folder. Without it a folder that holds a recording is refused.
         metadata: tags of the video.
         refine: what is done to decoded frames.
     Raises AvatarError for folders, settings and states that do not fit.
@@ -81,22 +81,22 @@ class Recording:
         metadata: Mapping[str, object] | None = None,
         refine: PortraitRefiner | None = None,
     ) -> None:
-        if stream.num_frames is None:
+        if stream.num_video_frames is None:
             raise AvatarError("A stream without an end cannot be recorded to a state folder; give a number of frames.")
         self.folder = RecordingFolder(folder)
         self.stream, self.voice, self.metadata = stream, voice, metadata
         self.segments: list[Segment] = []
         self._decoder, self._refine, self._crf, self._resume = decoder, refine, crf, resume
         self._layout = cache_layout(stream, decoder)
-        config = stream.model.config
+        config = stream.config
         self.every = every.in_blocks(self.state_bytes, config.fps, config.block_frames)
         self._run = self._cache = self._identity = None
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of a state's tensors once the stream's memory is full; two states lie on the disk, three in passing."""
+        """Bytes of a state's tensors once the cache is full. Two states are kept, three exist during a write."""
         decoder = sum(dtype.itemsize * prod(shape) for shape, dtype in self._layout.values())
-        remembered = self.stream.urcr.capacity(self.stream.model.config)  # MCI's overlay is made anew
+        remembered = self.stream.urcr.capacity(self.stream.config)  # MCI's overlay is made anew
         return self.stream.cache_bytes * remembered // (remembered + self.stream.mci.injected) + decoder
 
     @property
@@ -109,9 +109,9 @@ class Recording:
         """Video frames in finished segments."""
         if not self.blocks:
             return 0
-        config = self.stream.model.config
+        config = self.stream.config
         return min(
-            block_to_frames(self.blocks - 1, config.block_frames, config.lead_frames).stop, self.stream.num_frames
+            block_to_frames(self.blocks - 1, config.block_frames, config.lead_frames).stop, self.stream.num_video_frames
         )
 
     @property
@@ -121,22 +121,22 @@ class Recording:
 
     @property
     def finished(self) -> bool:
-        """Whether every segment is there, so that only `join` is left to do."""
+        """Whether every segment is finished."""
         return self.blocks == self._total_blocks
 
     def open(self) -> Recording:
-        """Lock the folder and begin, or go on behind the newest state that is whole with all its segments."""
+        """Lock the folder; begin, or resume from the newest state that is valid with all its segments."""
         self.folder.lock()
         try:
             self._identity = identity_of(
-                self.stream, self._decoder, self.voice, fps=str(self.stream.model.config.fps), quality=self._crf,
+                self.stream, self._decoder, self.voice, fps=str(self.stream.config.fps), quality=self._crf,
                 checkpoint_every=self.every, **refinement_of(self._refine),
             )  # fmt: skip
-            self._run = iter(self.stream)
+            self._run = StreamRun(self.stream)
             self._identity |= self._run.recipe()
             self._cache = self._decoder.new_cache()
             if self.folder.states() and self._resume:
-                self._take_up()
+                self._resume_newest()
             elif self.folder.states() or self.folder.segments():
                 raise AvatarError(
                     f"{self.folder.path} already holds a recording{'' if self.folder.states() else ' without states'}; "
@@ -151,7 +151,7 @@ class Recording:
         return self
 
     def record(self, on_block: OnBlock | None = None) -> None:
-        """Generate and write until the end. Whatever stops it earlier leaves files that play and can be resumed.
+        """Generate and write until the end. An earlier stop leaves files that play and can be resumed.
 
         Raises AvatarError for a full disk, and when called again on an object that an exception has stopped.
         """
@@ -160,7 +160,7 @@ class Recording:
             self._save()
 
     def join(self, out: str | os.PathLike[str]) -> Path:
-        """Put the finished segments into one mp4, their pictures copied, the sound encoded once; at once or not."""
+        """Join the finished segments to one mp4, atomically: the pictures are copied, the sound is encoded."""
         return join_segments(self.segment_paths, out, self.voice, self.metadata)
 
     def close(self) -> None:
@@ -191,10 +191,10 @@ class Recording:
             if on_block is not None:
                 on_block(block, frames)
 
-        width, height = picture_size(self.stream, self._refine)
+        width, height = output_pixel_size(self.stream, self._refine)
         sound = (self.voice.sample_rate, self.voice.channels) if self.voice is not None else (None, 1)
         with VideoWriter(
-            path, width, height, self.stream.model.config.fps, *sound, crf=self._crf, metadata=self.metadata
+            path, width, height, self.stream.config.fps, *sound, crf=self._crf, metadata=self.metadata
         ) as writer:
             blocks = itertools.islice(self._run, self.every)
             talk(
@@ -212,7 +212,7 @@ class Recording:
             return Segment.of(path, pictures.hexdigest())
 
     def _save(self) -> None:
-        """Write the state behind the last segment, then drop all but the newest two."""
+        """Write the state after the last segment, then delete all but the newest two."""
         state = {
             "run": self._run.state_dict(copy=False),
             "decoder": self._cache.state_dict(),
@@ -232,7 +232,7 @@ class Recording:
 
     # --- resuming --------------------------------------------------------------------------------------------------
 
-    def _take_up(self) -> None:
+    def _resume_newest(self) -> None:
         reasons = []
         for block in self.folder.states():
             path = self.folder.state(block)
@@ -247,11 +247,11 @@ class Recording:
             return
         raise AvatarError(
             f"No state in {self.folder.path} can be used ({'; '.join(reasons)}); "
-            "join what there is with the join command and start again in another folder."
+            "save the finished segments with the join command, and start again in another folder."
         )
 
     def _load(self, block: int, path: Path) -> None:
-        """Take up one state. Raises DamagedError or OSError, nothing changed, AvatarError for another recording's."""
+        """Load one state. Raises DamagedError or OSError and changes nothing; AvatarError for another recording's."""
         state = read_state(path, self._most_bytes())
         try:
             check_identity(self.folder.path, state["identity"], self._identity)
@@ -273,15 +273,15 @@ class Recording:
         self.segments = segments
 
     def _most_bytes(self) -> int:
-        past = 4 * 8 * prod(self._run.shape)  # the few newest blocks' latents, of any dtype, and their voice
+        past = 4 * 8 * prod(self._run.sampler.shape)  # the few newest blocks' latents, of any dtype, and their voice
         return self.state_bytes + (1 + self.stream.urcr.recent + self.stream.mci.injected) * past + MAX_HEADER
 
     # --- arithmetic ------------------------------------------------------------------------------------------------
 
     @property
     def _total_blocks(self) -> int:
-        config = self.stream.model.config
-        return num_blocks(self.stream.num_frames, config.block_frames, config.lead_frames)
+        config = self.stream.config
+        return num_blocks(self.stream.num_video_frames, config.block_frames, config.lead_frames)
 
     def _saying(self) -> AbstractContextManager[None]:
         return saying(f"The recording in {self.folder.path} cannot be written", "free some space and resume it")

@@ -1,4 +1,4 @@
-"""What a state holds besides its tensors: who made it, of what, and which segments are finished before it."""
+"""What a state holds besides its tensors: the identity of the recording, and its finished segments."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import torch
 from ..audio import AudioSource
 from ..errors import AvatarError
 from ..refiner import PortraitRefiner
+from ..sampling.rolling_sampler import RollingSampler
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
-from ..vae import StreamingVAE, TinyDecoder
+from ..vae import Decoder
 from .files import open_regular
 from .fingerprint import module_fingerprint, stream_digest, tensors_fingerprint, text_fingerprint, voice_fingerprint
 from .state import DamagedError, same_layout
 
-Decoder = StreamingVAE | TinyDecoder
 PROBE = 2  # height and width in latents of the picture that a decoder's cache is measured with
 WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "weights": "other weights", "config": "weights of another configuration", "decoder": "another decoder",
     "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
     "prompt": "another prompt", "driving_voice": "another driving voice", "refiner": "another refiner",
-    "refined_portrait": "another portrait",
+    "refined_portrait": "another portrait", "initial_latents": "other initial latents",
 }  # fmt: skip
 
 
@@ -57,18 +57,20 @@ class Segment:
 def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | None, **settings: Any) -> dict[str, Any]:
     """Everything that determines the frames and the files: fingerprints and settings, as JSON gives them back."""
     features = stream.audio
-    tensors = {"portrait": stream.reference, "prompt": stream.text}
-    driving = getattr(features, "source", voice)
-    hearing = [getattr(features, name, None) for name in ("left_frames", "right_frames", "offset")]
+    tensors = {"portrait": stream.reference, "prompt": stream.text, "initial_latents": stream.initial_latents}
+    driving, encoder, hearing = voice, None, [None] * 3
+    if features is not None:
+        driving, encoder = voice if features.source is None else features.source, features.encoder
+        hearing = [features.left_frames, features.right_frames, features.offset]
     return {
         "weights": module_fingerprint(stream.model),
-        "config": text_fingerprint(repr(stream.model.config)),
+        "config": text_fingerprint(repr(stream.config)),
         "decoder": module_fingerprint(decoder),
-        "audio_encoder": module_fingerprint(getattr(features, "encoder", None)),
+        "audio_encoder": module_fingerprint(encoder),
         **{name: tensors_fingerprint([("", t)]) if t is not None else None for name, t in tensors.items()},
         "voice": voice_fingerprint(voice) if voice is not None else None,
         "driving_voice": voice_fingerprint(driving) if driving is not voice else None,  # where the sound is another
-        "frames": stream.num_frames,
+        "frames": stream.num_video_frames,
         "hearing": hearing,
         **settings,
     }
@@ -79,7 +81,7 @@ def refinement_of(refine: PortraitRefiner | None) -> dict[str, Any]:
     if refine is None:
         return dict.fromkeys(("refined_size", "refiner", "refined_portrait"))
     return {
-        "refined_size": list(refine.size),
+        "refined_size": list(refine.pixel_size),
         "refiner": module_fingerprint(refine.net),
         "refined_portrait": tensors_fingerprint([("", refine.portrait)]),
     }
@@ -98,7 +100,7 @@ def check_identity(folder: Path, recorded: Mapping[str, Any], mine: Mapping[str,
 
 
 def environment() -> dict[str, str]:
-    """What may change the encoder's bytes and costs identity only."""
+    """The versions that may change the encoder's bytes."""
     return {"av": av.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}
 
 
@@ -106,21 +108,20 @@ def environment() -> dict[str, str]:
 def cache_layout(stream: AvatarStream, decoder: Decoder) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and dtype of every tensor in the decoder's cache once a block is decoded, found on a tiny picture."""
     cache = decoder.new_cache()
-    like = next(decoder.parameters())
-    config = stream.model.config
-    probe = torch.zeros(1, config.out_channels, config.block_frames, PROBE, PROBE, device=like.device, dtype=like.dtype)
-    decoder.decode(probe, cache)
-    height, width = (side // PROBE for side in stream.latent_size)
+    config = stream.config
+    probe = torch.zeros(1, config.out_channels, config.block_frames, PROBE, PROBE, dtype=decoder.compute_dtype)
+    decoder.decode(probe.to(decoder.compute_device), cache)
+    width, height = (side // PROBE for side in stream.latent_size)
 
     def scaled(b: int, t: int, h: int, w: int, c: int) -> tuple[int, ...]:
         return b, t, h * height, w * width, c
 
-    return {name: (scaled(*frames.shape), frames.dtype) for name, frames in cache.frames.items()}
+    return {name: (scaled(*kept.shape), kept.dtype) for name, kept in cache.state_dict().items()}
 
 
 def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Raises DamagedError unless a state fits this run: every tensor's shape and dtype, every number's range."""
-    saved, cache = state["run"], run.cache
+    saved, cache, sampler = state["run"], run.cache, run.sampler
     block, cursor = saved["block"], saved["cursor"]
     frames, positions = saved["cache"]["frames"], saved["cache"]["positions"]
     numbers = [block, cursor, *frames, *positions]
@@ -128,19 +129,39 @@ def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[st
         raise DamagedError("its numbers are out of range")
     if len(frames) != len(positions) or len(frames) > cache.slots or (block == 0) != (not frames):
         raise DamagedError("its cache does not fit")
-    layers, batch, _, *rest = cache.keys.shape
-    shape = (layers, batch, len(frames) * cache.tokens, *rest)
-    whole = all(same_layout(saved["cache"][name], shape, cache.keys.dtype) for name in ("keys", "values"))
-    config = run.stream.model.config
-    hidden = (1, config.block_frames, config.audio_hidden)
+    config = run.stream.config
+    shape = (config.num_layers, 1, len(frames) * cache.tokens, config.num_heads, config.head_dim)
+    whole = all(same_layout(saved["cache"][name], shape, cache.dtype) for name in ("keys", "values"))
+    audio_embedding = (1, config.block_frames, config.audio_hidden)
     count = len(saved["past"])
-    whole &= count <= run.blocks_kept and [past["index"] for past in saved["past"]] == [*range(block - count, block)]
+    whole &= count <= sampler.blocks_kept and [past["index"] for past in saved["past"]] == [
+        *range(block - count, block)
+    ]
     for past in saved["past"]:
         whole &= set(past) == {"index", "latents", "hidden", "context_noise"} and 0 <= past["context_noise"] <= 1
-        whole &= same_layout(past["latents"], run.shape, run.dtype)
-        whole &= same_layout(past["hidden"], hidden, run.dtype) if config.audio_dim else past["hidden"] is None
+        whole &= same_layout(past["latents"], sampler.shape, sampler.dtype)
+        whole &= (
+            same_layout(past["hidden"], audio_embedding, sampler.dtype) if config.audio_dim else past["hidden"] is None
+        )
+    if config.sampler == "rolling":
+        whole &= window_fits(run.sampler, saved)
     expected = layout if block else {}
     whole &= set(state["decoder"]) == set(expected)
     whole &= all(same_layout(state["decoder"][name], *form) for name, form in expected.items())
     if not whole:
         raise DamagedError("its tensors do not fit this run")
+
+
+def window_fits(sampler: RollingSampler, saved: Mapping[str, Any]) -> bool:
+    """Whether a state's blocks in flight and the portrait's keys are those of a rolling sampler's run."""
+    window, sink, cache = saved["window"], saved["sink"], sampler.passes.cache
+    steps = len(sampler.stream.config.levels)
+    whole = len(window) < steps and [one["index"] for one in window] == [
+        *range(saved["block"], saved["block"] + len(window))
+    ]
+    for one in window:
+        whole &= set(one) == {"index", "step", "latents"} and type(one["step"]) is int and 0 < one["step"] < steps
+        whole &= same_layout(one["latents"], sampler.shape, sampler.dtype)
+    if not saved["block"]:
+        return whole and sink is None
+    return whole and same_layout(sink, tuple(cache.keys_of(0).shape), cache.dtype)

@@ -1,6 +1,6 @@
-"""State files: safetensors whose last tensor is a hash of everything before it; data only, written whole or not at all.
+"""State files: safetensors whose last tensor is a hash of everything before it, written atomically.
 
-Any flipped bit and any cut is found before a number is used, in one pass over the file and a few MiB of memory.
+A flipped bit or a cut is found before a number is used, in one pass over the file and a few MiB of memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TENSOR = "$tensor"
 
 
 class DamagedError(Exception):
-    """A file of a recording is not what was written; the text says how."""
+    """A file of a recording differs from what was written; the text says how."""
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> int:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ..errors import AvatarError
+from ..geometry import Size
 from .model import HEARS, SCALE, RefinerNet, compose, hearing, resized
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream
+    from ..vae import Decoder
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
 ARTICULATION = 1.5  # times what was heard: lips have learned to move less than they should
@@ -24,25 +26,25 @@ class PortraitRefiner:
     """Refines the frames of one stream.
 
     net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
-    round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. size: (width, height) of what
-    comes out, in pixels. hears: whether the stream's features are visemes.
+    round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
+    what comes out. hears: whether the stream's features are visemes.
     """
 
     def __init__(
-        self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, size: tuple[int, int], hears: bool = True
+        self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, pixel_size: Size, hears: bool = True
     ) -> None:
         device = next(net.parameters()).device
-        self.net, self.size, self.hears = net, size, hears
+        self.net, self.pixel_size, self.hears = net, pixel_size, hears
         self.portrait = portrait
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
         predicted = [SCALE * side for side in round_trip.shape[-2:]]
         self._seen = resized(picture, predicted).clamp(-1, 1)  # by the network
-        large = [max(pair) for pair in zip(predicted, size[::-1], strict=True)]
+        large = [max(pair) for pair in zip(predicted, pixel_size[::-1], strict=True)]
         self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
 
     @classmethod
-    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: object, size: tuple[int, int]) -> PortraitRefiner:
+    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: Decoder, pixel_size: Size) -> PortraitRefiner:
         """For a stream that carries its portrait; `decoder` shows what the autoencoder makes of it.
 
         Raises AvatarError for a stream without a portrait's picture.
@@ -50,8 +52,8 @@ class PortraitRefiner:
         if stream.portrait is None or stream.reference is None:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
         with torch.no_grad():
-            hears = stream.model.config.audio_features == "visemes"
-            return cls(net, stream.portrait, decode_still(decoder, stream.reference), size, hears)
+            hears = stream.config.audio_features == "visemes"
+            return cls(net, stream.portrait, decode_still(decoder, stream.reference), pixel_size, hears)
 
     @torch.no_grad()
     def __call__(self, video: Tensor, features: Tensor | None = None) -> Tensor:
@@ -71,14 +73,14 @@ class PortraitRefiner:
         quick = quick_dtype(frames.device.type)
         with torch.autocast(frames.device.type, quick or torch.bfloat16, enabled=quick is not None):
             predicted = self.net(frames, self.round_trip, self._seen, heard)
-        width, height = self.size
+        width, height = self.pixel_size
         return resized(compose(frames, self._moved, predicted), (height, width)).clamp(-1, 1)
 
 
-def decode_still(decoder: object, latent: Tensor) -> Tensor:
+def decode_still(decoder: Decoder, latent: Tensor) -> Tensor:
     """One normalised latent [1, 16, 1, h, w] as a picture [3, 8h, 8w] in [-1, 1]."""
-    like = next(decoder.parameters())
-    return decoder.decode(latent.to(like.device, like.dtype), decoder.new_cache())[0, :, 0].float()
+    latent = latent.to(decoder.compute_device, decoder.compute_dtype)
+    return decoder.decode(latent, decoder.new_cache())[0, :, 0].float()
 
 
 @lru_cache
@@ -89,7 +91,7 @@ def quick_dtype(device: str) -> torch.dtype | None:
     return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else None
 
 
-def refined_size(setting: str | int, frame: tuple[int, int]) -> tuple[int, int] | None:
+def refined_size(setting: str | int, frame: Size) -> Size | None:
     """(width, height) in pixels of refined frames; None where they are not refined.
 
     setting: "off", "on" (twice the frame's side) or the width wanted, from the frame's to MOST times that.
@@ -101,11 +103,12 @@ def refined_size(setting: str | int, frame: tuple[int, int]) -> tuple[int, int] 
     wanted = SCALE * width if setting == "on" else setting
     if isinstance(wanted, str):
         if not (wanted.isascii() and wanted.isdigit()):
-            raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.")
+            raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.", "refine")
         wanted = int(wanted)
     if wanted % 2 or not width <= wanted <= MOST * width:
         raise AvatarError(
-            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {MOST * width}."
+            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {MOST * width}.",
+            "refine",
         )
     return wanted, 2 * round(wanted * height / width / 2)
 

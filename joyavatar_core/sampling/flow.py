@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-Level = tuple[float, float]  # (label told to the model, sigma used in the update)
+Level = tuple[float, float]  # (the model's timestep, sigma of the update)
 
 
 def shifted_sigma(u: float, shift: float) -> float:
-    """The noise level at u in 0 ... 1 of a schedule that lingers at high noise (SD3's timestep shift)."""
+    """The noise level at u in 0 ... 1 of a schedule under SD3's timestep shift."""
     return shift * u / (1 + (shift - 1) * u)
 
 
@@ -20,7 +20,7 @@ def dense_levels(count: int, shift: float) -> tuple[Level, ...]:
 
 
 def predict_x0(x: Tensor, flow: Tensor, sigma: float) -> Tensor:
-    """The clean latents that the flow points at; a float32 sigma, computed in float64, returned in x's dtype."""
+    """The predicted clean latents x - sigma flow; sigma rounded to float32, the rest in float64, in x's dtype."""
     wide = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
     return (x.to(wide) - torch.tensor(sigma, dtype=torch.float32).item() * flow.to(wide)).to(x.dtype)
 

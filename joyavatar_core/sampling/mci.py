@@ -1,26 +1,33 @@
-"""Motion Condition Injection: the newest generated frames are shown to the next block as noisy conditions.
+"""Motion Condition Injection: the newest generated frames are noisy conditions of the next block.
 
 The name is the JoyAvatar paper's (arXiv 2512.11423); where and how the noise enters is this project's definition.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from ..checks import is_number, is_whole
 from ..errors import AvatarError
+from .noise import INITIAL, RENOISE, Noise
 
 MODES = ("inject", "context", "off")
 
 
 @dataclass(frozen=True)
 class MciSettings:
-    """How the recent past is noised: x = (1 - noise) x + noise * eps, told to the model as label 1000 * noise.
+    """How the recent past is noised: x = (1 - noise) x + noise * eps, at timestep 1000 * noise.
 
-    `inject`: noisy copies of the newest `frames` latent frames are extra keys beside the clean ones. `context`: every
-    block is remembered noisy. `off`, or 0 frames or 0 noise: nothing is added at all.
-    `carry`: share (0 ... 1) of the noise of a block's last frame that the next block's first frame begins from, so that
-    what noise decides goes on across the seam.
+    mode: `inject` adds noisy copies of the newest `frames` latent frames as keys beside the clean ones. `context`
+        caches every block noisy instead of clean. `off`, like 0 frames or 0 noise, adds nothing.
+    frames: latent frames that are injected.
+    noise: noise level, 0 to below 1.
+    carry: share (0 ... 1) of the noise of a block's last frame that the next block's first frame starts from.
     """
 
     mode: str = "inject"
@@ -42,7 +49,7 @@ class MciSettings:
 
     @property
     def injected(self) -> int:
-        """Latent frames shown as noisy copies."""
+        """Latent frames injected as noisy copies."""
         return self.frames if self.mode == "inject" and self.noise > 0 else 0
 
     @property
@@ -52,8 +59,29 @@ class MciSettings:
 
     @property
     def context_noise(self) -> float:
-        """Noise level at which a finished block is remembered."""
+        """Noise level of a finished block's cache update."""
         return self.noise if self.mode == "context" and self.frames > 0 else 0.0
 
 
 MCI_OFF = MciSettings(mode="off")
+
+
+@dataclass(frozen=True)
+class CarriedNoise:
+    """Noise of any source with MCI's carry between blocks.
+
+    The first frame of a block mixes its own noise with that of the previous block's last frame:
+    sqrt(carry) before + sqrt(1 - carry) own, which keeps its variance. Inside a block frames stay independent.
+    """
+
+    source: Noise
+    carry: float
+
+    def draw(self, role: str, block: int, step: int, shape: Sequence[int]) -> Tensor:
+        """As `Noise.draw`."""
+        noise = self.source.draw(role, block, step, shape)
+        if not (self.carry and block and role in (INITIAL, RENOISE)):
+            return noise
+        before = self.source.draw(role, block - 1, step, shape)[:, :, -1:]
+        first = math.sqrt(self.carry) * before + math.sqrt(1 - self.carry) * noise[:, :, :1]
+        return torch.cat([first, noise[:, :, 1:]], dim=2)

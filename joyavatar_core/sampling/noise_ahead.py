@@ -1,4 +1,4 @@
-"""A stream's noise, drawn in a thread one block before it is needed: the same numbers, without the wait."""
+"""A stream's noise, drawn in a thread one block before it is needed. The numbers are the same."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from .noise import NoiseSource
+from .noise import Noise
 
 Key = tuple[str, int, int, tuple[int, ...]]  # role, block, step, shape
 
 
 class NoiseAhead:
-    """Stands before a NoiseSource; every draw of a block begins the like draw of the next one.
+    """The noise of another source; every draw for a block also starts the same draw for the next block.
 
-    pin: keep what is drawn in pinned memory, so that a copy to CUDA need not be waited for.
+    pin: put the noise into pinned memory, so that its copy to CUDA is asynchronous.
     """
 
-    def __init__(self, source: NoiseSource, pin: bool = True) -> None:
+    def __init__(self, source: Noise, pin: bool = True) -> None:
         self.source, self.pin = source, pin
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="noise")
         self._begun: dict[Key, Future[Tensor]] = {}
 
     def draw(self, role: str, block: int, step: int, shape: Sequence[int]) -> Tensor:
-        """As NoiseSource.draw."""
+        """As `Noise.draw`."""
         begun = self._begun.pop((role, block, step, tuple(shape)), None)
         self._begun = {key: future for key, future in self._begun.items() if key[1] >= block}
         following = (role, block + 1, step, tuple(shape))

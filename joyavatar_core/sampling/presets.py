@@ -11,12 +11,12 @@ from ..config import AvatarConfig
 from ..errors import AvatarError
 from .mci import MCI_OFF, MciSettings
 from .psb import PSB_OFF, PsbSettings
-from .urcr import URCR_OFF, UrcrSettings
+from .urcr import SLIDING_WINDOW, UrcrSettings
 
 PRESETS = ("checkpoint", "joyavatar", "plain", "rolling")
 
 
-ROLLING = UrcrSettings(sinks=1, recent=2)  # the portrait's frame and the two newest, as AvatarForcing remembers
+ROLLING = UrcrSettings(sinks=1, recent=2)  # AvatarForcing's: the portrait's frame and the two newest
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Preset:
 def preset(name: str, config: AvatarConfig) -> Preset:
     """The settings a preset means for a checkpoint.
 
-    `plain` switches everything off, `joyavatar` everything on, `checkpoint` is what its metadata recommends; without
-    metadata that is URCR with the first frames as sinks and nothing else, the least that lets a public model go on.
-    `rolling` is the same for a checkpoint that was trained with a rolling window, and refused for others.
-    Raises AvatarError for an unknown preset and for metadata that is none.
+    `plain` has no mechanism: no extra steps, nothing injected, a sliding window. `joyavatar` has all three.
+    `checkpoint` is what the metadata recommends; without metadata it is URCR with the first frames as sinks, which a
+    public model needs for long streams. `rolling` is the same for checkpoints that were trained with a rolling window.
+    Raises AvatarError for an unknown preset, for `rolling` with any other checkpoint, and for malformed metadata.
     """
     if name not in PRESETS:
         raise AvatarError(f"Preset '{name}' is not known; choose one of {', '.join(PRESETS)}.")
@@ -42,18 +42,19 @@ def preset(name: str, config: AvatarConfig) -> Preset:
     if name == "joyavatar":
         return everything
     if name == "plain":
-        return Preset(PSB_OFF, MCI_OFF, replace(everything.urcr, mode="off") if rolling else URCR_OFF)
+        return Preset(PSB_OFF, MCI_OFF, replace(everything.urcr, mode="window") if rolling else SLIDING_WINDOW)
     if name == "rolling" and not rolling:
         raise AvatarError(
-            "The preset 'rolling' is for checkpoints that were trained with a rolling window (AvatarForcing), and this "
-            "one was not; use checkpoint."
+            "The preset 'rolling' is for checkpoints that were trained with a rolling window (AvatarForcing), and "
+            "this one is not known to be; use checkpoint, or load a merged copy of it as the release avatarforcing.",
+            "release",
         )
-    given = config.preset  # a mechanism it names, even with no setting of its own, is on
+    named = config.preset  # a mechanism that it names is on, even without settings
     first = everything.urcr if rolling else replace(everything.urcr, sink_source="first")
     return Preset(
-        psb=changed(everything.psb, given["psb"]) if "psb" in given else PSB_OFF,
-        mci=changed(everything.mci, given["mci"]) if "mci" in given else MCI_OFF,
-        urcr=changed(everything.urcr, given["urcr"]) if "urcr" in given else first,
+        psb=changed(everything.psb, named["psb"]) if "psb" in named else PSB_OFF,
+        mci=changed(everything.mci, named["mci"]) if "mci" in named else MCI_OFF,
+        urcr=changed(everything.urcr, named["urcr"]) if "urcr" in named else first,
     )
 
 
@@ -64,7 +65,7 @@ def all_on(config: AvatarConfig) -> Preset:
         return Preset(PsbSettings(), MciSettings(), ROLLING)
     room = min((trained - block) // 2, trained - 2 * block)  # behind one block of sinks, keeping every rotation single
     recent = min(2 * block, room // block * block)
-    urcr = URCR_OFF
+    urcr = SLIDING_WINDOW
     if recent >= 0:
         urcr = UrcrSettings(sinks=block, recent=recent, sink_source="portrait" if config.has_reference else "first")
     injected = min(MciSettings().frames, recent) if recent >= 0 else MciSettings().frames
@@ -72,15 +73,15 @@ def all_on(config: AvatarConfig) -> Preset:
 
 
 Settings = TypeVar("Settings", PsbSettings, MciSettings, UrcrSettings)
-OFF = {PsbSettings: PSB_OFF, MciSettings: MCI_OFF, UrcrSettings: URCR_OFF}
+PLAIN = {PsbSettings: PSB_OFF, MciSettings: MCI_OFF, UrcrSettings: SLIDING_WINDOW}
+PLAIN_MODES = {PsbSettings: ("off",), MciSettings: ("off",), UrcrSettings: ("window", "off")}
 
 
-def parse_settings(text: str, default: Settings, off: Settings | None = None) -> Settings:
-    """Settings from text such as ``first=8,blocks=4``, ``inject,noise=0.1``, ``8,6,4`` (PSB's list) or ``off``.
+def parse_settings(text: str, default: Settings, plain: Settings | None = None) -> Settings:
+    """Settings from text such as ``first=8,blocks=4``, ``inject,noise=0.1``, ``8,6,4``, ``off`` or ``window``.
 
-    A bare word is the mode, bare numbers are PSB's list; what is not named keeps the `default`'s value, or, where the
-    mode is `off`, the value it has in `off`, the settings with everything off. Raises AvatarError naming what is
-    unknown.
+    A bare word is the mode, bare numbers are PSB's list. What is not named has the value of `default`, or of `plain`
+    where the mode is PSB's and MCI's `off` or URCR's `window`. Raises AvatarError that names what is unknown.
     """
     label = type(default).__name__.removesuffix("Settings").upper()
     values: dict[str, object] = {}
@@ -95,8 +96,8 @@ def parse_settings(text: str, default: Settings, off: Settings | None = None) ->
         if name in values:
             raise AvatarError(f"{label} {name} is given twice, as '{values[name]}' and '{value}'; give it once.")
         values[name] = value
-    if values.get("mode") == "off":
-        default = OFF[type(default)] if off is None else off
+    if values.get("mode") in PLAIN_MODES[type(default)]:
+        default = PLAIN[type(default)] if plain is None else plain
         if isinstance(default, PsbSettings):
             del values["mode"]  # PSB has no such mode: it is off when its first block is like the others
     return changed(default, values | ({"steps": tuple(steps)} if steps else {}))

@@ -1,4 +1,4 @@
-"""Progressive Step Bootstrapping: more denoising steps for the first blocks, fewer once the stream has settled.
+"""Progressive Step Bootstrapping: more denoising steps for the first blocks, fewer for all later ones.
 
 The name is the JoyAvatar paper's (arXiv 2512.11423); the schedule and the choice of levels below are this project's.
 """
@@ -21,8 +21,12 @@ MODES = ("restart", "dense")
 class PsbSettings:
     """Steps of block b: base + floor((first - base) * max(0, 1 - b / blocks) ** curve + 1/2).
 
-    `base` None means the number of levels the checkpoint was trained on. `blocks` 0 or `first` None switches it off.
-    `steps`, an explicit list, replaces the formula; its last entry holds for every later block.
+    first: steps of block 0; None switches PSB off.
+    base: steps behind the ramp; None is the number of levels that the checkpoint was trained on.
+    blocks: length of the ramp in blocks; 0 switches PSB off.
+    curve: exponent of the ramp; 1 is a straight line.
+    mode: the levels of extra steps, `restart` or `dense`; see `levels_for`.
+    steps: an explicit list that replaces the formula; its last entry holds for every later block.
     """
 
     first: int | None = 8
@@ -52,7 +56,8 @@ class PsbSettings:
         if config.sampler == "rolling" and {self.steps_for(0, trained), base, *self.steps} != {trained}:
             raise AvatarError(
                 f"In a rolling window every block takes one step in each of {trained} passes, so PSB cannot give the "
-                "first blocks more; switch it off (--psb off)."
+                "first blocks more; switch it off.",
+                "psb",
             )
         if self.first is not None and not self.steps and self.first < base:
             raise AvatarError(
@@ -75,10 +80,10 @@ PSB_OFF = PsbSettings(first=None)
 
 
 def levels_for(steps: int, trained: tuple[Level, ...], mode: str, shift: float) -> tuple[Level, ...]:
-    """The noise levels of one block.
+    """The noise levels of a block of `steps` steps.
 
-    As many steps as trained levels: those. More, `restart`: those, then the last two again in turn, ending on the last,
-    so that only trained levels occur. More, `dense`: the shifted schedule. Fewer: evenly spaced trained ones.
+    As many steps as trained levels: the trained levels. Fewer: evenly spaced trained levels. More, `restart`: the
+    trained levels, then the last two of them in turn, ending on the last. More, `dense`: the shifted schedule.
     """
     count = len(trained)
     if steps == count:

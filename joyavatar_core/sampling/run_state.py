@@ -15,29 +15,32 @@ from .stream import AvatarStream
 
 log = logging.getLogger(__name__)
 
+STORED_MODES = {"window": "off"}  # of URCR: the format keeps the name that it began with
 PARTS = {"block", "cursor", "cache", "past", "recipe", "environment"}
 
 
 def recipe_of(stream: AvatarStream, dtype: torch.dtype) -> dict[str, object]:
     """The settings that a state belongs to, as JSON gives them back."""
-    config = stream.model.config
+    config, (width, height) = stream.config, stream.latent_size
+    urcr = _plain(stream.urcr)
+    urcr["mode"] = STORED_MODES.get(stream.urcr.mode, stream.urcr.mode)
     kept = {} if stream.kv_dtype is None else {"kv_dtype": str(stream.kv_dtype)}
     return {
         **kept,
-        "seed": stream.seed, "size": list(stream.latent_size), "dtype": str(dtype),
+        "seed": stream.seed, "size": [height, width], "dtype": str(dtype),
         "model": [config.num_layers, config.dim, config.num_heads, config.ffn_dim],
         "block_frames": config.block_frames, "trained_positions": config.trained_positions,
         "levels": [list(level) for level in config.levels],
-        "psb": _plain(stream.psb), "mci": _plain(stream.mci), "urcr": _plain(stream.urcr),
+        "psb": _plain(stream.psb), "mci": _plain(stream.mci), "urcr": urcr,
     }  # fmt: skip
 
 
 def environment_of(model: AvatarTransformer, device: torch.device) -> dict[str, object]:
-    """What changes the last bits of a result and nothing else."""
+    """What may change the last bits of a result, and nothing else."""
     attention = model.attention
     return {
         "torch": torch.__version__,
-        "device": device.type,
+        "device": device.type if model.ranks == 1 else f"{model.ranks} x {device.type}",
         "threads": torch.get_num_threads(),
         "attention": f"{attention.__module__}.{attention.__name__}",
     }

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from ..checks import is_whole
+from ..config import SHAPE_FIELDS, AvatarConfig
 from ..errors import AvatarError
+from ..geometry import PIXELS_PER_TOKEN, Size, to_pixel_size, to_video_frames
 from ..model.transformer import AvatarTransformer
 from .mci import MCI_OFF, MciSettings
 from .memory import cache_bytes, pass_bytes
-from .noise import NoiseSource
+from .noise import Noise
 from .psb import PSB_OFF, PsbSettings
-from .urcr import URCR_OFF, UrcrSettings
+from .urcr import SLIDING_WINDOW, UrcrSettings
 
 if TYPE_CHECKING:
-    from ..audio.features import AudioFeatures
-    from .run import StreamRun
+    from ..audio import Features
 
 OnStep = Callable[[int, int, int], None]  # (block, steps done, steps of this block); raise in it to stop
 
@@ -29,9 +30,9 @@ OnStep = Callable[[int, int, int], None]  # (block, steps done, steps of this bl
 class LatentBlock:
     """One generated block.
 
-    `latents` [1, 16, K, h, w] are normalised (by the checkpoint's statistics). It shows the video frames
-    first_frame ... last_frame; the decoder may give more in the last block, which are to be dropped. `features`
-    [num_frames, audio_dim] float32 on the CPU are what was heard of each; None without a voice.
+    `latents` [1, 16, K, h, w] are normalised by the checkpoint's statistics. They stand for the video frames
+    first_frame ... last_frame. The decoder may give more frames for the last block: drop them.
+    `features` [num_video_frames, audio_dim], float32 on the CPU: their audio features; None without audio.
     """
 
     index: int
@@ -45,50 +46,63 @@ class LatentBlock:
     features: Tensor | None = None
 
     @property
-    def num_frames(self) -> int:
+    def num_video_frames(self) -> int:
         """Video frames to keep of this block."""
         return self.last_frame - self.first_frame + 1
 
 
 @dataclass(frozen=True, eq=False)
 class AvatarStream:
-    """Everything that determines a stream; iterate it, as often as you like, for its blocks.
+    """Everything that determines a stream. A `StreamRun` makes its blocks; any number of runs give the same ones.
 
     model: the transformer, on its device, in its dtype.
     reference: the portrait's normalised latent [1, 16, 1, h, w]; None for checkpoints without reference channels.
     audio: the voice as lazy features; None for silence (all-zero features) or checkpoints without audio.
-    portrait: the portrait's picture [3, H, W] in [-1, 1] at a multiple of the stream's size, for a refiner; None where
-        frames are not to be refined. Latents do not depend on it.
-    text: the prompt's embeddings [1, n, text_dim], to be zero-padded to the checkpoint's tokens; None: an empty prompt.
-    frames: video frames at most; None for as long as the audio lasts (for ever without audio).
-    size: (h, w) of the latents where there is no reference.
+    text: the prompt's embeddings [1, n, text_dim], zero-padded to the checkpoint's tokens; None for an empty prompt.
+    psb, mci, urcr: settings of the mechanisms; by default none of them.
+    seed: of the noise.
+    video_frames: most video frames; None for the length of the audio (no end without audio).
+    latent_size: (width, height) in latent cells, where there is no reference.
     noise: where noise comes from; None for a NoiseSource of `seed`.
-    dtype, device: of latents and cache; None for the weights' own (a host may keep weights elsewhere and otherwise).
-    kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory. graphs: on CUDA, launch each pass as
-    one graph, where weights stay where they are while a run lasts.
-    Raises AvatarError at once for whatever cannot work.
+    initial_latents: normalised latents [1, 16, F, h, w] that blocks start from instead of from noise alone. They are
+        noised to the block's first level, which has to be below sigma 1 for an effect (SDEdit, arXiv 2108.01073). The
+        stream ends with them.
+    config: the checkpoint's config as the sampler uses it; None for the model's. It may differ in behaviour, such as
+        levels or trained positions, but not in the shapes of tensors.
+    dtype, device: of latents and cache; None for those of the weights (a host may keep weights in another place).
+    on_step: called after each denoising step.
+    portrait: the portrait's picture [3, H, W] in [-1, 1] at a multiple of the stream's size, for a refiner; None where
+        frames are not refined. Latents do not depend on it.
+    kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory.
+    graphs: on CUDA, launch each pass as one graph; weights must not move while a run lasts.
+    Raises AvatarError for fields that do not fit the checkpoint or one another.
     """
 
     model: AvatarTransformer
     reference: Tensor | None = None
-    audio: AudioFeatures | None = None
+    audio: Features | None = None
     text: Tensor | None = None
     psb: PsbSettings = PSB_OFF
     mci: MciSettings = MCI_OFF
-    urcr: UrcrSettings = URCR_OFF
+    urcr: UrcrSettings = SLIDING_WINDOW
     seed: int = 0
-    frames: int | None = None
-    size: tuple[int, int] | None = None
-    noise: NoiseSource | None = None
+    video_frames: int | None = None
+    latent_size: Size | None = None
+    noise: Noise | None = None
     dtype: torch.dtype | None = None
     device: torch.device | None = None
     on_step: OnStep | None = field(default=None, repr=False)
     portrait: Tensor | None = field(default=None, repr=False)
     kv_dtype: torch.dtype | None = None
     graphs: bool = False
+    initial_latents: Tensor | None = field(default=None, repr=False)
+    config: AvatarConfig | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        config = self.model.config
+        if self.config is None:
+            object.__setattr__(self, "config", self.model.config)
+        self._check_config()
+        config = self.config
         if config.has_reference:
             if self.reference is None:
                 raise AvatarError("This checkpoint animates a portrait and no reference latent was given; encode one.")
@@ -100,11 +114,16 @@ class AvatarStream:
                 )
             if not torch.isfinite(self.reference).all():
                 raise AvatarError("The reference latent holds NaN or infinite numbers; check the portrait and the VAE.")
-        elif self.size is None:
-            raise AvatarError("This checkpoint takes no portrait, so give the latents' size (h, w).")
-        height, width = self.latent_size
-        if not (is_whole(height, 2, 4096) and is_whole(width, 2, 4096)) or height % 2 or width % 2:
-            raise AvatarError(f"The latents are {height} x {width}; both must be even (pictures: multiples of 16).")
+        elif self.latent_size is None and self.reference is None:
+            raise AvatarError("This checkpoint takes no portrait, so give latent_size (width, height).")
+        if self.reference is not None:
+            object.__setattr__(self, "latent_size", tuple(self.reference.shape[:-3:-1]))
+        width, height = self.latent_size
+        if not (is_whole(width, 2, 4096) and is_whole(height, 2, 4096)) or width % 2 or height % 2:
+            raise AvatarError(
+                f"The latents are {width}x{height} cells; both must be even "
+                f"(pictures: multiples of {PIXELS_PER_TOKEN})."
+            )
         if self.audio is not None:
             self._check_audio()
         if self.text is not None and (
@@ -120,13 +139,43 @@ class AvatarStream:
             )
         if self.text is not None and not torch.isfinite(self.text).all():
             raise AvatarError("The prompt's embeddings hold NaN or infinite numbers; encode the prompt again.")
-        if self.frames is not None and not is_whole(self.frames, 1, 2**62):
-            raise AvatarError(f"The stream is to show {self.frames} video frames; give a whole number, at least 1.")
+        if self.video_frames is not None and not is_whole(self.video_frames, 1, 2**62):
+            raise AvatarError(
+                f"The stream is to show {self.video_frames} video frames; give a whole number, at least 1."
+            )
+        if self.initial_latents is not None:
+            self._check_initial_latents()
         self.psb.check(config)
         self.urcr.check(config, self.mci)
 
+    def _check_config(self) -> None:
+        for name in SHAPE_FIELDS:
+            mine, models = getattr(self.config, name), getattr(self.model.config, name)
+            if mine != models:
+                raise AvatarError(
+                    f"The stream's config has {name} {mine} and its model has {models}; give a config of this model."
+                )
+
+    def _check_initial_latents(self) -> None:
+        config, shape = self.config, tuple(self.initial_latents.shape)
+        width, height = self.latent_size
+        expected = (1, config.out_channels, height, width)
+        if len(shape) != 5 or (*shape[:2], *shape[3:]) != expected:
+            raise AvatarError(
+                f"The initial latents are {list(shape)}, expected "
+                f"[1, {config.out_channels}, frames, {height}, {width}]."
+            )
+        blocks, rest = divmod(shape[2] - config.lead_frames, config.block_frames)
+        if blocks < 1 or rest:
+            raise AvatarError(
+                f"The initial latents have {shape[2]} frames, expected whole blocks of {config.block_frames}"
+                f"{f' behind {config.lead_frames}' if config.lead_frames else ''}."
+            )
+        if not torch.isfinite(self.initial_latents).all():
+            raise AvatarError("The initial latents hold NaN or infinite numbers.")
+
     def _check_audio(self) -> None:
-        config = self.model.config
+        config = self.config
         if not config.audio_dim:
             raise AvatarError("This checkpoint has no audio branch; give no audio, or use an avatar checkpoint.")
         if self.audio.feature_dim != config.audio_dim:
@@ -134,7 +183,7 @@ class AvatarStream:
                 f"The audio features have {self.audio.feature_dim} numbers a frame and this checkpoint wants "
                 f"{config.audio_dim} ({config.audio_features}); use the audio encoder that belongs to it."
             )
-        if getattr(self.audio, "fps", config.fps) != config.fps:
+        if self.audio.fps != config.fps:
             raise AvatarError(
                 f"The audio was cut for {self.audio.fps} frames/s, this one shows {config.fps}; encode it anew."
             )
@@ -143,13 +192,13 @@ class AvatarStream:
                 f"The audio was cut for blocks of {self.audio.block_frames} latent frames, but this checkpoint makes "
                 f"blocks of {config.block_frames}; encode it for this checkpoint."
             )
-        if getattr(self.audio, "lead", 0) != config.lead_frames:
+        if self.audio.lead != config.lead_frames:
             raise AvatarError("The audio was cut for another sampler than this checkpoint's; encode it anew.")
 
     @property
-    def latent_size(self) -> tuple[int, int]:
-        """(h, w) of the latents."""
-        return tuple(self.reference.shape[-2:]) if self.reference is not None else self.size
+    def pixel_size(self) -> Size:
+        """(width, height) in pixels of the decoded frames."""
+        return to_pixel_size(self.latent_size)
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -160,9 +209,11 @@ class AvatarStream:
         return self.device or next(self.model.parameters()).device
 
     @property
-    def num_frames(self) -> int | None:
+    def num_video_frames(self) -> int | None:
         """Video frames in all; None while the voice is still growing or for ever."""
-        limits = [self.frames, self.audio.num_video_frames if self.audio is not None else None]
+        limits = [self.video_frames, self.audio.num_video_frames if self.audio is not None else None]
+        if self.initial_latents is not None:
+            limits.append(to_video_frames(self.initial_latents.shape[2]))
         known = [limit for limit in limits if limit is not None]
         return min(known, default=None)
 
@@ -170,15 +221,17 @@ class AvatarStream:
     def cache_bytes(self) -> int:
         """Bytes of keys and values that a run allocates."""
         kept = self.kv_dtype or self.compute_dtype
-        return cache_bytes(self.model.config, *self.latent_size, self.urcr, self.mci, kept)
+        return cache_bytes(self.config, self.latent_size, self.urcr, self.mci, kept)
 
     @property
     def pass_bytes(self) -> int:
         """Bytes that one forward holds at its widest."""
-        return pass_bytes(self.model.config, *self.latent_size, self.compute_dtype)
+        return pass_bytes(self.config, self.latent_size, self.compute_dtype)
 
-    def __iter__(self) -> StreamRun:
-        from .rolling import RollingRun
-        from .run import StreamRun
-
-        return (RollingRun if self.model.config.sampler == "rolling" else StreamRun)(self)
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the prompt's keys and values in every layer; an empty prompt has none (see `encode_text`)."""
+        config = self.config
+        if self.text is None or not self.text.shape[1]:
+            return 0
+        return 2 * config.num_layers * config.text_tokens * config.dim * self.compute_dtype.itemsize

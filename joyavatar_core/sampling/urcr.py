@@ -1,4 +1,4 @@
-"""Unbounded RoPE via Cache-Resetting: positions never leave the trained range, however long the stream.
+"""Unbounded RoPE via Cache-Resetting: positions stay in the trained range, however long the stream is.
 
 The name is the JoyAvatar paper's (arXiv 2512.11423); what is kept at a reset, and how, is this project's definition.
 """
@@ -13,18 +13,22 @@ from ..config import AvatarConfig
 from ..errors import AvatarError
 from .mci import MciSettings
 
-MODES = ("rotate", "prefill", "off")
+MODES = ("rotate", "prefill", "window")
+OLD_MODES = {"off": "window"}  # before it was renamed
 SINK_SOURCES = ("first", "portrait")
 
 
 @dataclass(frozen=True)
 class UrcrSettings:
-    """What is remembered when the positions run out (all in latent frames).
+    """What stays in the cache when the positions run out. All counts are latent frames.
 
-    `rotate`: the first `sinks` and the newest `recent` frames stay, the latter rotated to their new positions.
-    `prefill`: the newest are run through the model again instead. `off`: no reset; positions grow without bound and a
-    `window` (None: the trained length) slides over the newest frames behind the sinks.
-    `sink_source`: the first block as it was generated, or the portrait itself in its place.
+    mode: `rotate` resets the cache and rotates the keys of recent frames to their new positions. `prefill` resets it
+        and runs recent frames through the model again. `window` never resets: a window slides over the newest frames,
+        and positions grow without bound. (`off`, the old name of `window`, is accepted.)
+    sinks: first frames of the stream, which always stay.
+    recent: newest frames that stay at a reset.
+    sink_source: `first` caches the first block as it was generated, `portrait` the portrait in its place.
+    window: most frames in the cache in mode `window`, sinks included; None is the trained length.
     """
 
     mode: str = "rotate"
@@ -34,12 +38,14 @@ class UrcrSettings:
     window: int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.mode, str):
+            object.__setattr__(self, "mode", OLD_MODES.get(self.mode, self.mode))
         if self.mode not in MODES:
             raise AvatarError(f"URCR mode is '{self.mode}'; choose one of {', '.join(MODES)}.")
         if self.sink_source not in SINK_SOURCES:
             raise AvatarError(f"URCR sink_source is '{self.sink_source}'; choose one of {', '.join(SINK_SOURCES)}.")
-        if self.window is not None and self.mode != "off":
-            raise AvatarError(f"URCR window is {self.window}, which belongs to mode 'off', not to '{self.mode}'.")
+        if self.window is not None and self.mode != "window":
+            raise AvatarError(f"URCR window is {self.window}, which belongs to mode 'window', not to '{self.mode}'.")
         for name, value in (("sinks", self.sinks), ("recent", self.recent), ("window", self.window)):
             if not (is_whole(value, 0, 10**6) or (value is None and name == "window")):
                 raise AvatarError(f"URCR {name} is {value}; give a whole number of latent frames from 0 to 1000000.")
@@ -57,7 +63,7 @@ class UrcrSettings:
                 raise AvatarError(
                     f"URCR keeps {self.sinks} sink frames of the portrait; give 0 or at least one block ({block})."
                 )
-        if self.mode == "off":
+        if self.mode == "window":
             window = trained if self.window is None else self.window
             if window < self.sinks + block:
                 raise AvatarError(
@@ -92,15 +98,18 @@ class UrcrSettings:
         if mci.injected or mci.context_noise:
             raise AvatarError(
                 "In a rolling window every block already sees noisy neighbours, which is what MCI would add; switch it "
-                "off (--mci off)."
+                "off.",
+                "mci",
             )
         if self.mode == "prefill" or self.window is not None:
-            raise AvatarError("URCR of a rolling window is 'rotate' or 'off', without a window of its own; change it.")
+            raise AvatarError(
+                "URCR of a rolling window is 'rotate' or 'window', without a length of its own; change it."
+            )
         if self.sinks != 1 or self.sink_source != "portrait":
             raise AvatarError("A rolling window's sink is the portrait's frame; give sinks=1,sink_source=portrait.")
         if self.recent > config.block_frames:
             raise AvatarError(
-                f"URCR keeps {self.recent} recent frames, and a rolling window remembers one block of "
+                f"URCR keeps {self.recent} recent frames, and a rolling window has one block of "
                 f"{config.block_frames}; keep at most {config.block_frames}."
             )
         if self.mode == "rotate" and self.capacity(config) > config.trained_positions:
@@ -111,22 +120,22 @@ class UrcrSettings:
 
     def reset_due(self, cursor: int, config: AvatarConfig) -> bool:
         """Whether a block whose first frame would sit at position `cursor` needs a reset before it."""
-        return self.mode != "off" and cursor + config.window_frames > config.trained_positions
+        return self.mode != "window" and cursor + config.window_frames > config.trained_positions
 
     def capacity(self, config: AvatarConfig) -> int:
-        """Most latent frames remembered or being denoised at once."""
+        """Most latent frames cached or being denoised at once."""
         if config.sampler == "rolling":
             return self.sinks + self.recent + config.window_frames
-        if self.mode == "off":
+        if self.mode == "window":
             return config.trained_positions if self.window is None else self.window
         # Blocks, sinks and recent frames are whole blocks: what does not fill one is never reached.
         return config.trained_positions // config.block_frames * config.block_frames
 
-    def oldest_to_drop(self, frames: Sequence[int], config: AvatarConfig) -> list[int]:
-        """`off`: slots of the frames that leave the window so that the next block fits; the sinks stay."""
-        surplus = len(frames) + config.block_frames - self.capacity(config)
-        unpinned = sorted((frame, slot) for slot, frame in enumerate(frames) if frame >= self.sinks)
+    def oldest_to_drop(self, frame_ids: Sequence[int], config: AvatarConfig) -> list[int]:
+        """Mode `window`: slots of the frames that leave the window so that the next block fits; the sinks stay."""
+        surplus = len(frame_ids) + config.block_frames - self.capacity(config)
+        unpinned = sorted((frame, slot) for slot, frame in enumerate(frame_ids) if frame >= self.sinks)
         return [slot for _, slot in unpinned[: max(0, surplus)]]
 
 
-URCR_OFF = UrcrSettings(mode="off", sinks=0, recent=0, sink_source="first")
+SLIDING_WINDOW = UrcrSettings(mode="window", sinks=0, recent=0, sink_source="first")

@@ -1,4 +1,4 @@
-"""A stream watched over HTTP while it is made."""
+"""Streams served over HTTP while they are made: one (`LiveServer`), or many on workers (`http_app`)."""
 
 from .broadcast import Broadcast
 from .server import LiveServer

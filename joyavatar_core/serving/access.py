@@ -1,4 +1,4 @@
-"""Who may ask the live server: no page of another site, and no name that somebody pointed at this machine."""
+"""Access control of the live server, against pages of other sites and against DNS rebinding."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def split_host(text: str, default_port: int = 80) -> tuple[str, int] | None:
 
 
 def canonical(host: str) -> str:
-    """One spelling of a name or number: lower case, no dot at the end, IDNA, the short form of IPv6."""
+    """The canonical form of a name or address: lower case, no dot at the end, IDNA, the short form of IPv6."""
     host = host.lower().removesuffix(".")
     if is_address(host):
         return str(ipaddress.ip_address(host))
@@ -41,7 +41,7 @@ def canonical(host: str) -> str:
 
 
 def allowed_name(text: str) -> str:
-    """The name in what a user allows: 'NAME', 'NAME:8443', 'https://NAME/', '[::1]:80' -> 'name'.
+    """The name in the value of an allowed host: 'NAME', 'NAME:8443', 'https://NAME/', '[::1]:80' -> 'name'.
 
     Raises AvatarError for what holds no name.
     """
@@ -49,12 +49,15 @@ def allowed_name(text: str) -> str:
     rest = urlsplit(bare).netloc if "://" in bare else bare.partition("/")[0]
     found = (canonical(rest), 0) if is_address(rest) else split_host(rest)
     if found is None or "*" in rest or "@" in rest or any(character.isspace() for character in rest):
-        raise AvatarError(f"--allow-host is '{text}', expected the name people ask for, such as studio.example.")
+        raise AvatarError(
+            f"The allowed host is '{text}', expected the name that viewers ask for, such as studio.example.",
+            "allow_host",
+        )
     return found[0]
 
 
 def is_address(host: str) -> bool:
-    """Whether this is a number, not a name."""
+    """Whether this is an IP address, not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -67,12 +70,12 @@ def is_loopback(host: str) -> bool:
 
 
 def refusal(headers: Mapping[str, str], port: int, loopback: bool, names: Iterable[str] = ()) -> str | None:
-    """Why a request is refused, None where it is welcome.
+    """Why a request is refused, None where it is allowed.
 
-    The Host has to be one of `names` (canonical), on any port, or this server by number or as localhost, on its own
-    port: a name that an attacker's DNS points here is none of them. `loopback` servers answer to loopback numbers
-    alone. An Origin has to be the same site, or one of `names` under http or https on any port, as behind a proxy. What
-    a browser sends on behalf of another site is refused even without an Origin.
+    The Host has to be one of `names` (canonical), on any port, or this server's address or localhost, on its own port.
+    A name that an attacker's DNS points here is neither. `loopback` servers accept loopback addresses only. An Origin
+    has to be the same site, or one of `names` under http or https on any port, as behind a proxy. A request that a
+    browser sends for another site is refused even without an Origin.
     """
     found = split_host(headers.get("Host") or "")
     if found is None:

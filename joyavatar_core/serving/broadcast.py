@@ -1,4 +1,4 @@
-"""One growing stream of bytes to any number of listeners, none of whom can hold it up."""
+"""A growing stream of bytes for any number of listeners. A slow listener delays neither it nor the others."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
-MAX_BACKLOG = 16 << 20  # bytes a listener may lag behind; at 512x512 about a minute
+MAX_BACKLOG = 16 << 20  # bytes queued for a listener; about a minute at 512x512
 
 
 class Listener:
-    """What one viewer has still to get: iterate it for the stream's bytes, `leave` when done.
+    """The queue of one viewer: iterate it for the stream's bytes, then `Broadcast.leave`.
 
-    The first portions are the stream's head and its newest block. Iteration ends with the stream, or when the listener
-    has fallen too far behind (`dropped`).
+    The first portions are the stream's head and its newest block. Iteration ends with the stream, or when the
+    listener's backlog is full (`dropped`).
     """
 
     def __init__(self, limit: int, on_drop: Callable[[], None] | None) -> None:
@@ -25,18 +25,22 @@ class Listener:
         self._changed = threading.Condition()
 
     def __iter__(self) -> Iterator[bytes]:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._ended:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
-                data = self._waiting.popleft()
-                self._bytes -= len(data)
+        while (data := self.take()) is not None:
             yield data
 
+    def take(self, timeout: float | None = None) -> bytes | None:
+        """The next portion: empty where none comes within `timeout` seconds, None at the end."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._waiting or self._ended, timeout):
+                return b""
+            if not self._waiting:
+                return None
+            data = self._waiting.popleft()
+            self._bytes -= len(data)
+            return data
+
     def offer(self, data: bytes) -> None:
-        """Queue bytes; never waits. A listener whose backlog is full gets nothing more."""
+        """Queue bytes without waiting. A listener whose backlog is full is dropped."""
         with self._changed:
             if self._ended or not data:
                 return
@@ -79,7 +83,7 @@ class Broadcast:
         return len(self._listeners)
 
     def publish(self, data: bytes) -> None:
-        """Hand a portion to all listeners; costs no waiting, however slow they are."""
+        """Queue a portion for all listeners, without waiting."""
         with self._lock:
             self._newest = data or self._newest
             for listener in list(self._listeners):
@@ -89,7 +93,7 @@ class Broadcast:
                     self.dropped += 1
 
     def join(self, on_drop: Callable[[], None] | None = None) -> Listener:
-        """A new listener; on_drop is called (by the publisher: briefly) where it is given up as too slow."""
+        """A new listener. on_drop: called in the publisher's thread when the listener is dropped."""
         listener = Listener(self._limit, on_drop)
         with self._lock:
             newest = self._newest if self._begin is None else self._begin(self._newest)
@@ -106,7 +110,7 @@ class Broadcast:
             self._listeners.discard(listener)
 
     def end(self) -> None:
-        """The stream is over: listeners get what is queued for them, then their end."""
+        """End the stream: listeners get what is queued for them, then stop."""
         with self._lock:
             self._ended = True
             for listener in self._listeners:

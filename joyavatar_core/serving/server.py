@@ -1,4 +1,4 @@
-"""A small HTTP server for one stream: a page that plays it, fragmented mp4, MPEG-TS, and its state as JSON."""
+"""An HTTP server for one stream: a page with a player, fragmented mp4, MPEG-TS, and the state as JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LiveServer:
         broadcasts: format ("mp4", "mpegts") -> Broadcast.
         host: the address to listen on; loopback unless told otherwise. port: 0 takes any free one.
         names: names (or numbers) besides its own under which the server may be asked for, on any port and scheme.
-        status: gives what ``/status.json`` tells.
+        status: returns the content of ``/status.json``.
     Raises AvatarError where the address cannot be used.
     """
 
@@ -76,14 +76,14 @@ class LiveServer:
         return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
 
     def start(self) -> LiveServer:
-        """Answer from now on, in threads of its own; returns self."""
+        """Serve in threads of its own; returns self."""
         if not self.loopback:
-            log.warning("the live stream can be watched by everybody who reaches %s:%d", self.host, self.port)
+            log.warning("everybody who can connect to %s:%d can watch the live stream", self.host, self.port)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="live server", daemon=True).start()
         return self
 
     def close(self, linger: float = 3.0) -> None:
-        """End the streams, let viewers take what is queued for at most `linger` seconds, and stop."""
+        """End the streams, let viewers read what is queued for at most `linger` seconds, and stop."""
         deadline = time.monotonic() + linger
         for broadcast in self.broadcasts.values():
             broadcast.end()
@@ -99,7 +99,7 @@ class LiveServer:
         self.close(0.0 if problem[0] is not None else 3.0)
 
     def admit(self) -> bool:
-        """Take one of the viewers' seats, if there is one."""
+        """Count one more viewer; False where there are `max_viewers`."""
         with self._lock:
             if self.viewers >= self.max_viewers:
                 return False
@@ -118,13 +118,13 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], live: LiveServer) -> None:
         self.live = live
-        self._seats = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
         if is_address(address[0]) and ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._seats.acquire(blocking=False):
+        if self._connections.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -133,7 +133,7 @@ class _Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._seats.release()
+            self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a viewer's connection broke", exc_info=True)
@@ -180,11 +180,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return self._head(200, {"Content-Type": kind})
         if not live.admit():
-            return self._answer(503, b"all seats are taken, try again later\n")
+            return self._answer(503, b"too many viewers, try again later\n")
         broadcast = live.broadcasts[name]
         listener = broadcast.join(on_drop=self._hang_up)
         try:
-            self._head(200, {"Content-Type": kind, "X-Accel-Buffering": "no"})  # a proxy hands on what it gets
+            self._head(200, {"Content-Type": kind, "X-Accel-Buffering": "no"})  # proxies: do not buffer
             for data in listener:
                 self.wfile.write(data)
         except OSError:
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
                 log.warning("a viewer was too slow and was dropped")
 
     def _hang_up(self) -> None:
-        """End a write that hangs because the viewer takes nothing."""
+        """End a write that blocks because the viewer reads nothing."""
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 

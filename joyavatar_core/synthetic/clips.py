@@ -1,4 +1,4 @@
-"""A clip: somebody talks for some seconds; everything follows from one integer."""
+"""Clips: a person talks for some seconds. One integer seed determines the whole clip."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..geometry import VIDEO_FRAMES_PER_LATENT
 from .drawn.characters import Character, generator, sample_character
 from .labels import FaceLabels
 from .moment import Moment
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .rendered.person import Person
 
 FPS = 16
-LATENT_FRAMES = 4  # video frames a latent, after the first
 PEOPLE = {"drawn": CALM, "rendered": 0.75}  # and how far their heads move
 STREAMS = 16  # of random numbers that one kind of people may use of a seed
 PORTRAITS = 4  # reference pictures of a clip
@@ -28,7 +28,7 @@ PORTRAITS = 4  # reference pictures of a clip
 
 @dataclass(frozen=True)
 class Script:
-    """A clip before it is drawn: who, the sound, and what moves in every frame."""
+    """A clip before it is drawn: the person, the sound, and the motion of every frame."""
 
     character: Character | Person
     voice: Voice
@@ -62,11 +62,11 @@ class Clip:
 
 def frame_count(seconds: float) -> int:
     """The nearest number of video frames that a causal VAE can take: 4 n + 1."""
-    return LATENT_FRAMES * round(seconds * FPS / LATENT_FRAMES) + 1
+    return VIDEO_FRAMES_PER_LATENT * round(seconds * FPS / VIDEO_FRAMES_PER_LATENT) + 1
 
 
 def make_script(seed: int, split: str = "train", seconds: float = 7.0, people: str = "drawn") -> Script:
-    """Everything about a clip except its pixels; cheap, also for films of many minutes."""
+    """Everything about a clip except its pixels. This is cheap, also for many minutes."""
     frames = frame_count(seconds)
     first = STREAMS * list(PEOPLE).index(people)
     sound, motion, other = (generator(seed, split, first + k) for k in (1, 2, 3))
@@ -84,7 +84,7 @@ def make_script(seed: int, split: str = "train", seconds: float = 7.0, people: s
 
 
 def _sitting(rng: np.random.Generator, who: Character | Person) -> Moment:
-    """How somebody sits for a portrait: at ease, or smiling for the camera."""
+    """The moment of a reference picture: at rest or with a smile."""
     smile, teeth = 0.1 + 0.3 * max(who.temper, 0), 0.0
     if rng.random() < 0.3 + 0.3 * who.temper:
         smile, teeth = rng.uniform(0.5, 1.0), rng.choice([0.0, rng.uniform(0.3, 0.8)])
@@ -92,7 +92,7 @@ def _sitting(rng: np.random.Generator, who: Character | Person) -> Moment:
 
 
 def person(seed: int, split: str, people: str) -> Character | Person:
-    """Who is seen in the clip of a seed."""
+    """The person in the clip of a seed."""
     stream = STREAMS * list(PEOPLE).index(people)
     if people == "drawn":
         return sample_character(seed, split)
@@ -110,7 +110,7 @@ def play(script: Script, size: int = 128) -> Iterator[tuple[np.ndarray, FaceLabe
 
 
 def figure_of(character: Character | Person, size: int):
-    """What draws a person: its `draw` takes any moments in any order."""
+    """The figure that draws a person; `draw` takes any moments in any order."""
     if isinstance(character, Character):  # each kind needs its own packages
         from .drawn.figure import Portrait
 

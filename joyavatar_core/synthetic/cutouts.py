@@ -1,4 +1,4 @@
-"""People without background, and where their faces are: what a face locator learns from."""
+"""People cut out of their background, with face positions: training data of the face locator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cutout(NamedTuple):
 
 
 def cutouts(seed: int, split: str, people: str, count: int, size: int = 192) -> Iterator[Cutout]:
-    """One person in `count` moods and turns. Raises AvatarError where people cannot be rendered."""
+    """One person in `count` expressions and poses. Raises AvatarError where people cannot be rendered."""
     rng = generator(seed, split, STREAM)
     who = person(seed, split, people)
     figure = _drawn(who, size) if isinstance(who, Character) else _rendered(who, size, rng)
@@ -52,7 +52,7 @@ def face_points(labels: FaceLabels) -> np.ndarray:
 
 
 def _moment(rng: np.random.Generator) -> Moment:
-    """Any face, turned much further than anybody turns who talks into a camera."""
+    """A random expression with a wider range of poses than a talking head has."""
     near = rng.normal
     return Moment(
         yaw=float(np.clip(near(0, 0.35), -0.8, 0.8)), pitch=float(np.clip(near(0, 0.15), -0.35, 0.35)),

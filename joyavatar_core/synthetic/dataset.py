@@ -10,7 +10,6 @@ import io
 import itertools
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import AvatarError
+from ..paths import replacing
 from .clips import Clip, make_clip
 from .voices import SAMPLE_RATE
 
@@ -35,7 +35,7 @@ def clip_path(folder: Path | str, seed: int, split: str, people: str = "drawn") 
 
 
 def save_clip(path: Path, clip: Clip) -> None:
-    """Write a clip at once or not at all."""
+    """Write a clip atomically."""
     from safetensors.numpy import save_file
 
     arrays = {k: v for k, v in dataclasses.asdict(clip).items() if isinstance(v, np.ndarray)}
@@ -43,9 +43,8 @@ def save_clip(path: Path, clip: Clip) -> None:
         files = [_compress(picture) for picture in arrays.pop(name)]
         arrays[name] = np.frombuffer(b"".join(files), np.uint8)
         arrays[f"{name}_end"] = np.cumsum([len(file) for file in files])
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(arrays, partial, metadata={"fps": str(clip.fps), "sample_rate": str(clip.sample_rate)})
-    partial.replace(path)
+    with replacing(path, shared=True) as unfinished:
+        save_file(arrays, unfinished, metadata={"fps": str(clip.fps), "sample_rate": str(clip.sample_rate)})
 
 
 def load_clip(path: Path | str, first: int = 0, frames: int | None = None) -> Clip:

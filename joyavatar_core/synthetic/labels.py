@@ -1,4 +1,4 @@
-"""What is known of a face in a picture, because it was drawn or rendered."""
+"""Labels of a drawn or rendered face."""
 
 from __future__ import annotations
 

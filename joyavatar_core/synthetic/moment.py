@@ -1,4 +1,4 @@
-"""Everything that moves in a face, as numbers: what motion makes and figures draw."""
+"""The motion parameters of a face at one instant: `motion` makes them, figures draw them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MouthShape(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Everything that moves, at one instant."""
+    """All motion parameters at one instant."""
 
     yaw: float = 0.0  # radians, to the picture's right
     pitch: float = 0.0  # radians, up

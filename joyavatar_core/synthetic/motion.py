@@ -1,4 +1,4 @@
-"""How people move while they talk: heads, eyes, brows, breath, and moods that come and go."""
+"""Motion during speech: head, eyes, brows, breath, and moods that change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOODS = {
 
 
 def _wander(rng: np.random.Generator, n: int, seconds: float) -> np.ndarray:
-    """Smooth noise of unit size that takes about `seconds` to change its mind."""
+    """Smooth noise of unit deviation with a correlation time of about `seconds`."""
     sigma = seconds * RATE / 2.5
     step = max(int(sigma / 4), 1)  # coarse noise, then interpolated: films may be long
     coarse = gaussian_filter1d(rng.normal(size=n // step + 40), sigma / step)

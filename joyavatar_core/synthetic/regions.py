@@ -1,4 +1,4 @@
-"""Where the parts of a face are, from the box of its mouth."""
+"""Regions of a face, computed from the box of its mouth."""
 
 from __future__ import annotations
 

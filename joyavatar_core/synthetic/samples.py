@@ -1,4 +1,4 @@
-"""The sample portraits and voices that come with the project: three people training never saw, in three moods."""
+"""The sample portraits and voices that come with the project: three held-out people with three expressions."""
 
 from __future__ import annotations
 

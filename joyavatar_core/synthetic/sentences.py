@@ -1,4 +1,4 @@
-"""What is said: small grammars of our own in twelve languages, with sentence patterns that training never sees."""
+"""The spoken texts: small grammars in twelve languages. Some sentence patterns are held out from training."""
 
 from __future__ import annotations
 

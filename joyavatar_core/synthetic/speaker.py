@@ -1,4 +1,4 @@
-"""What voices and motion ask of a person, whether drawn or rendered."""
+"""What voices and motion need to know of a person, drawn or rendered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Speaker(Protocol):
-    """Somebody who talks."""
+    """A person who talks."""
 
     age: str  # "child", "young", "adult" or "elder"
     feminine: bool

@@ -11,7 +11,7 @@ from .voices import SAMPLE_RATE, Voice, speak
 
 
 def talk(rng: np.random.Generator, voice: Voice, split: str, seconds: float) -> tuple[np.ndarray, list[Phone]]:
-    """Dry speech [samples] at 16 kHz and its phonemes; now and then nothing is said at all, or for a while."""
+    """Dry speech [samples] at 16 kHz and its phonemes; some clips are silent, wholly or in part."""
     n = round(seconds * SAMPLE_RATE)
     audio, phones = np.zeros(n, np.float32), []
     t = (
@@ -67,7 +67,7 @@ def _at_level(audio: np.ndarray, reference: float, decibels: float) -> np.ndarra
 
 
 def mix(rng: np.random.Generator, speech: np.ndarray) -> np.ndarray:
-    """What a microphone would hear of it: [samples] float32, peak below 1."""
+    """The recorded sound: [samples] float32, peak below 1."""
     n = len(speech)
     audio = speech.astype(np.float64)
     if rng.random() < 0.3:

@@ -20,7 +20,7 @@ SPLIT = "train"
 
 @dataclass(frozen=True)
 class Take:
-    """What moves in a clip, and what the avatar hears of its voice."""
+    """What moves in a clip, and the audio features of its voice."""
 
     people: str
     seed: int

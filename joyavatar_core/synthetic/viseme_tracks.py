@@ -1,4 +1,4 @@
-"""From timed phonemes to moving lips: a mouth shape for every sound, blended by coarticulation.
+"""From timed phonemes to mouth shapes: one target per sound, blended by coarticulation.
 
 The blending follows Cohen and Massaro, "Modeling coarticulation in synthetic visual speech" (1993): every sound pulls
 towards its own shape with a dominance that fades before and after it; lip closures are then enforced in time.
@@ -23,7 +23,7 @@ class Phone(NamedTuple):
 
 
 class Sound(NamedTuple):
-    """A target and how strongly the sound insists on its jaw (`hold`) and on its lips (`lips`)."""
+    """A target mouth shape, and the dominance of the sound over the jaw (`hold`) and the lips (`lips`)."""
 
     shape: MouthShape
     hold: float = 1.0
@@ -123,7 +123,7 @@ def loudness(waveform: np.ndarray, sample_rate: int, instants: np.ndarray) -> np
 def mouth_tracks(phones: list[Phone], loud: np.ndarray, articulation: float = 1.0) -> np.ndarray:
     """Mouth parameters [N, 7] (columns of MouthShape) at `RATE` a second; `loud` is [N], 0..1.
 
-    `articulation` scales the movements: below 1 a mumbler, above 1 a newsreader.
+    `articulation` scales the movements: below 1 for unclear speech, above 1 for clear speech.
     """
     n = len(loud)
     t = np.arange(n) / RATE

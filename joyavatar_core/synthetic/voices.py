@@ -1,4 +1,4 @@
-"""Who is heard: espeak-ng and flite, with the time of every phoneme.
+"""Speech synthesis by espeak-ng and flite, with the time of every phoneme.
 
 espeak-ng reports phonemes through its library's event callback, flite prints its segments' end times; both come from
 the system's packages (`apt install espeak-ng flite`) and are needed for making data only.
@@ -23,7 +23,7 @@ from .viseme_tracks import Phone
 
 SAMPLE_RATE = 16000
 
-# Voices that training never hears come after the bar.
+# Voices that are not in the training data come after the bar.
 WOMEN = ("f1 f2 f3 f5 Alicia Andrea aunty belinda steph steph3 anika", "f4 Annie linda steph2")
 MEN = (
     "m1 m2 m3 m4 m6 m7 m8 adam Alex antonio benjamin boris caleb david Denis Diogo edward Gene Henrique iven Jacky "
@@ -46,7 +46,7 @@ class Voice(NamedTuple):
 
 
 def sample_voice(rng: np.random.Generator, who: Speaker, split: str) -> Voice:
-    """A voice that suits the character; held-out voices have speakers that training never hears."""
+    """A voice that suits the character; held-out voices have speakers that are not in the training data."""
     held_out = split == "held-out"
     child = who.age == "child"
     speakers = (WOMEN if who.feminine or child else MEN)[held_out].split()

@@ -1,4 +1,4 @@
-"""Batches of stage 1 and 2: what one teacher-forced pass shows, made where the clips are."""
+"""Batches of stage 1 and 2: the inputs of one teacher-forced pass, made on the clips' device."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..device import to_device
+from ..geometry import LATENT_CHANNELS
 from ..sampling.flow import shifted_sigma
 from ..synthetic.regions import eyes_above
 from .latents import LatentClips
@@ -17,7 +18,7 @@ from .layout import COPY, PAST, TARGET, Layout
 from .losses import box_weight
 
 if TYPE_CHECKING:
-    from .self_rollouts import Performance
+    from .self_rollouts import SelfRollout
     from .teacher_forcing import ForcingRecipe
 
 PATCH = 2  # latent cells a token, in height and width: close-ups are cut between tokens
@@ -25,11 +26,11 @@ PATCH = 2  # latent cells a token, in height and width: close-ups are cut betwee
 
 @dataclass(frozen=True)
 class ForcedBatch:
-    """One pass: `latents` [B, 33, F, h, w] and their `labels` [B, F] and `features` [B, F, 4, audio_dim], over all
+    """One pass: `latents` [B, 33, F, h, w] and their `timesteps` [B, F] and `features` [B, F, 4, audio_dim], over all
     segments; `target` flow and its `weight` [B, 1 or 16, blocks * size, h, w] over the blocks to be denoised."""
 
     latents: Tensor
-    labels: Tensor
+    timesteps: Tensor
     features: Tensor
     target: Tensor
     weight: Tensor
@@ -45,20 +46,20 @@ class ForcedBatch:
         return self.latents[:, :16, -self.count :]
 
     @property
-    def given(self) -> Tensor:
-        """Which of them are given instead, bool [B, 1, count, h, w]."""
+    def conditioning(self) -> Tensor:
+        """Which of them are conditioning frames, bool [B, 1, count, h, w]."""
         return self.latents[:, 32:33, -self.count :] == 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is random about a sample, besides its noise."""
+    """The random choices of a sample, besides its noise."""
 
-    performance: Performance | None  # whose past it shows
+    self_rollout: SelfRollout | None  # the clip that the past is taken from
     clip: int
     corner: tuple[int, int]  # top and left cell of the close-up
     jump: int  # latent frames left out behind the first block
-    still: bool  # the first block is remembered as the portrait
+    still: bool  # the portrait stands for the first block in the past
     sigmas: list[float]  # noise level of every frame of the pass
     silent: bool
     noise: Tensor | None  # [16, F, h, w], where it comes from the sample's own generator
@@ -70,22 +71,22 @@ def forcing_batch(
     layout: Layout,
     generators: Sequence[torch.Generator],
     cells: int | None = None,
-    performances: Sequence[Performance] = (),
+    self_rollouts: Sequence[SelfRollout] = (),
 ) -> ForcedBatch:
     """A random batch for a layout, of whole pictures or `cells` x `cells` latent cells of the face.
 
-    With `performances` the past is theirs, mistakes and all. Everything random comes from the samples' generators; on
-    a GPU the noise comes from a generator there, which the first sample's seeds.
+    With `self_rollouts` the past has their errors. Everything random comes from the samples' generators; on a GPU the
+    noise comes from a generator there, which is seeded by that of the first sample.
     """
     height, width = (cells, cells) if cells is not None else clips.latents.shape[-2:]
-    shape = (16, len(layout.frames), height, width)
-    choices = [_choose(clips, recipe, layout, generator, cells, performances, shape) for generator in generators]
+    shape = (LATENT_CHANNELS, len(layout.frames), height, width)
+    choices = [_choose(clips, recipe, layout, generator, cells, self_rollouts, shape) for generator in generators]
     return _assemble(clips, recipe, layout, choices, _noise(choices, generators, shape, clips.latents.device), cells)
 
 
 def _choose(
     clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator: torch.Generator, cells: int | None,
-    performances: Sequence[Performance], shape: tuple[int, ...],
+    self_rollouts: Sequence[SelfRollout], shape: tuple[int, ...],
 ) -> Choice:  # fmt: skip
     """A stream's first block and some later blocks of the same clip."""
 
@@ -98,8 +99,8 @@ def _choose(
     def draw(low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=generator))
 
-    performance = performances[draw(0, len(performances) - 1)] if performances else None
-    clip = draw(0, len(clips) - 1) if performance is None else performance.clip
+    self_rollout = self_rollouts[draw(0, len(self_rollouts) - 1)] if self_rollouts else None
+    clip = draw(0, len(clips) - 1) if self_rollout is None else self_rollout.clip
     left = top = 0
     if cells is not None:
         most = (clips.latents.shape[-1] - cells, clips.latents.shape[-2] - cells)
@@ -122,7 +123,7 @@ def _choose(
             sigma = shifted_sigma(uniform(), 2.0)
         sigmas += [sigma] * len(segment.frames)
     noise = None if clips.latents.is_cuda else torch.randn(shape, generator=generator)
-    return Choice(performance, clip, (top, left), jump, still, sigmas, chance(recipe.silent), noise)
+    return Choice(self_rollout, clip, (top, left), jump, still, sigmas, chance(recipe.silent), noise)
 
 
 def _noise(
@@ -145,19 +146,20 @@ def _assemble(
     first = layout.of_kind(TARGET)[0].start
     # The first block is the clip's own; all later ones are further on, and so are the copies that precede block 1.
     moves = (number >= size) | (kinds == COPY)
-    # A past is wrong by its error; what goes on from it takes that back frame by frame, or there would be a seam.
+    # The past has the rollout's error. The block behind it takes the error back frame by frame: otherwise a seam.
     before = torch.where(kinds == TARGET, number // size * size - 1, number)
     share = torch.where(kinds == TARGET, 1 - (number % size + 1) / (size + 1), 1.0) * (before >= size)
-    given = (number == 0) & (kinds != COPY)
+    conditioning = (number == 0) & (kinds != COPY)
     stills = (kinds == PAST) & (number < size)
 
     whole = torch.tensor([[c.clip, c.jump, *c.corner, c.still, c.silent] for c in choices])
     clip, jump, top, left, still, silent = to_device(whole, device).unbind(1)
     sigma = to_device(torch.tensor([c.sigmas for c in choices]), device)  # [B, F]
-    number, moves, before, share, given, stills = to_device(
-        torch.stack([number.float(), moves.float(), before.float(), share, given.float(), stills.float()]), device
+    number, moves, before, share, conditioning, stills = to_device(
+        torch.stack([number.float(), moves.float(), before.float(), share, conditioning.float(), stills.float()]),
+        device,
     ).unbind(0)
-    given, stills = given.bool(), stills.bool()
+    conditioning, stills = conditioning.bool(), stills.bool()
 
     place = (number + moves * jump[:, None]).long()  # [B, F]
     rows, columns = (torch.arange(n, device=device) for n in noise.shape[-2:])
@@ -170,17 +172,17 @@ def _assemble(
 
     x0 = cut(clips.latents, clip, place)
     reference = cut(clips.latents, clip, torch.zeros_like(place[:, :1]))
-    if choices[0].performance is not None:
-        errors = torch.stack([choice.performance.error for choice in choices])
+    if choices[0].self_rollout is not None:
+        errors = torch.stack([choice.self_rollout.error for choice in choices])
         earlier = (before + jump[:, None]).clamp(0, clips.latents.shape[2] - 1).long()
         wrong = cut(errors, torch.arange(len(choices), device=device), earlier)
         x0 = x0 + share[:, None, None] * wrong
     x0 = torch.where((still[:, None].bool() & stills)[:, None, :, None, None], reference, x0)
 
-    labels = torch.where(given & (torch.arange(len(given), device=device) < first), 0.0, 1000 * sigma)
-    strength = torch.where(given, 0.0, sigma)[:, None, :, None, None]
+    timesteps = torch.where(conditioning & (torch.arange(len(conditioning), device=device) < first), 0.0, 1000 * sigma)
+    strength = torch.where(conditioning, 0.0, sigma)[:, None, :, None, None]
     noisy = (1 - strength) * x0 + strength * noise
-    mask = (~given).float()[None, None, :, None, None].expand(len(choices), 1, -1, *noise.shape[-2:])
+    mask = (~conditioning).float()[None, None, :, None, None].expand(len(choices), 1, -1, *noise.shape[-2:])
     features = clips.features[clip[:, None], place] * (1 - silent)[:, None, None, None]
     boxes = clips.boxes[clip[:, None], place[:, first:]] - torch.stack([left, top, left, top], 1)[:, None]
     weight = torch.maximum(
@@ -188,6 +190,6 @@ def _assemble(
         box_weight(eyes_above(boxes), *noise.shape[-2:], recipe.eyes_weight),
     )
     return ForcedBatch(
-        latents=torch.cat([noisy, reference.expand_as(x0), mask], dim=1), labels=labels, features=features,
-        target=(noise - x0)[:, :, first:], weight=(weight * (~given[first:]).float()[:, None, None])[:, None],
+        latents=torch.cat([noisy, reference.expand_as(x0), mask], dim=1), timesteps=timesteps, features=features,
+        target=(noise - x0)[:, :, first:], weight=(weight * (~conditioning[first:]).float()[:, None, None])[:, None],
     )  # fmt: skip

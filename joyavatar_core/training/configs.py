@@ -1,4 +1,4 @@
-"""What can be trained: the avatar that comes with the project, and a student of the public models' size."""
+"""The models that can be trained: the embedded avatar, and a student of the public models' size."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LARGE = AvatarConfig(levels=EXACT_LEVELS, trained_positions=15, preset=PRESET)
 class Trained:
     """A model and how its stages are run.
 
-    rates: learning rates of stage 1 and 2. judge_together: whether stage 2's teacher
-    is a public model that sees a video at once, instead of our causal stage 1.
+    rates: learning rates of stage 1 and 2.
+    bidirectional_scores: whether stage 2's teacher is a public bidirectional model instead of our causal stage 1.
     """
 
     model: AvatarConfig
     rates: tuple[float, float]
-    judge_together: bool
+    bidirectional_scores: bool
 
 
 CONFIGS = {
-    "tiny": Trained(TINY, rates=(1.5e-3, 1e-4), judge_together=False),
-    "1.3b": Trained(LARGE, rates=(1e-5, 2e-6), judge_together=True),
+    "tiny": Trained(TINY, rates=(1.5e-3, 1e-4), bidirectional_scores=False),
+    "1.3b": Trained(LARGE, rates=(1e-5, 2e-6), bidirectional_scores=True),
 }

@@ -1,10 +1,10 @@
-"""Stage 2 of the transformer: it learns on what it has generated itself, so that errors do not add up.
+"""Stage 2 of the transformer: it trains on its own rollouts, so that errors do not add up.
 
-Rollouts are made by the very sampler that users run (PSB, MCI and URCR's resets included), a pool of them at a time.
-On excerpts of the pool the student is moved by distribution matching (DMD, arXiv 2405.14867; on rollouts of its own as
-in Self-Forcing, arXiv 2506.08009): towards what stage 1 (the teacher) thinks likely given that past and the voice, away
-from what the student itself makes (the critic, trained beside it). What is this project's own: both judges see the
-past in the layouts of stage 1, and rollouts are used several times.
+The sampler that users run makes the rollouts (with PSB, MCI and URCR's resets), a pool of them at a time. Distribution
+matching (DMD, arXiv 2405.14867; on the student's own rollouts as in Self-Forcing, arXiv 2506.08009) moves the student
+on excerpts of the pool: towards the distribution of stage 1 (the teacher) given that past and the audio, away from its
+own (the critic, trained beside it). Two things are this project's own: both score models see the past in the layouts of
+stage 1, and rollouts are used several times.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from ..audio import FixedFeatures
 from ..device import to_device
+from ..geometry import LATENT_CHANNELS
 from ..model.transformer import AvatarTransformer
 from ..sampling.flow import shifted_sigma
 from ..sampling.presets import Preset, preset
+from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
 from .batches import ForcedBatch, forcing_batch
 from .initial_weights import SHARDED_METHODS
@@ -39,16 +41,22 @@ POOL = 1  # salt of the rollouts' random numbers; 0 is the excerpts'
 
 @dataclass(frozen=True)
 class DistillRecipe:
-    """pool: rollouts made at a time, used for `pool_steps` steps. The student moves in every `critic_steps`-th step,
-    the critic in all. guidance: how much more the teacher listens to the voice. score_shift: of the levels at which
-    the judges look. excerpts: how they are filled; their past is as clean as the sampler's."""
+    """Settings of stage 2.
+
+    pool: rollouts made at a time. pool_steps: steps that use them.
+    critic_steps: every so many steps the student moves; the critic moves in all.
+    guidance: classifier-free guidance of the teacher, on the audio.
+    score_shift: timestep shift of the noise levels at which the score models are evaluated.
+    bidirectional_scores: whether they attend to all blocks at once, without a past.
+    excerpts: how excerpts are filled; their past is as clean as the sampler's.
+    """
 
     pool: int = 8
     pool_steps: int = 48
     critic_steps: int = 3
     guidance: float = 2.0
     score_shift: float = 3.0
-    judge_together: bool = False
+    bidirectional_scores: bool = False
     excerpts: ForcingRecipe = EXCERPTS
 
 
@@ -58,26 +66,25 @@ def matching_losses(
 ) -> dict[str, Tensor]:  # fmt: skip
     """The critic's loss on what the student makes of a batch and, where it is to move, the student's.
 
-    `pair` holds "student" and "critic". `noise` is like the batch's target; `u` [B] in 0 ... 1 says at which level the
-    judges look at each sample.
+    `pair` holds "student" and "critic". `noise` is like the batch's target; `u` [B] in 0 ... 1 gives the noise level at
+    which the score models see each sample.
     """
     layout = recipe.excerpts.layout(copies)
-    judged = Layout.together(layout.blocks, layout.size) if recipe.judge_together else layout
-    student, critic, judge = (
-        ForcedPass(*one) for one in ((pair["student"], layout), (pair["critic"], judged), (teacher, judged))
-    )
+    score_layout = Layout.together(layout.blocks, layout.size) if recipe.bidirectional_scores else layout
+    student = ForcedPass(pair["student"], layout)
+    critic, real = ForcedPass(pair["critic"], score_layout), ForcedPass(teacher, score_layout)
     with torch.set_grad_enabled(student_moves):
         made = clean_estimate(student, batch)
     sigma = shifted_sigma(0.02 + 0.96 * u, recipe.score_shift)
     level = sigma.view(-1, 1, 1, 1, 1)
-    seen = without_past(batch) if recipe.judge_together else batch
-    looked_at = noised(seen, (1 - level) * made.detach() + level * noise, sigma)
-    flow = critic(looked_at.latents, looked_at.labels, looked_at.features)
+    scored = without_past(batch) if recipe.bidirectional_scores else batch
+    noisy = noised(scored, (1 - level) * made.detach() + level * noise, sigma)
+    flow = critic(noisy.latents, noisy.timesteps, noisy.features)
     losses = {"critic": flow_loss(flow, noise - made.detach(), batch.weight)}
     if student_moves:
         with torch.no_grad():
-            likely = guided(judge, looked_at, recipe.guidance)
-            own = looked_at.blocks - level * flow.float()
+            likely = guided(real, noisy, recipe.guidance)
+            own = noisy.blocks - level * flow.float()
             scale = (made - likely).abs().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-3)
             better = made - (own - likely) / scale
         losses["matching"] = 0.5 * flow_loss(made, better, batch.weight)
@@ -85,42 +92,42 @@ def matching_losses(
 
 
 def clean_estimate(one: ForcedPass, batch: ForcedBatch) -> Tensor:
-    """What a pass thinks the blocks are without their noise, [B, 16, F, h, w]; given frames are what they are."""
-    flow = one(batch.latents, batch.labels, batch.features).float()
-    sigma = batch.labels[:, None, -batch.count :, None, None] / 1000
-    return torch.where(batch.given, batch.blocks, batch.blocks - sigma * flow)
+    """The predicted clean blocks of a pass, [B, 16, F, h, w]; conditioning frames stay."""
+    flow = one(batch.latents, batch.timesteps, batch.features).float()
+    sigma = batch.timesteps[:, None, -batch.count :, None, None] / 1000
+    return torch.where(batch.conditioning, batch.blocks, batch.blocks - sigma * flow)
 
 
 def noised(batch: ForcedBatch, blocks: Tensor, sigma: Tensor) -> ForcedBatch:
-    """The same batch with other blocks to be denoised, at levels [B]; given frames stay."""
-    latents, labels = batch.latents.clone(), batch.labels.clone()
-    latents[:, :16, -batch.count :] = torch.where(batch.given, batch.blocks, blocks)
-    labels[:, -batch.count :] = 1000 * sigma[:, None]
-    return replace(batch, latents=latents, labels=labels)
+    """The same batch with other blocks to be denoised, at levels [B]; conditioning frames stay."""
+    latents, timesteps = batch.latents.clone(), batch.timesteps.clone()
+    latents[:, :LATENT_CHANNELS, -batch.count :] = torch.where(batch.conditioning, batch.blocks, blocks)
+    timesteps[:, -batch.count :] = 1000 * sigma[:, None]
+    return replace(batch, latents=latents, timesteps=timesteps)
 
 
 def without_past(batch: ForcedBatch) -> ForcedBatch:
     """Only the blocks to be denoised, with nothing before them."""
     own = slice(-batch.count, None)
     return replace(
-        batch, latents=batch.latents[:, :, own], labels=batch.labels[:, own], features=batch.features[:, own]
+        batch, latents=batch.latents[:, :, own], timesteps=batch.timesteps[:, own], features=batch.features[:, own]
     )
 
 
 def guided(one: ForcedPass, batch: ForcedBatch, guidance: float) -> Tensor:
-    """The clean estimate, moved away from the one without a voice: 1 is no guidance."""
-    heard = clean_estimate(one, batch)
+    """The clean estimate under classifier-free guidance on the audio; 1 is no guidance."""
+    conditional = clean_estimate(one, batch)
     if guidance == 1:
-        return heard
-    silent = clean_estimate(one, replace(batch, features=torch.zeros_like(batch.features)))
-    return silent + guidance * (heard - silent)
+        return conditional
+    unconditional = clean_estimate(one, replace(batch, features=torch.zeros_like(batch.features)))
+    return unconditional + guidance * (conditional - unconditional)
 
 
 @torch.no_grad()
 def rollouts(
     model: AvatarTransformer, clips: LatentClips, settings: Preset, generators: list[torch.Generator]
 ) -> LatentClips:
-    """The voices and portraits of random clips, performed by the model itself, as long as they are in whole blocks."""
+    """Rollouts of the model with the voices and portraits of random clips, as long as these are in whole blocks."""
     size = model.config.block_frames
     whole = clips.latents.shape[2] // size * size
     made, chosen = [], []
@@ -131,7 +138,8 @@ def rollouts(
             model, clips.latents[clip][None, :, :1].float(), FixedFeatures(rows, model.config.fps, size),
             psb=settings.psb, mci=settings.mci, urcr=settings.urcr, seed=seed,
         )  # fmt: skip
-        made.append(torch.cat([block.latents for block in stream], dim=2)[0].bfloat16())
+        with StreamRun(stream) as run:
+            made.append(torch.cat([block.latents for block in run], dim=2)[0].bfloat16())
         chosen.append(clip)
     return LatentClips(torch.stack(made), clips.features[chosen, :whole], clips.boxes[chosen, :whole])
 
@@ -161,7 +169,7 @@ def distil(
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = excerpts.copies if step % excerpts.copied_every == 0 else 0
-        cells, room = excerpts.shown(step, *clips.latents.shape[-2:])
+        cells, room = excerpts.crop(step, *clips.latents.shape[-2:])
         generators = draw(room * excerpts.batch)
         batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layouts[copies], generators, cells)
         noise = torch.stack([torch.randn(batch.target.shape[1:], generator=generator) for generator in generators])
@@ -177,14 +185,14 @@ def distil(
 
 
 class Pool:
-    """Rollouts of the student as it was at the last multiple of `pool_steps`; a resumed run makes them anew."""
+    """Rollouts of the student as it was at the last multiple of `pool_steps`; a resumed run generates them again."""
 
     def __init__(self, student: nn.Module, clips: LatentClips, recipe: DistillRecipe) -> None:
         self.student, self.clips, self.recipe = student, clips, recipe
         self.made: LatentClips | None = None
 
     def at(self, step: int, settings: Preset, draw: Draw) -> LatentClips:
-        """The pool to be used at a step; made anew when it is due."""
+        """The pool for a step; it is generated again when it is due."""
         if self.made is None or step % self.recipe.pool_steps == 0:
             self.made = rollouts(self.student, self.clips, settings, draw(self.recipe.pool, POOL))
         return self.made

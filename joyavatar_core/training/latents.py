@@ -1,9 +1,8 @@
-"""Clips as the transformer sees them: latents of a frozen VAE, the voice's features, and where the mouth is."""
+"""Clips as the transformer's inputs: latents of a frozen VAE, the voice's features, and the mouth's position."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,15 +13,16 @@ from torch import Tensor
 
 from ..audio import ArrayAudio, AudioFeatures, FeatureEncoder, LogMel
 from ..errors import AvatarError
+from ..geometry import PIXELS_PER_CELL, VIDEO_FRAMES_PER_LATENT, to_latent_frames
+from ..paths import replacing
 from ..recording.fingerprint import module_fingerprint, tensors_fingerprint
-from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.clips import Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
 from ..synthetic.regions import eyes_above
 from ..vae import StreamingVAE
-from ..vae.wan import PIXELS_PER_LATENT
 from .parallel import Share
 
-ENCODING = ("encoder.", "conv1.")  # the part of a VAE that latents depend on
+ENCODING = ("encoder.", "conv1.")  # the part of a VAE that the latents depend on
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def latent_clips(
 def _kept(
     paths: Sequence[Path], folder: Path, made_by: dict[str, object], make: Callable[[Clip], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """What `make` gives for every clip, stacked; made once, by all processes together, and kept in `folder`."""
+    """The results of `make` for all clips, stacked. All processes compute them once and store them in `folder`."""
     from safetensors.torch import load_file, save_file
     from tqdm import tqdm
 
@@ -84,9 +84,8 @@ def _kept(
         note.write_text(json.dumps(made_by))
     own = [path for path in paths[share.rank :: share.world] if not (folder / path.name).exists()]
     for path in tqdm(own, desc=folder.name, unit="clip", mininterval=5, disable=not share.leads):
-        partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        save_file(make(load_clip(path)), partial)
-        partial.replace(folder / path.name)
+        with replacing(folder / path.name, shared=True) as unfinished:
+            save_file(make(load_clip(path)), unfinished)
     share.wait()
     clips = [load_file(folder / path.name) for path in paths]
     return {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
@@ -95,19 +94,19 @@ def _kept(
 @torch.no_grad()
 def encode_pictures(clip: Clip, vae: StreamingVAE) -> dict[str, Tensor]:
     """One clip's latents [16, L, h, w] and boxes [L, 4]."""
-    device = next(vae.parameters()).device
+    device = vae.compute_device
     video = torch.from_numpy(clip.frames).to(device).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.autocast(device.type, torch.bfloat16):  # off by 0.014 of a deviation, in two thirds of the time
         latents = vae.encode(video)[0].cpu()
     box = torch.from_numpy(clip.box)
-    box = torch.cat([box[:1].expand(LATENT_FRAMES - 1, -1), box]).unflatten(0, (-1, LATENT_FRAMES))
+    box = torch.cat([box[:1].expand(VIDEO_FRAMES_PER_LATENT - 1, -1), box]).unflatten(0, (-1, VIDEO_FRAMES_PER_LATENT))
     corners = torch.cat([box[..., :2].amin(1), box[..., 2:].amax(1)], dim=-1)
-    return {"latents": latents.bfloat16().contiguous(), "boxes": corners / PIXELS_PER_LATENT}
+    return {"latents": latents.bfloat16().contiguous(), "boxes": corners / PIXELS_PER_CELL}
 
 
 @torch.no_grad()
 def encode_voice(clip: Clip, encoder: FeatureEncoder, fps: int, block_frames: int) -> dict[str, Tensor]:
     """One clip's features [L, 4, audio_dim]."""
     audio = AudioFeatures(ArrayAudio(clip.waveform, clip.sample_rate), encoder, fps, block_frames)
-    count = (len(clip.frames) + LATENT_FRAMES - 1) // LATENT_FRAMES
+    count = to_latent_frames(len(clip.frames))
     return {"features": audio.latent_features(0, count).contiguous()}

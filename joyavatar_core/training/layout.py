@@ -1,8 +1,8 @@
-"""What stands where in one teacher-forced pass: past, injected noisy copies, and the blocks to be denoised.
+"""The layout of one teacher-forced pass: past, injected noisy copies, and the blocks to be denoised.
 
-The sampler makes one block at a time against a cache; training sees many blocks at once. Who may look at whom is the
-same in both: a remembered block sees the past and itself, noisy copies see the past and themselves, a block that is
-being denoised sees the past, its own noisy copies and itself.
+The sampler makes one block at a time over a cache; a training pass has many blocks at once. Attention is the same in
+both: a past block attends to the past and itself, noisy copies attend to the past and themselves, a block that is
+being denoised attends to the past, its own noisy copies and itself.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ DENSE = 8192  # tokens of a pass up to which a dense mask is used on a GPU
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames of one kind that see each other. `block` is the stream's block that they are, or are copies for."""
+    """Frames of one kind that attend to each other. `block`: the one they are, or are copied for."""
 
     kind: int
     block: int
     frames: tuple[int, ...]  # frame numbers of the stream, which are also their positions
     start: int  # of its frames within the pass
-    visible: tuple[int, ...]  # indices of the segments it sees, itself last
+    visible: tuple[int, ...]  # indices of the segments it attends to, itself last
 
     @property
     def stop(self) -> int:
@@ -45,7 +45,7 @@ class Layout:
 
     @classmethod
     def of(cls, blocks: int, size: int, copies: int) -> Layout:
-        """Past blocks first, then the copies, then the targets. Frame 0 is given and never copied."""
+        """Past blocks first, then the copies, then the targets. Frame 0 is the conditioning frame and never copied."""
         segments: list[Segment] = []
 
         def add(kind: int, block: int, frames: range, others: list[int]) -> None:
@@ -64,7 +64,7 @@ class Layout:
 
     @classmethod
     def together(cls, blocks: int, size: int) -> Layout:
-        """All blocks as one, each seeing all: how models that are not causal look at a video."""
+        """All blocks as one segment: the bidirectional attention of models that are not causal."""
         whole = Segment(TARGET, 0, tuple(range(blocks * size)), 0, (0,))
         return cls(blocks, size, 0, (whole,))
 
@@ -87,11 +87,11 @@ class Layout:
         return mask.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
     def attention(self, tokens: int, device: torch.device | str = "cpu") -> Attention:
-        """Attention that reads only what is visible: a third of the dense mask's work, and the same numbers.
+        """Attention that reads visible segments only: a third of the dense mask's work, and the same numbers.
 
-        On a CPU scores are written out; elsewhere torch's fused attention runs, with the dense mask where the pass is
-        short: launching few kernels then counts for more than their work. Keys of another length (the text's) are seen
-        by all.
+        On a CPU, scores are computed explicitly. On other devices torch's fused attention runs. Short passes use the
+        dense mask, because for them the number of kernels matters more than their work. Keys of another length (the
+        text's) are visible to all.
         """
         total = len(self.frames) * tokens
         cpu = torch.device(device).type == "cpu"
@@ -116,7 +116,7 @@ class Layout:
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention [B, heads, T, head_dim] written out: backwards, torch's fused one took 3 times as long on a CPU."""
+    """Explicit attention [B, heads, T, head_dim]: torch's fused one takes 3 times as long backwards on a CPU."""
     return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1).to(v.dtype) @ v
 
 

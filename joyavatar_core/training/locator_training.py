@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..framing.face_locator import STRIDE, USUAL_SIZE, FaceLocator
+from ..paths import replacing
 from .face_canvases import MOST, SIDE, Canvases, Cutouts, compose
 from .loop import Draw, LoopSettings, Trainer
 
@@ -64,13 +64,12 @@ def _write_cutouts(path: Path, seeds: Sequence[int], people: str, split: str) ->
 
     made = [one for seed in seeds for one in cutouts(FIRST + seed, split, people, FACES)]
     pictures = np.stack([np.ascontiguousarray(one.picture.transpose(2, 0, 1)) for one in made])
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({"pictures": pictures, "points": np.stack([one.points for one in made])}, partial)
-    partial.replace(path)
+    with replacing(path, shared=True) as unfinished:
+        save_file({"pictures": pictures, "points": np.stack([one.points for one in made])}, unfinished)
 
 
 def backgrounds() -> Tensor:
-    """What people are put before, [M, 3, 160, 160] uint8: the scenery of rendered and of drawn people, and cuttings of
+    """Backgrounds of the canvases, [M, 3, 160, 160] uint8: the scenery of rendered and of drawn people, and cuttings of
     the pictures without faces that come with scikit-image."""
     import skia
 
@@ -151,8 +150,8 @@ def folded(state: dict[str, Tensor]) -> FaceLocator:
 
 
 def targets(canvases: Canvases) -> tuple[Tensor, Tensor, Tensor]:
-    """What the maps should be: scores [B, h, w] (1 at centres, less around), weights of them [B, h, w], and values
-    [B, 5, h, w]: offsets, size, roll, and whether this cell is to tell them."""
+    """Targets of the maps: scores [B, h, w] (1 at centres, less around), weights of them [B, h, w], and values
+    [B, 5, h, w]: offsets, size, roll, and whether the loss counts them at this cell."""
     count, cells = len(canvases.pictures), SIDE // STRIDE
     c = torch.arange(cells) + 0.5
     grid = torch.stack(torch.meshgrid(c, c, indexing="xy"), -1)  # [h, w, 2] in cells
@@ -173,7 +172,7 @@ def targets(canvases: Canvases) -> tuple[Tensor, Tensor, Tensor]:
                             torch.log(size.clamp_min(1) / USUAL_SIZE)[:, None, None].expand_as(distance),
                             roll[:, None, None].expand_as(distance), torch.ones_like(distance)], 1)  # fmt: skip
         values = torch.where(near[:, None], told, values)
-    # the cell that holds a centre says 1
+    # the cell that contains a centre has score 1
     for k in range(MOST):
         of = (canvases.counted[:, k] == 1).nonzero().flatten()
         column, row = (canvases.faces[of, k, :2] / STRIDE).long().clamp(0, cells - 1).unbind(1)
@@ -183,7 +182,7 @@ def targets(canvases: Canvases) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def locator_loss(maps: Tensor, canvases: Canvases) -> dict[str, Tensor]:
-    """CenterNet's focal loss of the score, and L1 of the rest where there are faces."""
+    """CenterNet's focal loss of the score, and the L1 loss of the other values at faces."""
     score, weight, values = targets(canvases)
     logit, seen = maps[:, 0], maps[:, 0].sigmoid()
     hit = (score == 1).float()

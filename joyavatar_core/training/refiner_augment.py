@@ -1,4 +1,4 @@
-"""Mistakes and circumstances that a refiner's training adds to its pairs."""
+"""Augmentation of the refiner's training pairs: errors of the stream, colour, and position."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def shift(pictures: Sequence[Tensor], random: Random) -> list[Tensor]:
 
 
 def zoom(pictures: Sequence[Tensor], centre: tuple[float, float], random: Random) -> list[Tensor]:
-    """A closer look at pictures [C, H, W] of any sizes, the same part of all, in half of the cases.
+    """Crop pictures [C, H, W] of any sizes to the same part, in half of the cases.
 
     centre: (x, y) in -1 ... 1 of what is to stay in view.
     """
@@ -108,7 +108,7 @@ def other_mouth(frame: Tensor, other: Tensor, mouth: Tensor, random: Random) -> 
 
 
 def wipe(frame: Tensor, eyes: Tensor, random: Random) -> Tensor:
-    """Eyes as streams smear them shut: the colours around them in their place, in a quarter of the cases."""
+    """Replace the eyes by the surrounding colours, as in smeared streams, in a quarter of the cases."""
     if random.chance(0.75):
         return frame
     around = F.avg_pool2d(frame[None], 15, 1, 7, count_include_pad=False)

@@ -1,15 +1,14 @@
-"""What the refiner learns from: clips at the refined size, and beside them what the avatar makes of them.
+"""The refiner's training data: clips at the refined size, and the avatar's versions of them.
 
-Of every clip the autoencoder's round trip and what the viseme encoder hears are kept, and of a share of the clips a
-self-rollout: a stream of the very sampler that follows the clip (`self_rollouts`), so that its frames show the truth's
-poses with a stream's mistakes. Each is made once.
+For every clip the autoencoder's round trip and the viseme encoder's output are stored. For a share of the clips a
+self-rollout is stored as well: a stream of the same sampler that follows the clip (`self_rollouts`). Its frames have
+the clip's poses and a stream's errors. Each is computed once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +20,16 @@ from torch import Tensor
 
 from ..errors import AvatarError
 from ..evaluation.stream_pictures import SCALE, as_pictures, decoded, features_of, stream_size
+from ..geometry import VIDEO_FRAMES_PER_LATENT, to_video_frames
+from ..paths import replacing
 from ..pipeline.avatar import Avatar
 from ..recording.fingerprint import module_fingerprint
-from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.clips import Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
 from .latents import encode_pictures, encode_voice
 from .losses import box_weight
 from .refiner_alignment import GRID, align, moved
-from .self_rollouts import following
+from .self_rollouts import run_from_clip
 
 LEVELS = (1, 1, 1, 2, 3)  # of the avatar's noise levels; one of them is where a rollout's blocks begin
 MOST_ROUNDS = 3  # of a rollout through its clip; only the last is kept
@@ -64,8 +65,8 @@ def pair_path(folder: Path, clip: Path) -> Path:
 def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path, rollouts: float = 1.0) -> list[Path]:
     """Make the pairs of clips that have none yet; returns all their paths.
 
-    rollouts: share of the clips that are also performed; a rollout takes three times as long as a round trip.
-    Raises AvatarError for a folder with pairs of another avatar, for an avatar that does not hear visemes, and for
+    rollouts: share of the clips with a self-rollout, which takes three times as long as a round trip.
+    Raises AvatarError for a folder with pairs of another avatar, for an avatar without viseme features, and for
     clips of another size.
     """
     from safetensors.numpy import save_file
@@ -85,15 +86,14 @@ def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path, rollouts: fl
     for path in tqdm(missing, desc=folder.name, unit="clip", mininterval=5):
         seed = zlib.crc32(path.name.encode())
         pair = make_pair(avatar, load_clip(path), seed, rollout=np.random.default_rng([seed, 1]).random() < rollouts)
-        partial = folder / f"{path.stem}.{os.getpid()}.partial"
-        save_file(dataclasses.asdict(pair), partial)
-        partial.replace(pair_path(folder, path))
+        with replacing(pair_path(folder, path), shared=True) as unfinished:
+            save_file(dataclasses.asdict(pair), unfinished)
     return [pair_path(folder, path) for path in clips]
 
 
 @torch.no_grad()
 def make_pair(avatar: Avatar, clip: Clip, seed: int, rollout: bool = True) -> Pair:
-    """The clip through the autoencoder, and as a stream of the avatar performs it. Needs clips at the refined size."""
+    """The clip through the autoencoder, and as a self-rollout. Needs clips at the refined size."""
     random = np.random.default_rng(seed)
     small = stream_size(clip, avatar)
     features = encode_voice(clip, avatar.encoder, avatar.config.fps, avatar.config.block_frames)["features"]
@@ -143,14 +143,14 @@ def follow(
     whole = latents.shape[1] // size * size
     rounds = 1 + int(random.integers(MOST_ROUNDS))
     order = [*range(whole), *[*range(size, whole)] * (rounds - 1)]
-    run = following(
+    run = run_from_clip(
         avatar.transformer, latents, features, order, seed=int(random.integers(2**31)), reference=reference,
         first_level=int(random.choice(LEVELS)), with_mci=bool(random.integers(2)),
     )  # fmt: skip
     made = torch.cat([block.latents for block in run], dim=2)[:, :, : len(order)]
     kept = whole - size if rounds > 1 else whole
-    warm = size if rounds > 1 else 0  # the decoder remembers a little
+    warm = size if rounds > 1 else 0  # the decoder's cache holds some past
     frames = decoded(avatar, made[:, :, -(kept + warm) :])
-    shows = np.arange(1 + LATENT_FRAMES * (whole - 1))
-    count = LATENT_FRAMES * kept if rounds > 1 else len(shows)
+    shows = np.arange(to_video_frames(whole))
+    count = VIDEO_FRAMES_PER_LATENT * kept if rounds > 1 else len(shows)
     return frames[-count:], shows[-count:]

@@ -1,4 +1,4 @@
-"""Stage 1 of the transformer: teacher forcing on noised latents, in the very layouts that sampling uses."""
+"""Stage 1 of the transformer: teacher forcing on noised latents, in the layouts that the sampler uses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import AvatarConfig
+from ..geometry import tokens_per_frame
 from ..model.attention import Attention
 from ..model.transformer import AvatarTransformer, SelfContext
 from .batches import forcing_batch
@@ -18,24 +19,24 @@ from .layout import TARGET, Layout
 from .loop import Draw, LoopSettings, Trainer
 from .losses import flow_loss
 from .parallel import shard
-from .self_rollouts import Performances
+from .self_rollouts import SelfRollouts
 
 
 @dataclass(frozen=True)
 class ForcingRecipe:
     """How a pass is filled.
 
-    blocks, size: of a pass, in blocks and latent frames. copies: injected frames, shown in every third step.
-    clean: share of samples with a clean past; else each past block is noised up to `most_noise`.
-    still: share whose first block is remembered as the portrait. joined: share that goes on from its first block
-    without a jump. silent: share without a voice.
-    trained_levels: share of targets at a level the sampler uses.
-    mouth_weight, eyes_weight: of an error there, where 1 is that of any other place.
-    close: of every 4 steps, those that show only `close_cells` x `close_cells` latent cells, from brows to chin, and as
-    many more samples as that makes room for: most of a picture is neither lips nor eyes.
-    own: of every 3 steps, those whose past is the model's own work, by one of `performers` streams in each process;
-    one of them makes a block in every `advance_every`-th step.
-    guidance: how many times as much the voice is to do as it does in the data; 1 learns the data.
+    blocks: blocks of a pass. size: latent frames of a block. batch: samples of a step.
+    copies: injected frames. copied_every: every so many steps they are shown. copy_noise: range of their noise level.
+    clean: share of samples with a clean past. most_noise: highest noise level of any other past.
+    still: share whose first block is cached as the portrait. joined: share without a jump behind the first block.
+    silent: share without audio. trained_levels: share of targets at a level the sampler uses. levels: these levels.
+    mouth_weight, eyes_weight: loss weights there; elsewhere it is 1.
+    close: of every 4 steps, those that show the face alone, from brows to chin, with more samples instead.
+    close_cells: height and width of that part, in latent cells.
+    own: of every 3 steps, those whose past is a self-rollout's. self_rollouts: their number in each process.
+    advance_every: every so many steps one of them advances by a block.
+    guidance: scale of the audio's effect, where 1 is its effect in the data.
     """
 
     blocks: int = 5
@@ -56,17 +57,20 @@ class ForcingRecipe:
     close: int = 2
     close_cells: int = 8
     own: int = 2
-    performers: int = 16
+    self_rollouts: int = 16
     advance_every: int = 1
     guidance: float = 1.0
 
     def layout(self, copies: int) -> Layout:
-        """What a pass with so many injected frames a block looks like."""
+        """The layout of a pass with so many injected frames a block."""
         return Layout.of(self.blocks, self.size, copies)
 
-    def shown(self, step: int, height: int, width: int) -> tuple[int | None, int]:
-        """What a step shows of pictures of so many latent cells: the side of a close-up, None for all of it; and how
-        many samples of that take the place of one whole picture."""
+    def crop(self, step: int, height: int, width: int) -> tuple[int | None, int]:
+        """The crop of a step's pictures, which have height x width latent cells.
+
+        Returns the side of a close-up in cells, None for the whole picture, and the number of such crops that replace
+        one whole picture.
+        """
         if step % 4 < self.close and min(height, width) > self.close_cells:
             return self.close_cells, height * width // self.close_cells**2
         return None, 1
@@ -96,22 +100,22 @@ def train_forcing(
     runs: dict[int, Callable] = {
         copies: torch.compile(one, dynamic=False) if compiled else one for copies, one in passes.items()
     }
-    performances = Performances(model, clips, recipe.performers)
+    self_rollouts = SelfRollouts(model, clips, recipe.self_rollouts)
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
-        cells, room = recipe.shown(step, *clips.latents.shape[-2:])
+        cells, room = recipe.crop(step, *clips.latents.shape[-2:])
         if recipe.own and step % recipe.advance_every == 0:
-            performances.advance(step // recipe.advance_every, draw, trainer.share.world)
-        own = performances if (step + 1) % 3 < recipe.own else None
+            self_rollouts.advance(step // recipe.advance_every, draw, trainer.share.world)
+        own = self_rollouts if (step + 1) % 3 < recipe.own else None
         batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells, own)
         passes[copies].prepare(*batch.latents.shape[-2:])
         with torch.autocast(clips.latents.device.type, torch.bfloat16, enabled=bfloat16):
-            flow = runs[copies](batch.latents, batch.labels, batch.features)
+            flow = runs[copies](batch.latents, batch.timesteps, batch.features)
             target = batch.target
             if recipe.guidance != 1:
                 with torch.no_grad():
-                    silent = runs[copies](batch.latents, batch.labels, torch.zeros_like(batch.features))
+                    silent = runs[copies](batch.latents, batch.timesteps, torch.zeros_like(batch.features))
                 target = guided_target(target, flow.detach().float(), silent.float(), recipe.guidance)
         return {"loss": flow_loss(flow, target, batch.weight)}
 
@@ -119,16 +123,16 @@ def train_forcing(
     return trainer.averaged()
 
 
-def guided_target(target: Tensor, heard: Tensor, silent: Tensor, guidance: float) -> Tensor:
-    """A target whose model ends at silent + guidance * (data - silent), as classifier-free guidance would, in one pass.
+def guided_target(target: Tensor, conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+    """The target of a model that needs no classifier-free guidance: unconditional + guidance * (data - unconditional).
 
-    heard, silent: the model's own flows with and without the voice (model guidance, arXiv 2502.12154).
+    conditional, unconditional: the model's flows with and without audio (model guidance, arXiv 2502.12154).
     """
-    return target + (1 - 1 / guidance) * (heard - silent)
+    return target + (1 - 1 / guidance) * (conditional - unconditional)
 
 
 class ForcedPass:
-    """The transformer over one layout: (latents, labels, features) -> flow of the blocks to be denoised."""
+    """The transformer over one layout: (latents, timesteps, features) -> flow of the blocks to be denoised."""
 
     def __init__(self, model: AvatarTransformer, layout: Layout) -> None:
         self.model, self.layout = model, layout
@@ -141,14 +145,15 @@ class ForcedPass:
         """Make what pictures of so many latent cells need, once; before a compiled call, which cannot."""
         if (height, width) not in self._prepared:
             rope = self.model.rope(self.layout.frames, height, width, self.text.device)
-            self._prepared[height, width] = rope, self.layout.attention(height * width // 4, self.text.device)
+            tokens = tokens_per_frame((width, height))
+            self._prepared[height, width] = rope, self.layout.attention(tokens, self.text.device)
 
-    def __call__(self, latents: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, timesteps: Tensor, features: Tensor) -> Tensor:
         model, size = self.model, tuple(latents.shape[-2:])
         if not torch.compiler.is_compiling():
             self.prepare(*size)
         rope, attention = self._prepared[size]
         text = model.encode_text(self.text.expand(len(latents), -1, -1))
         audio = model.project_audio(model.encode_audio(features))
-        flow = model(latents, labels, text, audio, SelfContext(rope, attention=attention))
+        flow = model(latents, timesteps, text, audio, SelfContext(rope, attention=attention))
         return flow[:, :, self.first_target :]

@@ -1,4 +1,4 @@
-"""A VAE that works before it is trained: the best linear codec of some clips, written into Wan2.1's architecture.
+"""Initial weights of a VAE: the best linear codec of some clips, in Wan2.1's architecture.
 
 Residual branches start at zero, so the network begins as its shortcuts: the encoder's strided convolutions become
 principal components, the decoder's convolutions least-squares fits of what the encoder saw. Two layers would bend it,
@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..geometry import LATENT_CHANNELS, PIXELS_PER_CELL
 from ..vae import StreamingVAE
 from ..vae.layers import AttentionBlock, Downsample, ResidualBlock, Upsample
 
 CONSTANT = 3.0  # times the typical length of what shares the norm with it
 RIDGE = 1e-5
 ROWS = 512  # places of a picture that enter a fit
-EMPHASIS = 2.0  # of changes within a latent frame against what lasts: it is in changes that mouths move
+EMPHASIS = 2.0  # weight of changes within a latent frame against constant parts; mouth movement is in the changes
 
 
 @torch.no_grad()
@@ -42,7 +43,8 @@ def start_linear(vae: StreamingVAE, video: Tensor, logvar: float, weight: Tensor
         elif isinstance(module, AttentionBlock):
             nn.init.zeros_(module.proj.weight)
     frames = video.permute(0, 2, 3, 4, 1).contiguous()
-    weight = torch.ones(len(frames), frames.shape[2] // 8, frames.shape[3] // 8) if weight is None else weight
+    if weight is None:
+        weight = torch.ones(len(frames), *(side // PIXELS_PER_CELL for side in frames.shape[2:4]))
     latents, features, static = _start_encoder(vae, frames, logvar, weight)
     _start_decoder(vae, latents, features, static)
 
@@ -65,10 +67,10 @@ def _start_encoder(
     _make_pairs(third, count, float(length))
 
     mean = codes.mean((0, 1, 2, 3))
-    vectors = _components(codes - mean, weight)[:16]
+    vectors = _components(codes - mean, weight)[:LATENT_CHANNELS]
     project = vectors / ((codes - mean) @ vectors.T).flatten(0, 3).std(0)[:, None]  # [16, count]
     _straighten(encoder.head, project, -project @ mean, float(length))
-    encoder.head["2"].bias[16:] = logvar
+    encoder.head["2"].bias[LATENT_CHANNELS:] = logvar
     pass_through(vae.conv1)
 
     latents = (codes - mean) @ project.T

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,19 @@ import torch
 from torch import Tensor
 
 from ..device import to_device
-from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..geometry import LATENT_CHANNELS, PIXELS_PER_CELL, to_latent_frames
+from ..paths import replacing
+from ..synthetic.clips import Clip
 from ..synthetic.dataset import clip_frames, load_clip
 from ..vae import StreamingVAE
-from ..vae.wan import PIXELS_PER_LATENT, WAN_MEAN, WAN_STD
+from ..vae.wan import WAN_MEAN, WAN_STD
 from .loop import Draw, LoopSettings, Trainer
 from .losses import KL_WEIGHT, box_weight, kl_divergence, reconstruction_losses
 from .parallel import Share
 from .vae_start import start_linear
 
 MOUTH_WEIGHT = 4.0
-FIRST_LOGVAR = -4.6  # a tenth of a deviation: the decoder must bear a transformer's mistakes
+FIRST_LOGVAR = -4.6  # a tenth of a deviation: makes the decoder robust to a transformer's errors
 PERTURBATION = 0.3  # in deviations of a channel, to see what it does to the pixels
 START_CLIPS, START_FRAMES, START_MOUTH_WEIGHT = 36, 9, 6.0
 
@@ -41,11 +42,11 @@ class VaeRecipe:
 
 def new_vae(dim: int, paths: Sequence[Path]) -> StreamingVAE:
     """A VAE with plain latents that starts as a linear codec of some clips; `fold_statistics` ends its training."""
-    vae = StreamingVAE(dim, mean=(0.0,) * 16, std=(1.0,) * 16)
+    vae = StreamingVAE(dim, mean=(0.0,) * LATENT_CHANNELS, std=(1.0,) * LATENT_CHANNELS)
     some = [load_clip(path, 20, START_FRAMES) for path in paths[:: max(1, len(paths) // START_CLIPS)][:START_CLIPS]]
     video = torch.stack([as_video(clip) for clip in some])
-    boxes = torch.stack([torch.from_numpy(clip.box[0]) / 8 for clip in some])
-    weight = box_weight(boxes, video.shape[-2] // 8, video.shape[-1] // 8, START_MOUTH_WEIGHT)
+    boxes = torch.stack([torch.from_numpy(clip.box[0]) / PIXELS_PER_CELL for clip in some])
+    weight = box_weight(boxes, *(side // PIXELS_PER_CELL for side in video.shape[-2:]), START_MOUTH_WEIGHT)
     start_linear(vae, video, FIRST_LOGVAR, weight)
     return vae
 
@@ -127,8 +128,8 @@ def _excerpt(
         video, weight = video[window], weight[window]
     if draw(2):
         video, weight = video.flip(-1), weight.flip(-1)
-    size = video.shape[-1] // PIXELS_PER_LATENT
-    noise = torch.randn(16, 1 + frames // LATENT_FRAMES, size, size, generator=generator)
+    cells = video.shape[-1] // PIXELS_PER_CELL
+    noise = torch.randn(LATENT_CHANNELS, to_latent_frames(frames), cells, cells, generator=generator)
     return video.contiguous(), weight.contiguous(), noise
 
 
@@ -170,10 +171,10 @@ def channel_scales(vae: StreamingVAE, paths: Sequence[Path], frames: int = 13) -
 
 @torch.no_grad()
 def fold_statistics(vae: StreamingVAE, mean: Tensor, std: Tensor, scales: Tensor | float = 1.0) -> StreamingVAE:
-    """The same VAE whose raw latents have Wan2.1's mean and `scales` [16] times its deviation per channel.
+    """The same VAE, but its raw latents have Wan2.1's mean and `scales` [16] times its deviation per channel.
 
-    `mean` and `std` [16] are those of its raw latents now. So a host that knows Wan2.1's latents brings these to mean 0
-    and deviation `scales`, and no statistics travel with the file.
+    `mean` and `std` [16] are the current ones of its raw latents. A host that uses Wan2.1's statistics therefore
+    normalises them to mean 0 and deviation `scales`, and the file needs no statistics of its own.
     """
     wan_mean, wan_std = torch.tensor(WAN_MEAN), torch.tensor(WAN_STD)
     gain = scales * wan_std / std
@@ -190,9 +191,8 @@ def fold_statistics(vae: StreamingVAE, mean: Tensor, std: Tensor, scales: Tensor
 
 
 def save_vae(vae: StreamingVAE, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a folded VAE under Wan2.1's names; the file appears whole or not at all."""
+    """Write a folded VAE under Wan2.1's names; the write is atomic."""
     from safetensors.torch import save_file
 
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in vae.state_dict().items()}, partial)
-    partial.replace(path)
+    with replacing(path, shared=True) as unfinished:
+        save_file({name: tensor.to(dtype).contiguous() for name, tensor in vae.state_dict().items()}, unfinished)

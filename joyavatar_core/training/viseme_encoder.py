@@ -1,12 +1,11 @@
-"""What the avatar hears with: spectra to mouth shapes, learned from voices whose phonemes are known in time.
+"""Training the viseme encoder: from spectra to mouth shapes, on voices whose phonemes are known in time.
 
-Needs no pictures: hours of speech are made and learned in minutes, in many more voices than there are clips.
+It needs no pictures. Hours of speech, in many more voices than there are clips, are made and learned in minutes.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ..audio import ArrayAudio, Clock
 from ..audio.mel import WINDOW, log_mel
 from ..audio.resample import read_resampled
 from ..audio.visemes import SLOTS, VISEMES, VisemeNet
+from ..paths import replacing
 from ..synthetic.clips import FPS, make_script
 from ..synthetic.moment import MouthShape
 from ..synthetic.motion import COLUMN
@@ -30,19 +30,19 @@ from .loop import Draw, LoopSettings, Trainer
 
 FIRST_VOICE = 100_000  # seeds of voices; those of clips are smaller
 MANY = 50  # voices a file
-HELD_OUT = 100  # voices that hearing is judged by
+HELD_OUT = 100  # voices that the encoder is judged by
 
 
 @dataclass(frozen=True)
 class Voices:
-    """Voices of equal length: spectra [N, T, SLOTS, 32] and the visemes to be heard in them [N, T, 8], both float16."""
+    """Voices of equal length: spectra [N, T, SLOTS, 32] and their visemes [N, T, 8], both float16."""
 
     spectra: Tensor
     visemes: Tensor
 
 
 @dataclass(frozen=True)
-class HearingRecipe:
+class VisemeRecipe:
     """frames: shortest and longest excerpt, in video frames. weights: of the visemes' errors; jaw and closed lips are
     what a viewer sees first."""
 
@@ -91,12 +91,11 @@ def _write_voices(path: Path, seeds: Iterable[int], split: str, seconds: float) 
         name: np.ascontiguousarray(np.stack(arrays), np.float16)  # save_file writes memory as it lies
         for name, arrays in zip(("spectra", "visemes"), zip(*made, strict=True), strict=True)
     }
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(arrays, partial)
-    partial.replace(path)
+    with replacing(path, shared=True) as unfinished:
+        save_file(arrays, unfinished)
 
 
-def train_hearing(voices: Voices, settings: LoopSettings, recipe: HearingRecipe = HearingRecipe()) -> VisemeNet:
+def train_viseme_encoder(voices: Voices, settings: LoopSettings, recipe: VisemeRecipe = VisemeRecipe()) -> VisemeNet:
     """Train until the settings' limit; the averaged network, its outputs at zero mean and unit deviation."""
     torch.manual_seed(settings.seed)
     model, (mean, deviation) = VisemeNet(), statistics(voices)
@@ -118,7 +117,7 @@ def statistics(voices: Voices) -> tuple[Tensor, Tensor]:
     return flat.mean(0), flat.std(0)
 
 
-def excerpts(voices: Voices, recipe: HearingRecipe, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+def excerpts(voices: Voices, recipe: VisemeRecipe, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
     """Stretches cut anywhere, as windows around blocks are: spectra [B, L, SLOTS, 32], visemes [B, L, 8].
 
     Their length L is the first generator's choice.
@@ -139,7 +138,7 @@ def excerpts(voices: Voices, recipe: HearingRecipe, generators: Sequence[torch.G
 
 @torch.no_grad()
 def correlations(model: VisemeNet, voices: Voices) -> dict[str, float]:
-    """How well each viseme is heard, Pearson's r over all frames of some voices."""
+    """Pearson's r of each viseme over all frames of some voices."""
     heard = torch.cat([model(one[None].float().flatten(1, 2))[0] for one in voices.spectra])
     said = voices.visemes.float().flatten(0, 1)
     pairs = zip(VISEMES, heard.unbind(1), said.unbind(1), strict=True)

@@ -8,13 +8,14 @@ from types import ModuleType
 from torch import Tensor
 
 from .cache import VAECache
+from .decoder import Decoder
 from .random_vae import stand_in_state_dict, stand_in_vae
 from .state_dicts import TINY_MARK
 from .tiny import TinyDecoder
 from .wan import WAN_MEAN, WAN_STD, StreamingVAE
 
 __all__ = [
-    "WAN_MEAN", "WAN_STD", "StreamingVAE", "TinyDecoder", "VAECache", "stand_in_state_dict", "stand_in_vae",
+    "WAN_MEAN", "WAN_STD", "Decoder", "StreamingVAE", "TinyDecoder", "VAECache", "stand_in_state_dict", "stand_in_vae",
     "vae_from_state_dict",
 ]  # fmt: skip
 

@@ -43,7 +43,7 @@ def stack_windows(frames: Tensor, width: int, step: int, count: int) -> Tensor:
 def stacked_weight(weight: Tensor, group: int) -> Tensor:
     """The conv2d weight of a causal conv3d: [O, I, taps, kh, kw] -> [group*O, (taps+group-1)*I, kh, kw].
 
-    A window yields `group` output frames; frame g sees the taps from g on and zeros elsewhere.
+    A window yields `group` output frames; frame g has the taps from g on and zeros elsewhere.
     With the memory order of `arrange_memory` and one frame a window this is a view.
     """
     out, channels, taps, *kernel = weight.shape
@@ -151,7 +151,7 @@ def arrange_memory(module: nn.Module) -> None:
     """Store convolution weights in the order the kernels read them (shapes, names and values stay).
 
     [O, I, taps, kh, kw] is kept as (O, kh, kw, taps, I) in memory, so that `stacked_weight` is a channels-last view:
-    nothing to cache, gradients flow, and updates, LoRA merges and casts are seen at once.
+    nothing to cache, gradients flow, and updates, LoRA merges and casts take effect at once.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv3d):

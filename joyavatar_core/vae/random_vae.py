@@ -1,4 +1,4 @@
-"""Seeded stand-in VAEs: right shapes and sane value ranges without any trained weights."""
+"""VAEs of seeded random weights: right shapes and usual value ranges without training."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def stand_in_state_dict(dim: int = 16, seed: int = 0) -> dict[str, Tensor]:
 
 
 def stand_in_vae(dim: int = 16, seed: int = 0) -> StreamingVAE:
-    """A frozen StreamingVAE of seeded random weights: for tests and for runs before any weights are at hand."""
+    """A frozen StreamingVAE of seeded random weights: for tests, and for runs without weights."""
     return StreamingVAE.from_state_dict(stand_in_state_dict(dim, seed))

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..errors import AvatarError
-
-LATENT_CHANNELS = 16
+from ..geometry import LATENT_CHANNELS
 
 WAN_MARK = "decoder.middle.0.residual.0.gamma"
 DIFFUSERS_MARK = "decoder.mid_block.resnets.0.norm1.gamma"

@@ -10,13 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import AvatarError
+from ..geometry import LATENT_CHANNELS, VIDEO_FRAMES_PER_LATENT
 from .cache import VAECache
 from .conv import arrange_memory, picture_conv, pointwise_conv
-from .state_dicts import LATENT_CHANNELS, TINY_MARK, load_strict, make_contiguous, strip_prefix
-from .wan import check_latents, latents_at_once
+from .decoder import DecoderModule
+from .state_dicts import TINY_MARK, load_strict, make_contiguous, strip_prefix
+from .wan import check_latents
 
 GROWTH = (1, 2, 2)  # frames out per frame in, at each doubling of the picture
-LEAD = 3  # of the first latent's four frames, those that are dropped
+LEAD = VIDEO_FRAMES_PER_LATENT - 1  # frames dropped of the first latent frame's four
 WIDTHS = (256, 128, 64, 64)
 
 
@@ -56,18 +58,19 @@ class Grow(nn.Module):
         return x.reshape(batch, frames * times, 2 * height, 2 * width, dim)
 
 
-class TinyDecoder(nn.Module):
+class TinyDecoder(DecoderModule):
     """taew2_1's decoder, the same calls as StreamingVAE's but decode only; parameter names are those of its file.
 
     It reads normalised latents directly. One latent frame at a time, so that any split gives the same bits, or all of a
     call on CUDA, as StreamingVAE.
     """
 
-    at_once: int | None = None
+    kind = "tiny"
 
     def __init__(self, widths: Sequence[int] = WIDTHS, operations: ModuleType | None = None) -> None:
         super().__init__()
         ops = operations or nn
+        self.dim = widths[-1]
         # Positions 0, 2, 21 (activations) and 6, 12, 18 (doublings) of the reference's Sequential hold no tensors.
         layers: dict[str, nn.Module] = {"1": ops.Conv2d(LATENT_CHANNELS, widths[0], 3)}
         for level, (width, out, times) in enumerate(zip(widths[:-1], widths[1:], GROWTH, strict=True)):
@@ -103,17 +106,13 @@ class TinyDecoder(nn.Module):
         arrange_memory(decoder)
         return decoder.eval().requires_grad_(False)
 
-    def new_cache(self) -> VAECache:
-        """An empty cache: one per stream."""
-        return VAECache()
-
     def decode(self, latents: Tensor, cache: VAECache | None = None, clamp: bool = True) -> Tensor:
         """Normalised latents [B, 16, t, h, w] -> frames [B, 3, T, 8h, 8w] in [-1, 1], float32; T as in StreamingVAE."""
         check_latents(latents)
         cache = cache if cache is not None else self.new_cache()
         parts = []
         frames = latents.permute(0, 2, 3, 4, 1).to(self.decoder["1"].weight.dtype)
-        for latent in frames.split(latents_at_once(frames, self.at_once), dim=1):
+        for latent in frames.split(self.latents_at_once(frames), dim=1):
             lead = 0 if self.decoder["3"].slot in cache else LEAD
             parts.append(self.decode_latent(latent.contiguous(), cache)[:, lead:].float())
         video = torch.cat(parts, dim=1).permute(0, 4, 1, 2, 3) * 2 - 1
@@ -129,10 +128,6 @@ class TinyDecoder(nn.Module):
             else:
                 x = layer(x, cache)
         return x
-
-    def encode(self, video: Tensor, cache: VAECache | None = None) -> Tensor:
-        """Not possible: raises AvatarError."""
-        raise AvatarError("A tiny decoder (taew2_1) cannot encode; give a Wan2.1 VAE file for encoding the portrait.")
 
 
 def same_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from ..device import to_device
 from ..errors import AvatarError
+from ..geometry import LATENT_CHANNELS, PIXELS_PER_CELL, VIDEO_FRAMES_PER_LATENT
 from .cache import VAECache
 from .conv import arrange_memory, causal_conv, name_slots, streamed_conv
+from .decoder import DecoderModule
 from .layers import AttentionBlock, Downsample, Head, ResidualBlock, Upsample, run_blocks
-from .state_dicts import LATENT_CHANNELS, load_strict, make_contiguous, wan_state_dict
+from .state_dicts import load_strict, make_contiguous, wan_state_dict
 
 MULTIPLIERS = (1, 2, 4, 4)  # channels of each resolution, in units of the base width
 TEMPORAL = (False, True, True)  # which of the three halvings of the picture also halve the frames
-FRAMES_PER_LATENT = 4
-PIXELS_PER_LATENT = 8
 
 # Mean and standard deviation of the posterior mean per channel, published with Wan2.1.
 WAN_MEAN = (
@@ -32,7 +32,7 @@ WAN_STD = (
 )  # fmt: skip
 
 
-class Encoder(nn.Module):
+class WanEncoder(nn.Module):
     """Frames to posterior moments: [B, 1 + 4n or 4n, H, W, 3] -> [B, T', H/8, W/8, 32]."""
 
     def __init__(self, dim: int, ops: ModuleType) -> None:
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         return x
 
 
-class Decoder(nn.Module):
+class WanDecoder(nn.Module):
     """Latents to frames: [B, t, h, w, 16] -> [B, 4t (3 fewer at the start), 8h, 8w, 3]."""
 
     def __init__(self, dim: int, ops: ModuleType) -> None:
@@ -79,7 +79,7 @@ def middle_blocks(dim: int, ops: ModuleType) -> nn.ModuleList:
     return nn.ModuleList([ResidualBlock(dim, dim, ops), AttentionBlock(dim, ops), ResidualBlock(dim, dim, ops)])
 
 
-class StreamingVAE(nn.Module):
+class StreamingVAE(DecoderModule):
     """The Wan2.1 autoencoder with explicit, storable caches; parameter names are those of Wan2.1_VAE.pth.
 
     In evaluation mode, or with a cache, every call runs one latent frame at a time: any split of a video into calls
@@ -89,7 +89,7 @@ class StreamingVAE(nn.Module):
     the latents and default to Wan's. `operations` supplies Conv2d and Conv3d (default torch.nn).
     """
 
-    at_once: int | None = None
+    kind = "wan"
 
     def __init__(
         self, dim: int = 96, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
@@ -106,8 +106,8 @@ class StreamingVAE(nn.Module):
                 f"{LATENT_CHANNELS} each; leave them out for Wan2.1's."
             )
         self._statistics: dict[tuple[str, torch.device], Tensor] = {}
-        self.encoder = Encoder(dim, ops)
-        self.decoder = Decoder(dim, ops)
+        self.encoder = WanEncoder(dim, ops)
+        self.decoder = WanDecoder(dim, ops)
         self.conv1 = ops.Conv3d(2 * LATENT_CHANNELS, 2 * LATENT_CHANNELS, 1)
         self.conv2 = ops.Conv3d(LATENT_CHANNELS, LATENT_CHANNELS, 1)
         name_slots(self)
@@ -130,10 +130,6 @@ class StreamingVAE(nn.Module):
         arrange_memory(vae)
         return vae.eval().requires_grad_(False)
 
-    def new_cache(self) -> VAECache:
-        """An empty cache: one per stream and direction."""
-        return VAECache()
-
     def decode(self, latents: Tensor, cache: VAECache | None = None, clamp: bool = True) -> Tensor:
         """Normalised latents [B, 16, t, h, w] -> frames [B, 3, T, 8h, 8w] in [-1, 1], float32.
 
@@ -145,7 +141,7 @@ class StreamingVAE(nn.Module):
         frames = (frames + self.statistic("mean", latents)).to(self.conv2.weight.dtype).contiguous()
         whole = self.training and cache is None
         cache = None if whole else cache if cache is not None else self.new_cache()
-        size = frames.shape[1] if whole else latents_at_once(frames, self.at_once)
+        size = frames.shape[1] if whole else self.latents_at_once(frames)
         video = [self.decoder(causal_conv(self.conv2, part), cache).float() for part in frames.split(size, 1)]
         result = torch.cat(video, dim=1).permute(0, 4, 1, 2, 3)
         return result.clamp(-1, 1) if clamp else result
@@ -166,7 +162,8 @@ class StreamingVAE(nn.Module):
         frames = video.permute(0, 2, 3, 4, 1).to(self.conv1.weight.dtype).contiguous()
         whole = self.training and cache is None
         total = frames.shape[1]
-        sizes = [total] if whole else [1] * (not started) + [FRAMES_PER_LATENT] * (total // FRAMES_PER_LATENT)
+        later = [VIDEO_FRAMES_PER_LATENT] * (total // VIDEO_FRAMES_PER_LATENT)
+        sizes = [total] if whole else [1] * (not started) + later
         cache = None if whole else cache if cache is not None else self.new_cache()
         moments = [causal_conv(self.conv1, self.encoder(part, cache)) for part in frames.split(sizes, 1)]
         mu, logvar = torch.cat(moments, dim=1).float().permute(0, 4, 1, 2, 3).chunk(2, dim=1)
@@ -179,11 +176,6 @@ class StreamingVAE(nn.Module):
         if key not in self._statistics:
             self._statistics[key] = to_device(torch.tensor(getattr(self, name)), like.device)
         return self._statistics[key]
-
-
-def latents_at_once(frames: Tensor, chosen: int | None) -> int:
-    """How many latent frames [B, t, h, w, C] one pass of a decoder takes: `chosen`, else all on CUDA, else 1."""
-    return chosen or (frames.shape[1] if frames.is_cuda else 1)
 
 
 def check_latents(latents: Tensor) -> None:
@@ -201,10 +193,10 @@ def check_video(video: Tensor, started: bool) -> None:
             "in [-1, 1]."
         )
     frames, height, width = video.shape[2:]
-    if height % PIXELS_PER_LATENT or width % PIXELS_PER_LATENT:
+    if height % PIXELS_PER_CELL or width % PIXELS_PER_CELL:
         raise AvatarError(
-            f"The picture is {width}x{height} pixels, expected multiples of {PIXELS_PER_LATENT}; crop or resize it."
+            f"The picture is {width}x{height} pixels, expected multiples of {PIXELS_PER_CELL}; crop or resize it."
         )
-    if frames % FRAMES_PER_LATENT != (0 if started else 1):
+    if frames % VIDEO_FRAMES_PER_LATENT != (0 if started else 1):
         wanted = "a multiple of 4 when a stream goes on" if started else "1 + a multiple of 4 at the start of a stream"
         raise AvatarError(f"The video has {frames} frames, expected {wanted}; trim or pad it.")

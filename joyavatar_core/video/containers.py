@@ -7,14 +7,14 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from ..errors import AvatarError
-from ..paths import libav_url
+from ..paths import libav_url, replacing
 from .audio import AudioEncoder
 
 # The IPTC vocabulary is what C2PA, search engines and the EU AI Act's code of practice point to:
@@ -115,18 +115,6 @@ def timed_audio(packets: Iterator[av.Packet], stream: av.AudioStream, rate: int,
             position += AudioEncoder.FRAME
 
 
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A name to write to that becomes `target` at once if all goes well, and vanishes if not."""
-    unfinished = target.with_name(target.name + ".tmp")
-    try:
-        yield unfinished
-        os.replace(unfinished, target)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
-
-
 def assemble(
     target: Path,
     sources: Sequence[Path],
@@ -135,7 +123,7 @@ def assemble(
     metadata: Mapping[str, str],
     sound: Callable[[av.container.OutputContainer], Iterator[av.Packet]] | None = None,
 ) -> None:
-    """Stream-copy the pictures of `sources`, one behind another, to a plain mp4 of `frames` / fps seconds.
+    """Stream-copy the pictures of `sources`, one after another, to a plain mp4 of `frames` / fps seconds.
 
     `sound` adds its stream to the output and yields the timed packets. `target` appears complete or not at all.
     Raises OSError or av.FFmpegError.
@@ -165,7 +153,7 @@ def copied_sound(growing: Path, output: av.container.OutputContainer, rate: int,
 
 
 def trim_to_whole_fragments(path: Path) -> None:
-    """Cut a growing file behind its last complete fragment, which a full disk leaves half written."""
+    """Cut a growing file after its last complete fragment; a full disk leaves a partial one."""
     with open(path, "r+b") as file:
         end, size = 0, file.seek(0, os.SEEK_END)
         position = 0

@@ -14,7 +14,7 @@ from av.video.frame import PictureType
 from ..errors import AvatarError
 from .audio import AudioEncoder
 from .containers import marked, saying
-from .h264 import YuvConverter, add_h264, check_h264, checked_frames
+from .h264 import YuvConverter, add_h264, check_quality, checked_frames, chosen_encoder
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -77,14 +77,14 @@ class LiveEncoder:
         crf: int = 20,
         formats: Iterable[str] = (MP4,),
         metadata: Mapping[str, object] | None = None,
+        encoder: str = "x264",
     ) -> None:
         self.formats = tuple(dict.fromkeys(formats))
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise AvatarError(f"The live format is {unknown or 'missing'}, expected {' or '.join(FORMATS)}.")
-        if not 1 <= crf <= 51:
-            raise AvatarError(f"The quality (crf) is {crf}, expected 1 (best) to 51 (smallest); change it.")
-        check_h264()
+        check_quality(crf)
+        encoder = chosen_encoder(encoder)
         self.width, self.height, self.fps = width, height, Fraction(fps)
         self.frames = 0  # encoded so far
         self._fragments = 0
@@ -97,7 +97,7 @@ class LiveEncoder:
             # This container has the encoders and writes nothing but the head.
             self._encoders = self._open(self._out, MP4, FRAGMENT)
             options = {**X264, "crf": str(crf), "g": str(max(1, round(2 * self.fps)))}
-            self._video = add_h264(self._encoders, width, height, self.fps, options)
+            self._video = add_h264(self._encoders, width, height, self.fps, options, encoder)
             self._audio = None if sample_rate is None else AudioEncoder(self._encoders, sample_rate, channels)
             self._encoders.start_encoding()
             head = self._out.take()
@@ -105,7 +105,7 @@ class LiveEncoder:
                 self._transport = self._open(self._transport_out, TS, TRANSPORT)
                 self._copies = self._copy_streams(self._transport)
                 self._transport.start_encoding()
-        # An encoder of AAC puts some samples in front; the picture begins behind them, so that no time is below 0.
+        # AAC encoders add samples at the start; the video begins after them, so that no time is below 0.
         self._delay = Fraction(0) if self._audio is None else Fraction(AudioEncoder.PRIMING, self._audio.rate)
         self._sound_packets = 0
         self.heads = {name: head if name == MP4 else b"" for name in self.formats}
@@ -171,7 +171,7 @@ class LiveEncoder:
         return data
 
     def _fragment(self, packets: list[av.Packet], indices: list[int]) -> bytes:
-        """These packets as one fragment: a box that tells their times and one with their bytes."""
+        """These packets as one fragment: a box with their times and a box with their bytes."""
         if not packets:
             return b""
         self._fragments += 1

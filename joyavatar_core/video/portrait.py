@@ -16,11 +16,12 @@ from PIL import Image, ImageOps
 
 from ..config import AvatarConfig
 from ..errors import AvatarError
+from ..geometry import PIXELS_PER_TOKEN
 
 # Pillow refuses 179 Mpx as a likely decompression bomb. 20,000 x 20,000 is a real scan: at this limit a picture decodes
 # to at most 2 GiB, once; JPEG is decoded at a reduced size and stays far below.
 MAX_PIXELS = 2**29
-SIDES = (16, 4096)
+SIDES = (PIXELS_PER_TOKEN, 4096)
 # What pages and viewers show a cut-out on, so a portrait looks as its owner saw it.
 WHITE = (255, 255, 255)
 ORIENTATION = 0x0112  # EXIF tag
@@ -77,19 +78,33 @@ def read_picture(
 def check_size(width: int, height: int) -> None:
     """Raises AvatarError unless both sides, in pixels, are multiples of 16 within bounds."""
     for side in (width, height):
-        if not isinstance(side, Integral) or side % 16 or not SIDES[0] <= side <= SIDES[1]:
+        if not isinstance(side, Integral) or side % PIXELS_PER_TOKEN or not SIDES[0] <= side <= SIDES[1]:
             raise AvatarError(
-                f"The picture size is {width}x{height}, expected multiples of 16 from {SIDES[0]} to {SIDES[1]}."
+                f"The picture size is {width}x{height}, expected multiples of {PIXELS_PER_TOKEN} from "
+                f"{SIDES[0]} to {SIDES[1]}.",
+                "size",
             )
 
 
-def check_trained_size(width: int, height: int, config: AvatarConfig) -> None:
-    """Raises AvatarError for a picture (pixels) with more of them than the checkpoint was trained on."""
-    if width * height > config.width * config.height:
-        raise AvatarError(
-            f"The picture is {width}x{height}, more pixels than the {config.width}x{config.height} this checkpoint was "
-            "trained on, and would fall apart; use the checkpoint's size and upscale the finished frames."
+def check_trained_size(width: int, height: int, config: AvatarConfig) -> str | None:
+    """What there is to say of a picture (pixels) with more of them than the checkpoint was trained on.
+
+    Raises AvatarError where the checkpoint is not of Wan2.1's dimensions: only those come from a model that has seen
+    other sizes.
+    """
+    if width * height <= config.width * config.height:
+        return None
+    trained = f"{config.width}x{config.height}"
+    if config.is_wan:
+        return (
+            f"The picture is {width}x{height}, more pixels than the {trained} this checkpoint was trained on: faces "
+            f"may come out less steady. Use {trained} where they do."
         )
+    raise AvatarError(
+        f"The picture is {width}x{height}, more pixels than the {trained} this checkpoint was trained on, and would "
+        "fall apart; use the checkpoint's size and upscale the finished frames.",
+        "size",
+    )
 
 
 def to_uint8(video: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ def join_segments(
     audio: tuple[np.ndarray, int] | AudioSource | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> Path:
-    """Put segments one behind another: the decoded frames are exactly theirs, the sound is encoded once over all.
+    """Join segments: the decoded frames stay the same, and the sound is encoded once over all of them.
 
     Args:
         paths: files closed by `VideoWriter`, all with the same size, fps, crf and preset; their own sound is left out.
@@ -98,8 +98,8 @@ def inspect_segment(path: Path) -> tuple[tuple[Fraction, int, int, bytes], int]:
         return (stream.average_rate, context.width, context.height, bytes(context.extradata or b"")), stream.frames
 
 
-def rescue_segment(growing: Path, out: Path) -> None:
-    """Cut a growing file behind its last whole fragment and copy it, pictures and sound, to a plain mp4.
+def recover_segment(growing: Path, out: Path) -> None:
+    """Cut a growing file after its last complete fragment and copy it, pictures and sound, to a plain mp4.
 
     Raises OSError or av.FFmpegError where not one frame can be saved.
     """

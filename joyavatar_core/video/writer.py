@@ -26,7 +26,7 @@ from .containers import (
     saying,
     trim_to_whole_fragments,
 )
-from .h264 import YuvConverter, add_h264, check_h264, checked_frames
+from .h264 import YuvConverter, add_h264, check_quality, checked_frames, chosen_encoder
 
 TWO_MACROBLOCKS = 32  # pixels
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -51,6 +51,7 @@ class VideoWriter:
         sample_rate: Hz of the sound; None for a silent video. What players do not decode is resampled to 48 kHz.
         channels: 1 or 2.
         crf: 1 (best, largest) ... 51 (worst, smallest).
+        encoder: one of h264.ENCODERS; only x264's bytes do not depend on the machine.
         preset: x264's speed, "ultrafast" ... "veryslow".
         metadata: tags for the file; the statement that it is AI-generated is always added and wins.
         discard: whether `abort` deletes the partial file.
@@ -70,6 +71,7 @@ class VideoWriter:
         preset: str = "veryfast",
         metadata: Mapping[str, object] | None = None,
         discard: bool = False,
+        encoder: str = "x264",
     ) -> None:
         if not all(isinstance(side, Integral) and 2 <= side <= 8192 and side % 2 == 0 for side in (width, height)):
             raise AvatarError(
@@ -77,11 +79,10 @@ class VideoWriter:
             )
         if not 0.1 <= fps <= 1000:
             raise AvatarError(f"The frame rate is {fps}, expected 0.1 to 1000 frames/s; change it.")
-        if not 1 <= crf <= 51:
-            raise AvatarError(f"The quality (crf) is {crf}, expected 1 (best) to 51 (smallest file); change it.")
+        check_quality(crf)
         if preset not in PRESETS:
             raise AvatarError(f"The encoder preset is {preset!r}, expected one of {', '.join(PRESETS)}; choose one.")
-        check_h264()
+        self._encoder = chosen_encoder(encoder)
         if sample_rate is not None:
             check_sound(sample_rate, channels)
         self.path = checked_target(path)
@@ -116,7 +117,7 @@ class VideoWriter:
         with saying(f"{self.path} cannot be written", "choose another place"):
             self.growing = self._claim_growing_name()
             self._container = open_output(self.growing, GROWING, self.metadata)
-            self._video = add_h264(self._container, self.width, self.height, self.fps, self._options)
+            self._video = add_h264(self._container, self.width, self.height, self.fps, self._options, self._encoder)
             self._to_yuv = YuvConverter()
             self._audio = None
             self._state = "open"

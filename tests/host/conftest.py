@@ -168,14 +168,14 @@ def running_server(base: Path, log_name: str = "server.log") -> Iterator[Server]
 
 
 def await_start(server: Server, log: Path) -> None:
-    for _ in range(600):
+    for _ in range(300):
         assert server.process.poll() is None, log.read_text(encoding="utf-8")[-3000:]
         try:
             server.get("/system_stats")
             return
         except OSError:
-            time.sleep(0.2)
-    raise AssertionError("the host did not start within two minutes")
+            time.sleep(1)
+    raise AssertionError("the host did not start within five minutes")
 
 
 @pytest.fixture(scope="session")
@@ -184,7 +184,7 @@ def probe(base: Path) -> dict:
     place = base / "probe"
     shutil.copytree(base / "models", place / "models")
     command = [str(PYTHON), str(Path(__file__).with_name("probe.py")), str(HOST), str(ROOT), str(place)]
-    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=170, check=False)
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import json
 import logging
@@ -20,6 +21,7 @@ comfy.cli_args.args.cpu = True
 comfy.cli_args.args.base_directory = place
 
 import comfy.model_management as mm  # noqa: E402
+import comfy.model_patcher  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -63,8 +65,11 @@ for module in (
     "nodes_easycache",
     "nodes_slg",
     "nodes_model_downscale",
+    "nodes_custom_sampler",
+    "nodes_ar_video",
 ):
-    extra(module)
+    if Path(host, "comfy_extras", f"{module}.py").is_file():
+        extra(module)
 ours = {name: node for name, node in nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("JoyAvatar")}
 model = ours["JoyAvatarModelLoader"].execute("embedded", "default", "none")[0]
 
@@ -126,6 +131,12 @@ found["SkipLayerGuidanceDiT"] = other("SkipLayerGuidanceDiT", 3.0, 0.01, 0.15, "
 found["PatchModelAddDownscale"] = other("PatchModelAddDownscale", 3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic")
 found["ModelSave"] = refusal(nodes.NODE_CLASS_MAPPINGS["ModelSave"]().save, model, "saved")
 
+if "SamplerARVideo" in nodes.NODE_CLASS_MAPPINGS:
+    sampler = nodes.NODE_CLASS_MAPPINGS["SamplerARVideo"].execute(3)[0]
+    sample = nodes.NODE_CLASS_MAPPINGS["SamplerCustom"].execute
+    sigmas, zeros = torch.tensor([1.0, 0.5, 0.0]), {"samples": torch.zeros(1, 16, 3, 8, 8)}
+    found["SamplerARVideo"] = refusal(sample, model, True, 0, 1.0, conditioning, conditioning, sampler, sigmas, zeros)
+
 # --- streams: weights kept in bfloat16 and cast by the host, the host's attention, TorchCompileModel
 voice = {"waveform": torch.sin(torch.arange(8000) * 0.05)[None, None] * 0.3, "sample_rate": 16000}
 
@@ -160,9 +171,97 @@ with torch.inference_mode():
 module = sys.modules[type(model.model).__module__]
 model.model.diffusion_model.attention = module.host_attention
 found["host_attention_difference"] = float((latents(model) - plain).abs().max())
-compiled = nodes.NODE_CLASS_MAPPINGS["TorchCompileModel"].execute(model, "inductor")[0]
-latents(compiled)
-found["compile_warning"] = next((text for text in logged if "torch_compile_kwargs" in text), "")
+model.model.diffusion_model.attention = module.sdpa
+
+graphs: list[object] = []
+
+
+def backend(graph, inputs, **options):
+    """Stands for inductor: counts what it is given and runs it as it is."""
+    graphs.append(graph)
+    return graph.forward
+
+
+compiled = nodes.NODE_CLASS_MAPPINGS["TorchCompileModel"].execute(model, backend)[0]
+found["compile_difference"] = float((latents(compiled) - plain).abs().max())
+found["compiled_graphs"] = len(graphs)
+found["compile_remarks"] = remarks(compiled)
+found["compile_leaves_the_model"] = type(model.model.diffusion_model).__name__
+
+# --- a LoRA of what is in none of the host's layers
+with torch.inference_mode():
+    bare = ["blocks.1.modulation", "head.modulation", "blocks.0.self_attn.norm_q.weight", "blocks.2.norm3.weight"]
+    changes = {name: torch.randn(before[f"diffusion_model.{name}"].shape, generator=generator) for name in bare}
+    file = {f"diffusion_model.{name.removesuffix('.weight')}.diff": change for name, change in changes.items()}
+    save_file(file, Path(place, "models/loras/bare.safetensors"))
+    touched = nodes.LoraLoaderModelOnly().load_lora_model_only(patched, "bare.safetensors", 0.5)[0]
+    mm.load_models_gpu([touched])
+    during = weights(touched)
+    keys = {name: f"diffusion_model.{name}" for name in bare}
+    found["bare_lora_error"] = max(
+        float((during[key] - before[key] - 0.5 * changes[name]).abs().max()) for name, key in keys.items()
+    )
+    whole = latents(touched)
+    found["bare_lora_moves_latents"] = float((whole - loaded_whole).abs().mean())
+    mm.unload_all_models()
+    found["bare_restored"] = all(torch.equal(before[name], tensor) for name, tensor in weights(model).items())
+    mm.load_models_gpu = lambda models, **_: [m.patch_model(m.load_device, lowvram_model_memory=1) for m in models]
+    found["bare_lowvram_difference"] = float((latents(touched) - whole).abs().max())
+    touched.unpatch_model(touched.offload_device)
+    mm.load_models_gpu = load_models
+    found["bare_lowvram_restored"] = all(torch.equal(before[name], tensor) for name, tensor in weights(model).items())
+
+# --- loaded in part to another device, no weight is used where it is kept
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+
+META = torch.device("meta")  # stands for a GPU
+
+
+class Mixed(TorchDispatchMode):
+    """Names the operations that take a tensor of the CPU beside one of the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.ndim]
+        if {x.device.type for x in tensors} > {"meta"} and "copy" not in str(func):
+            self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def used_where_kept(patcher, run) -> list[str]:
+    """The operations of `run` that mix devices, with almost nothing of the model loaded to the other device."""
+    patcher.patch_model(META, lowvram_model_memory=1)
+    mode = Mixed()
+    with torch.no_grad(), mode:
+        run()
+    return sorted(mode.names)
+
+
+patchers = sys.modules[type(model).__module__]
+avatar = copy.deepcopy(model.model)
+elsewhere = patchers.watched_patcher(avatar, META, torch.device("cpu"))
+transformer = avatar.diffusion_model
+transformer.attention = sys.modules[type(transformer).__module__].sdpa
+contexts = sys.modules[type(transformer).__module__]
+
+
+def one_pass() -> None:
+    config = transformer.config
+    text = transformer.encode_text(torch.zeros(1, 2, config.text_dim, device=META), 1)
+    heard = transformer.encode_audio(torch.zeros(1, 3, 4, config.audio_dim, device=META))
+    context = contexts.SelfContext(transformer.rope(range(3), 8, 8, META))
+    noisy = torch.zeros(1, config.in_channels, 3, 8, 8, device=META)
+    labels = torch.zeros(1, 3, device=META)
+    transformer(noisy, labels, text, transformer.project_audio(heard), context)
+
+
+found["used_where_kept"] = used_where_kept(elsewhere, one_pass)
+found["kept"] = sorted({p.device.type for p in avatar.parameters()})
+found["bare_on"] = sorted({p.device.type for _, p in patchers.bare_parameters(avatar)})
 
 # --- a wav2vec2 encoder of the real size, through the host's loader
 from comfy.audio_encoders.audio_encoders import load_audio_encoder_from_sd  # noqa: E402
@@ -178,7 +277,34 @@ reference = listener.Wav2Vec2.load(state)
 edges = list(range(0, 8001, 1000))
 heard, expected = (listening.encode(voice["waveform"][0, 0].numpy(), edges) for listening in (encoder, reference))
 found["wav2vec2"] = [list(heard.shape), float((heard - expected).abs().max() / expected.abs().max())]
+mm.load_models_gpu([patcher])
+elsewhere = patchers.host_patcher(copy.deepcopy(patcher.model), META, torch.device("cpu"))
+away = listener.Wav2Vec2(elsewhere.model[0])
+away.device = META
+found["wav2vec2_used_where_kept"] = used_where_kept(
+    elsewhere, lambda: away.hidden_states(away.conv_features(torch.zeros(4000)))
+)
+found["wav2vec2_kept"] = sorted({p.device.type for p in elsewhere.model.parameters()})
 found["wav2vec2_missing"] = refusal(listener.encoder_for, config, None)
 found["wav2vec2_unwanted"] = refusal(listener.encoder_for, model.model.config, object())
+
+# --- the class with dynamic VRAM, whose load leaves linear layers for later; without its memory, which needs a GPU
+if hasattr(comfy.model_patcher, "ModelPatcherDynamic"):
+    import comfy_aimdo.host_buffer
+
+    class Dynamic(comfy.model_patcher.ModelPatcherDynamic):
+        def __new__(cls, *args, **kwargs):
+            return object.__new__(cls)  # the host's own gives a ModelPatcher on a CPU
+
+    comfy_aimdo.host_buffer.HostBuffer = lambda *_: dataclasses.make_dataclass("NoBuffer", [("size", int, 0)])()
+    plain_class, comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.CoreModelPatcher, Dynamic
+    dynamic = ours["JoyAvatarModelLoader"].execute("embedded", "default", "none")[0]
+    found["dynamic"] = [dynamic.is_dynamic(), bool(torch.equal(latents(dynamic), plain))]
+    expected, loaded = (
+        latents(nodes.LoraLoaderModelOnly().load_lora_model_only(one, "bare.safetensors", 0.5)[0])
+        for one in (model, dynamic)
+    )
+    found["dynamic_bare_lora"] = [float((loaded - expected).abs().max()), float((expected - plain).abs().mean())]
+    comfy.model_patcher.CoreModelPatcher = plain_class
 
 print("\n" + json.dumps(found))

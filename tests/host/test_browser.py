@@ -75,7 +75,7 @@ def too_near(page: Page) -> list[tuple[str, str]]:
 def reopen(page: Page, url: str, nodes_2: bool) -> None:
     browser.ask(f"{url}/settings", {"Comfy.VueNodes.Enabled": nodes_2})
     page.reload()
-    page.wait_for_function(browser.READY, timeout=90_000)
+    page.wait_for_function(browser.READY)
     page.wait_for_timeout(1500)
 
 
@@ -107,8 +107,8 @@ def test_what_nodes_say_stays_after_a_run_and_comes_back_for_cached_nodes(page, 
     shorten(page, 2 if nodes_2 else 1)
     for when in ("ran", "reloaded"):
         page.evaluate("() => app.queuePrompt(0)")
-        page.wait_for_function(f"() => ({TEXTS})().length >= 6", timeout=120_000)
-        page.wait_for_function(f"() => !({TEXTS})().some((text) => / left$/.test(text))", timeout=120_000)
+        page.wait_for_function(f"() => ({TEXTS})().length >= 6")
+        page.wait_for_function(f"() => !({TEXTS})().some((text) => / left$/.test(text))")
         said = page.evaluate(TEXTS)
         keep(page, f"schedules_{'nodes_2' if nodes_2 else 'classic'}_{when}")
         for start in ("steps 8 8 7 7 6 …", "resets every", "weights: embedded"):
@@ -129,10 +129,10 @@ def test_an_error_is_read_on_the_node_and_dates_are_filled_in(page, server):
     prefix = "(value) => { " + VIDEO_NODE + ".widgets.find((w) => w.name === 'filename_prefix').value = value }"
     page.evaluate(prefix, "../../out")
     page.evaluate("() => app.queuePrompt(0)")
-    page.wait_for_function(f"() => ({TEXTS})().some((text) => text.includes('leads out'))", timeout=60_000)
+    page.wait_for_function(f"() => ({TEXTS})().some((text) => text.includes('leads out'))")
     page.evaluate(prefix, "dated/%date:yyyy%/%JoyAvatarStreamingSampler.preset%")
     page.evaluate("() => app.queuePrompt(0)")
-    page.wait_for_function(f"() => ({TEXTS})().some((text) => text.includes(' frames ('))", timeout=120_000)
+    page.wait_for_function(f"() => ({TEXTS})().some((text) => text.includes(' frames ('))")
     [made] = (server.output / "dated").glob("*/checkpoint_00001_.mp4")
     assert made.parent.name.isdigit() and len(made.parent.name) == 4
 
@@ -153,42 +153,72 @@ def test_run_shows_live_pictures_then_a_video_that_plays(page, url):
         }}"""
     )
     page.get_by_role("button", name="Run", exact=True).click()
-    page.wait_for_function("() => pictures.size > 0", timeout=60_000)
+    page.wait_for_function("() => pictures.size > 0")
     keep(page, "talk_running")
-    page.wait_for_function(f"() => {PLAYER}?.duration > 2.9", timeout=120_000)
+    page.wait_for_function(f"() => {PLAYER}?.duration > 2.9")
     pictures = page.evaluate("() => { finished = true; return pictures.size }")
     assert pictures >= 2, "the live picture did not change"
     page.evaluate(f"() => {{ const video = {PLAYER}; video.muted = true; return video.play() }}")
-    page.wait_for_function(f"() => {PLAYER}.currentTime > 0.3 && {PLAYER}.videoWidth > 0", timeout=20_000)
+    page.wait_for_function(f"() => {PLAYER}.currentTime > 0.3 && {PLAYER}.videoWidth > 0")
     keep(page, "talk_done")
 
 
 def test_a_second_run_shows_live_pictures_again(page, url):
     page.evaluate("() => { app.graph.nodes.find((n) => n.type === 'JoyAvatarStreamingSampler').widgets[1].value += 1 }")
     page.evaluate("() => app.queuePrompt(0)")
-    page.wait_for_function(f"() => {VIDEO_NODE}.imgs?.[0]?.src.startsWith('blob:') && !{PLAYER}", timeout=60_000)
-    page.wait_for_function(f"() => {PLAYER}?.duration > 2.9", timeout=120_000)
+    page.wait_for_function(f"() => {VIDEO_NODE}.imgs?.[0]?.src.startsWith('blob:') && !{PLAYER}")
+    page.wait_for_function(f"() => {PLAYER}?.duration > 2.9")
 
 
 def test_nodes_2_show_live_pictures_then_the_player(page, url):
-    browser.ask(f"{url}/settings", {"Comfy.VueNodes.Enabled": True})
-    page.reload()
-    page.wait_for_function(browser.READY, timeout=90_000)
-    page.wait_for_timeout(1500)
+    reopen(page, url, True)
     browser.load(page, "talk")
     page.evaluate(browser.FIT, [90, 60, 20, 20])
-    page.evaluate("() => { app.graph.nodes.find((n) => n.type === 'JoyAvatarAudioEncode').widgets[0].value = 2 }")
+    shorten(page, 2)
     page.evaluate("() => app.queuePrompt(0)")
     node = f"document.querySelector('[data-node-id=\"' + {VIDEO_NODE}.id + '\"]')"
-    page.wait_for_function(f"() => {node}?.querySelector('img[src^=\"blob:\"]')", timeout=60_000)
-    page.wait_for_function(f"() => {node}?.querySelector('video')?.duration > 1.9", timeout=120_000)
+    page.wait_for_function(f"() => {node}?.querySelector('img[src^=\"blob:\"]')")
+    page.wait_for_function(f"() => {node}?.querySelector('video')?.duration > 1.9")
     keep(page, "nodes_2")
     left = page.evaluate(f"() => !!{node}.querySelector('img[src^=\"blob:\"]')")
-    browser.ask(f"{url}/settings", {"Comfy.VueNodes.Enabled": False})
-    page.reload()
-    page.wait_for_function(browser.READY, timeout=90_000)
-    page.wait_for_timeout(1500)
+    reopen(page, url, False)
     assert not left, "the last live picture stays beside the player"
+
+
+def test_the_text_of_a_cached_node_that_the_host_does_not_visit_comes_back(page, url):
+    browser.load(page, "frames")
+    shorten(page, 1)
+    page.evaluate("() => app.queuePrompt(0)")
+    page.wait_for_function(f"() => ({TEXTS})().some((text) => text.includes(' frames ('))")
+    before = page.evaluate(TEXTS)
+    browser.run(page, url)  # waits for the end of the first run as well
+    reopen(page, url, False)
+    browser.load(page, "frames")
+    shorten(page, 1)
+    assert page.evaluate(TEXTS) == []
+    page.evaluate("() => app.queuePrompt(0)")
+    page.wait_for_function(f"() => ({TEXTS})().length > 0")
+    assert page.evaluate(TEXTS) == before
+
+
+def test_app_mode_shows_portrait_voice_seed_and_the_video(page, url):
+    browser.load(page, "talk")
+    if not page.evaluate("() => app.extensionManager.command.commands.some(({ id }) => id === 'Comfy.ToggleLinear')"):
+        pytest.skip("THIS PAGE HAS NO APP MODE")
+    shorten(page, 2)
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    labels = page.locator("[data-testid=linear-widgets] [data-testid=builder-widget-label]")
+    labels.first.wait_for()
+    tour = page.get_by_role("button", name="Skip", exact=True)
+    if tour.is_visible():
+        tour.click()
+    assert labels.all_inner_texts() == ["portrait", "voice", "seed"]
+    page.get_by_role("button", name="Run", exact=True).last.click()
+    result = "[...document.querySelectorAll('[data-testid=linear-center-panel] video')]"
+    page.wait_for_function(f"() => {result}.some((video) => video.duration > 1.9)")
+    keep(page, "app_mode")
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    reopen(page, url, False)  # the page turned Nodes 2.0 on
 
 
 def test_a_nodes_help_opens_with_its_picture(page):
@@ -198,27 +228,33 @@ def test_a_nodes_help_opens_with_its_picture(page):
                    app.canvas.selectNode(node); app.canvas.setDirty(true, true) }"""
     )
     page.locator('[data-testid="info-button"]').click()
-    page.get_by_role("heading", name="JoyAvatar PSB Schedule").first.wait_for(timeout=20_000)
+    page.get_by_role("heading", name="JoyAvatar PSB Schedule").first.wait_for()
     picture = "document.querySelector('img[src*=\"JoyAvatarPSBSchedule.jpg\"]')"
-    page.wait_for_function(f"() => {picture}?.naturalWidth > 0", timeout=20_000)
+    page.wait_for_function(f"() => {picture}?.naturalWidth > 0")
     keep(page, "help")
 
 
 def test_the_template_browser_shows_the_workflows(page):
     page.keyboard.press("Escape")
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_text("JoyAvatar").first.wait_for(timeout=20_000)
+    page.get_by_text("JoyAvatar").first.wait_for()
     page.wait_for_timeout(1500)
     keep(page, "templates")
 
 
 def test_the_page_speaks_chinese(page, url):
     browser.ask(f"{url}/settings", {"Comfy.Locale": "zh"})
-    page.reload()
-    page.wait_for_function(browser.READY, timeout=90_000)
-    page.wait_for_timeout(1500)
-    title = page.evaluate("() => LiteGraph.createNode('JoyAvatarStreamingSampler').title")
+    reopen(page, url, False)
+    assert page.evaluate("() => LiteGraph.createNode('JoyAvatarStreamingSampler').title") == "JoyAvatar 流式采样器"
     browser.load(page, "talk")
+    page.evaluate(browser.FIT, [90, 60, 20, 20])
+    groups = page.evaluate("() => app.graph.groups.map((group) => group.title)")
+    notes = page.evaluate("() => app.graph.nodes.find((n) => n.type === 'MarkdownNote').widgets[0].value")
+    page.evaluate(f"() => {{ {VIDEO_NODE}.widgets.find((w) => w.name === 'filename_prefix').value = '../../out' }}")
+    crop = "(n) => n.type === 'JoyAvatarReference'"
+    page.evaluate(f"() => {{ app.graph.nodes.find({crop}).widgets.find((w) => w.name === 'crop').value = 'feet' }}")
+    page.evaluate("() => app.queuePrompt(0)")
+    page.wait_for_function(f"() => ({TEXTS})().some((text) => text.includes('裁剪为“feet”'))")
     keep(page, "chinese")
     browser.ask(f"{url}/settings", {"Comfy.Locale": "en"})
-    assert title == "JoyAvatar 流式采样器"
+    assert "5 · 视频" in groups and notes.startswith("## 让肖像说话")

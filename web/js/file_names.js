@@ -3,7 +3,7 @@
 import { app } from "../../../scripts/app.js";
 
 app.registerExtension({
-  name: "JoyAvatar.FileNames",
+  name: "joyavatar.FileNames",
   nodeCreated(node) {
     if (node.comfyClass !== "JoyAvatarStreamToVideo") return;
     const prefix = node.widgets?.find((widget) => widget.name === "filename_prefix");

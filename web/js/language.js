@@ -20,22 +20,24 @@ export function translated(text) {
 }
 
 app.registerExtension({
-  name: "JoyAvatar.Language",
+  name: "joyavatar.Language",
   async init() {
     const language = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? app.ui?.settings?.getSettingValue?.("Comfy.Locale");
     if (!language || language === "en") return;
     const answer = await fetch(new URL(`../texts/${language}.json`, import.meta.url));
     if (!answer.ok) return;
-    patterns = Object.entries(await answer.json()).map(([english, target]) => [
-      new RegExp(`^${english.split("{}").map(escaped).join("(.*?)")}$`),
-      target,
-    ]);
+    const words = (english) => english.replaceAll("{}", "").length; // the most specific first
+    patterns = Object.entries(await answer.json())
+      .sort(([a], [b]) => words(b) - words(a))
+      .map(([english, target]) => [new RegExp(`^${english.split("{}").map(escaped).join("(.*?)")}$`), target]);
   },
-  // Titles and notes of a template; what a user wrote is not listed, so it stays.
+  // Titles, labels and notes of a template; what a user wrote is not listed, so it stays.
   afterConfigureGraph() {
     const { nodes, groups } = app.graph;
     if (!patterns.length || !nodes.some(isOurs)) return;
     for (const titled of [...nodes, ...groups]) if (titled.title) titled.title = translated(titled.title);
+    for (const labelled of nodes.flatMap((node) => [...(node.inputs ?? []), ...(node.widgets ?? [])]))
+      if (labelled.label) labelled.label = translated(labelled.label);
     for (const note of nodes.filter((node) => ["MarkdownNote", "Note"].includes(node.type)))
       for (const widget of note.widgets ?? []) if (typeof widget.value === "string") widget.value = translated(widget.value);
   },

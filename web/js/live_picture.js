@@ -64,7 +64,7 @@ function on(event, act) {
 }
 
 app.registerExtension({
-  name: "JoyAvatar.LivePicture",
+  name: "joyavatar.LivePicture",
   nodeCreated(node) {
     if (node.comfyClass === CLASS) refuseLatePictures(node);
   },

@@ -36,7 +36,7 @@ function newWidget(node) {
 const lines = (node, text) =>
   text.split("\n").reduce((sum, line) => sum + Math.ceil((line.length * 6.6 + 1) / Math.max(80, node.size[0] - 40)), 0);
 
-export function showText(node, text, isError = false) {
+function showText(node, text, isError = false) {
   let widget = node.widgets?.find((each) => each.name === NAME);
   if (!widget && !text) return;
   widget ??= newWidget(node);
@@ -50,6 +50,8 @@ export function showText(node, text, isError = false) {
   });
 }
 
+export const showResult = (node, output) => showText(node, translated(wordsOf(output) ?? ""));
+
 const wordsOf = (output) => output?.text && [output.text].flat().join("\n");
 
 function onOurs(event, act) {
@@ -60,10 +62,10 @@ function onOurs(event, act) {
 }
 
 app.registerExtension({
-  name: "JoyAvatar.NodeText",
+  name: "joyavatar.NodeText",
   setup() {
     onOurs("joyavatar.text", (node, { text }) => showText(node, translated(text)));
-    onOurs("executed", (node, { output }) => showText(node, translated(wordsOf(output) ?? "")));
+    onOurs("executed", (node, { output }) => showResult(node, output));
     onOurs("execution_error", (node, { exception_message }) => showText(node, translated(exception_message), true));
     // The page's own message names the node alone; the sentence says what to do. Native nodes fail with it too.
     api.addEventListener("execution_error", ({ detail }) => {

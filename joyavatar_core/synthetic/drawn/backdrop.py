@@ -1,4 +1,4 @@
-"""What is behind and below the head: backgrounds, shoulders and clothes."""
+"""Backgrounds, shoulders and clothes."""
 
 from __future__ import annotations
 

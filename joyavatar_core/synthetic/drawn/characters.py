@@ -1,4 +1,4 @@
-"""Who is in the picture: everything that makes one illustrated person, drawn from a seed."""
+"""Drawn characters: all attributes of one person, sampled from a seed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Character:
 
 
 def held_out_look(style: str, skin: int, scheme: int) -> bool:
-    """Whether a combination of hair style, skin and colours is kept away from training (one in six)."""
+    """Whether a combination of hair style, skin and colours is held out from training (one in six)."""
     return (HAIR_STYLES.index(style) * 5 + skin * 3 + scheme) % 6 == 0
 
 

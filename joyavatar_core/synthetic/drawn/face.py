@@ -26,7 +26,7 @@ def face_outline(turn: Turn, who: Character, jaw_drop: float) -> skia.Path:
 
 
 def draw_ears(canvas: skia.Canvas, turn: Turn, who: Character) -> None:
-    """Ears behind the face, and what hangs from them."""
+    """Ears behind the face, and their earrings."""
     for side in (-1, 1):
         x, y = turn.point(side * (who.cheek + 1.2), 3.5, -3)
         canvas.save()
@@ -101,7 +101,7 @@ def _draw_age(canvas: skia.Canvas, turn: Turn, who: Character) -> None:
 
 
 def draw_nose(canvas: skia.Canvas, turn: Turn, who: Character) -> None:
-    """The nose stands out from the face, so it moves most when the head turns."""
+    """Draw the nose. It moves more than the face when the head turns."""
     k, skin = who.nose_size, who.skin
     half = {"button": 4.6, "straight": 4.8, "broad": 6.6, "long": 5.2}[who.nose] * k
     tip_y = {"button": 10.5, "straight": 11.5, "broad": 11.5, "long": 13.0}[who.nose]
@@ -126,7 +126,7 @@ def draw_nose(canvas: skia.Canvas, turn: Turn, who: Character) -> None:
 
 
 def draw_beard(canvas: skia.Canvas, turn: Turn, who: Character, jaw_drop: float, outline: skia.Path) -> None:
-    """Whatever grows below the nose, drawn before the mouth."""
+    """Moustache and beard, drawn before the mouth."""
     if who.beard == "none":
         return
     c, j, low = who.cheek, who.cheek * who.jaw, who.chin_y + jaw_drop

@@ -1,4 +1,4 @@
-"""One character, drawn moment by moment."""
+"""The figure of one drawn character."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Portrait:
         self._hair = hair_shape(character)
 
     def set_backdrop(self, colour: tuple[int, int, int]) -> None:
-        """Draw before a plain colour, 0 ... 255, from now on."""
+        """Use a plain background colour, 0 ... 255, from now on."""
         self._backdrop = np.array([*colour, 255], np.uint8)
 
     def draw(self, moment: Moment) -> tuple[np.ndarray, FaceLabels]:

@@ -38,7 +38,7 @@ def _cap(line: Outline, top: float = -49, side: float = 33.5, low: float | None 
 
 
 def _fan(crown: Point, ends: Outline, bulge: float = 5) -> tuple[Outline, ...]:
-    """Strands that point away from the crown, each bent a little upwards; they start where the eye sees them part."""
+    """Strands that point away from the crown, each bent a little upwards; they start at the parting."""
     return tuple(
         [
             (crown[0] + k * (x - crown[0]), crown[1] + k * (y - crown[1]) - 4 * bulge * k * (1 - k))

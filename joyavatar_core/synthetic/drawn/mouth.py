@@ -1,4 +1,4 @@
-"""The talking mouth: lips, teeth, tongue and the dark between them, from a handful of parameters."""
+"""The mouth: lips, teeth, tongue and the dark between them, from a few parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours that go together: skins, hair, eyes and schemes of clothes and background, chosen by hand."""
+"""Palettes of skin, hair, eyes, clothes and backgrounds, chosen by hand."""
 
 from __future__ import annotations
 

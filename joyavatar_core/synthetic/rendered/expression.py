@@ -1,4 +1,4 @@
-"""From what moves in a talking face (the columns of `Moment`) to the 52 ARKit units, gaze and head pose."""
+"""Converts a `Moment` to the weights of 52 ARKit face units, gaze and head pose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONVERGENCE = 0.03  # radians: how far both eyes turn in
 
 
 class Rest(NamedTuple):
-    """What a face does when nothing moves."""
+    """The expression of a face at rest."""
 
     smile: float = 0.08
     wide: float = 0.04  # of the lids
@@ -23,7 +23,7 @@ class Rest(NamedTuple):
 
 
 class Pose(NamedTuple):
-    """Where the head and the eyes are."""
+    """The pose of the head and the eyes."""
 
     yaw: float  # radians, to the picture's right
     pitch: float  # radians, down

@@ -1,4 +1,4 @@
-"""A rendered person that is drawn moment by moment, as `drawn.figure.Portrait` is."""
+"""The figure of one rendered person, with the interface of `drawn.figure.Portrait`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RenderedFigure:
         self._scene = Scene(_studio(size), person, self._shot)
 
     def set_backdrop(self, colour: tuple[int, int, int]) -> None:
-        """Stand before a plain colour, 0 ... 255, from now on; the film changes it as everything."""
+        """Use a plain background colour, 0 ... 255, from now on. The film response applies to it, too."""
         self._scene.set_backdrop(colour)
 
     def draw(self, moment: Moment) -> tuple[np.ndarray, FaceLabels]:
@@ -42,7 +42,7 @@ class RenderedFigure:
 
 
 def stored(picture: np.ndarray, film: Film) -> np.ndarray:
-    """The picture [S, S, 3] as if it had been kept in a smaller or a more compressed file."""
+    """The picture [S, S, 3] with the losses of a smaller or a more compressed file."""
     if film.scale == 1 and film.quality == 100:
         return np.ascontiguousarray(picture)
     image = Image.fromarray(picture)

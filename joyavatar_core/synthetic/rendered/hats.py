@@ -66,7 +66,7 @@ def _brim(rng: np.random.Generator, rim: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def tucked(hair: Mesh) -> Mesh:
-    """Hair with what is above the rim drawn into the hat."""
+    """Hair whose part above the rim is moved into the hat."""
     inside = np.clip(above_rim(hair.positions) / 0.15 + 0.6, 0, 1)[:, None]
     shrunk = CENTRE + (hair.positions - CENTRE) * 0.72
     hair.positions = (hair.positions * (1 - inside) + shrunk * inside).astype(np.float32)

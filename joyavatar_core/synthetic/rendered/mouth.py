@@ -1,4 +1,4 @@
-"""Teeth and tongue, moved to where speech shows them.
+"""Teeth and tongue, moved to where they are visible in speech.
 
 MakeHuman's upper teeth hardly show below the lip, and its tongue fills the mouth.
 """

@@ -1,4 +1,4 @@
-"""How much of the sky each vertex sees, from depth maps in many directions; computed once a person, at rest."""
+"""Ambient occlusion: the share of the sky that each vertex sees, from depth maps in many directions."""
 
 from __future__ import annotations
 

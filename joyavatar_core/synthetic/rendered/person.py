@@ -1,4 +1,4 @@
-"""Who is in the picture: everything that makes one rendered person, drawn from a seed."""
+"""Rendered people: all attributes of one person, sampled from a seed."""
 
 from __future__ import annotations
 

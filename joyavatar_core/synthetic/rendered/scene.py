@@ -23,7 +23,7 @@ BREATH = 0.02  # how far the chest rises
 
 
 class Scene:
-    """Owns buffers on the studio's device, which go when the scene goes."""
+    """Owns buffers on the studio's device; they are released with the scene."""
 
     def __init__(self, studio: Studio, person: Person, shot: Shot) -> None:
         self.studio, self.person, self.shot = studio, person, shot
@@ -39,7 +39,7 @@ class Scene:
             drawn.extra.write(mesh.extra.astype("f4").tobytes())
 
     def set_backdrop(self, colour: tuple[int, int, int]) -> None:
-        """Stand before a plain colour, 0 ... 255, from now on; the film changes it as everything."""
+        """Use a plain background colour, 0 ... 255, from now on. The film response applies to it, too."""
         self._scenery = self.studio.upload(np.full((4, 4, 3), colour, np.uint8))
 
     def frame(self, units: np.ndarray, pose: Pose, seed: float = 0.0) -> tuple[np.ndarray, FaceLabels]:

@@ -1,4 +1,4 @@
-"""What is behind a person, out of focus: studios, rooms, streets, gardens and nights, composed at random."""
+"""Backgrounds out of focus: studios, rooms, streets, gardens and night scenes, composed at random."""
 
 from __future__ import annotations
 

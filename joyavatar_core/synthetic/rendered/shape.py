@@ -43,7 +43,7 @@ def _three(what: str, value: float) -> dict[str, float]:
 
 
 def face_weights(rng: np.random.Generator, names: Iterable[str]) -> dict[str, float]:
-    """What makes a face its own: opposite morphs share one signed number, and both sides of the face most of it."""
+    """Individual morphs of a face. Opposite morphs share one signed number; both sides of the face share most of it."""
     groups: dict[str, dict[str, list[str]]] = {}
     for name in names:
         group, stem = name.split("/")

@@ -1,4 +1,4 @@
-"""Everything of a picture that is not the person: lights, camera, film, and how the head is held."""
+"""The shot: lights, camera, film response and background."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Film:
-    """What a camera and a file make of light, the same for a whole clip."""
+    """The response of the camera and the losses of the file, the same for a whole clip."""
 
     white_balance: tuple[float, float, float]
     exposure: float

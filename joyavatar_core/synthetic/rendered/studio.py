@@ -37,7 +37,7 @@ class Texture(NamedTuple):
 
 
 class Studio:
-    """Build once a process and size; a `Scene` draws one person in it. Resources go when nobody refers to them."""
+    """Build once per process and size; a `Scene` draws one person in it."""
 
     def __init__(self, bundle: Bundle, size: int = 256, supersampling: float = 1.5) -> None:
         self.bundle, self.size, self.side = bundle, size, round(size * supersampling)
@@ -121,7 +121,7 @@ def open_context():
         import moderngl
     except ImportError:
         raise AvatarError(
-            "Rendering people needs moderngl; install the project's extra 'train', or choose --people drawn."
+            "Rendering people needs moderngl; install the project's extra 'train', or choose drawn people.", "people"
         ) from None
     os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's rasteriser: one process, one core
     for libraries in LIBRARIES:
@@ -134,7 +134,8 @@ def open_context():
             return context
     raise AvatarError(
         f"Rendering people needs EGL with OpenGL 3.3 ({problem}); on Debian install libegl1, libgl1 and "
-        "libgl1-mesa-dri, or choose --people drawn."
+        "libgl1-mesa-dri, or choose drawn people.",
+        "people",
     )
 
 

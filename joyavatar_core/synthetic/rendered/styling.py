@@ -1,4 +1,4 @@
-"""Mesh hair made one's own: a fringe that leaves the eyes free, another length, volume and waves."""
+"""Restyles mesh hair: a fringe that leaves the eyes free, another length, volume and waves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which skins, hairs, brows, eyes and clothes there are, who wears them, and which ones training never sees."""
+"""Tables of skins, hair, brows, eyes and clothes, their frequencies, and which of them are held out from training."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ def choose(rng: np.random.Generator, table: dict, key: object, split: str) -> st
 
 
 def weighed(rng: np.random.Generator, weights: dict[str, float]) -> str:
-    """One of the keys, as often as its weight says."""
+    """A key, chosen with a probability proportional to its weight."""
     share = np.array(list(weights.values()))
     return str(rng.choice(list(weights), p=share / share.sum()))

@@ -1,4 +1,4 @@
-"""One video of whatever a recording folder holds: finished segments, and what plays of the one that was growing."""
+"""One video from a recording folder: its finished segments, and the whole fragments of an unfinished one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..errors import AvatarError
 from ..paths import libav_url
 from ..video import join_segments
 from ..video.containers import checked_target
-from ..video.segments import inspect_segment, rescue_segment
+from ..video.segments import inspect_segment, recover_segment
 from .files import RecordingFolder
 
 log = logging.getLogger(__name__)
 
 
 class ChainedAudio(AudioSource):
-    """The sound of files one behind another; `lengths` in samples, all of one rate and width."""
+    """The sound of several files in order, all of one sample rate and width. lengths: in samples."""
 
     def __init__(self, files: Sequence[FileAudio], lengths: Sequence[int]) -> None:
         super().__init__(files[0].sample_rate)
@@ -52,10 +52,10 @@ class ChainedAudio(AudioSource):
 
 
 def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
-    """Make one mp4 of an unfinished (or finished) recording; the folder is only read, also while a run fills it.
+    """Make one mp4 from a recording, finished or not. The folder is only read, and a run may write to it meanwhile.
 
     The pictures are copied; the sound is the segments', encoded again in one piece. A segment that cannot be read ends
-    the video there, with a warning. Raises AvatarError where there is nothing to join or nowhere to put it.
+    the video there, with a warning. Raises AvatarError where no segment plays, or where `out` cannot be written.
     """
     files = RecordingFolder(folder)
     target = checked_target(out)
@@ -65,7 +65,7 @@ def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
         paths = [files.segment(block) for block in files.segments()]
         growing = files.growing()
         if growing is not None and files.segment(int(growing.name[8:16])) not in paths:
-            paths += rescued(growing, Path(scratch))
+            paths += recovered(growing, Path(scratch))
         whole = []
         for path in paths:
             try:
@@ -78,12 +78,12 @@ def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
         return join_segments([path for path, *_ in whole], target, sound_of(whole))
 
 
-def rescued(growing: Path, scratch: Path) -> list[Path]:
-    """A plain mp4 of the whole fragments of a growing file, none where there is none; the file itself is only read."""
+def recovered(growing: Path, scratch: Path) -> list[Path]:
+    """A plain mp4 of the whole fragments of a growing file, or no path without one. The file is only read."""
     copy, plain = scratch / "fragments.mp4", scratch / growing.name
     try:
         shutil.copyfile(growing, copy)
-        rescue_segment(copy, plain)
+        recover_segment(copy, plain)
     except (OSError, av.FFmpegError):
         return []
     return [plain]

@@ -1,0 +1,223 @@
+"""The options of `speak` and `live` as data, and what can be known to be wrong with them before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from ..errors import AvatarError
+from ..paths import STDOUT, check_place, existing_file
+from ..pipeline.avatar_options import EMBEDDED, AvatarOptions
+from ..recording.interval import Interval
+
+if TYPE_CHECKING:
+    from ..audio import AudioSource
+    from ..framing.crop import Box
+
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ENCODERS = ("x264", "nvenc", "auto")  # of video/h264.py, which needs PyAV
+KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
+USUAL_DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """What every command that makes a video takes. A field has the name of its flag, whose help describes it.
+
+    size: (width, height) in pixels, None for the checkpoint's.
+    seconds: the longest video, None for the length of the voice.
+    """
+
+    avatar: AvatarOptions
+    portrait: str
+    audio: str
+    out: str | None
+    crop: str | Box
+    background: str
+    audio_rate: int
+    audio_channels: int
+    audio_format: str
+    preset: str
+    psb: str | None
+    mci: str | None
+    urcr: str | None
+    size: tuple[int, int] | None
+    refine: str | None
+    seconds: float | None
+    seed: int
+    quality: int
+    encoder: str
+    report: str | None
+    plot: str | None
+    monitor: bool
+    reset_on_drift: bool
+    prompt_embeds: str | None
+    kv_dtype: torch.dtype | None
+    cuda_graphs: bool
+
+    @property
+    def title(self) -> str:
+        """The video's title in its metadata."""
+        return "live" if self.out in (None, STDOUT) else Path(self.out).stem
+
+    def check(self) -> AudioSource:
+        """Find every mistake that can be found without the avatar; returns the voice, opened.
+
+        Raises AvatarError for the first one.
+        """
+        from ..audio import open_voice
+        from ..audio.survey import check_voice
+
+        self.check_all_but_voice()
+        voice = open_voice(self.audio, self.audio_rate, self.audio_channels, self.audio_format)
+        check_voice(voice, f"The voice '{self.audio}'", self.seconds)
+        return voice
+
+    def check_all_but_voice(self) -> None:
+        """The part of `check` for a voice that comes in another way."""
+        from ..framing.portrait_framing import check_portrait
+        from ..video.h264 import check_quality, chosen_encoder
+        from ..video.portrait import check_size
+
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise AvatarError(f"--seconds is {self.seconds}; give a length above 0.")
+        self._check_places()
+        check_quality(self.quality)
+        chosen_encoder(self.encoder)
+        if self.size is not None:
+            check_size(*self.size)
+        for name, path in self._model_files():
+            if not os.path.exists(path):
+                raise AvatarError(f"The {name} '{path}' does not exist; check the path.")
+        check_portrait(existing_file(self.portrait), self.crop, self.background)
+
+    def _model_files(self) -> list[tuple[str, str | Path]]:
+        """(what it is, path) of every file that the avatar is loaded from, the embedded ones left out."""
+        avatar = self.avatar
+        named = [
+            ("file of weights", avatar.weights), ("VAE", avatar.vae), ("decoder", avatar.decoder),
+            ("audio encoder", avatar.audio_encoder), ("base model", avatar.base),
+            *(("LoRA", path) for path, _ in avatar.loras), ("prompt file", self.prompt_embeds),
+        ]  # fmt: skip
+        return [(name, path) for name, path in named if path is not None and path != EMBEDDED]
+
+    def _places(self) -> list[tuple[str, str | Path]]:
+        """(what it is, path) of every file that is written."""
+        from ..video.containers import checked_target
+
+        places = [(name, path) for name, path in (("report", self.report), ("plot", self.plot)) if path]
+        if self.out and self.out != STDOUT:
+            places.append(("video", checked_target(self.out)))
+        return places
+
+    def _check_places(self) -> None:
+        """Raises AvatarError where a file cannot be written, or would replace one that is read."""
+        read = [("portrait", self.portrait), ("voice", self.audio)]
+        read += [("weights", self.avatar.weights), ("VAE", self.avatar.vae)]
+        for name, path in self._places():
+            check_place(path, name)
+            for other, source in read:
+                if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+                    raise AvatarError(f"The {name} {path} would replace the {other}; choose another name.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakOptions(VideoOptions):
+    """The options of `speak`; `state` is the folder of a recording, None without one."""
+
+    out: str
+    state: str | None
+    checkpoint_every: Interval | None
+    resume: bool
+
+    def check(self) -> AudioSource:
+        from ..audio.opening import STDIN
+
+        if (self.resume or self.checkpoint_every) and not self.state:
+            raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
+        if self.state and self.reset_on_drift:
+            raise AvatarError(
+                "A recording's state does not hold what --reset-on-drift measures, so a resume would differ; "
+                "leave out --state or --reset-on-drift."
+            )
+        if self.state and self.encoder == "nvenc":
+            raise AvatarError("A recording is written by x264, so that any machine can go on; leave out --encoder.")
+        if self.state and self.audio == STDIN:
+            raise AvatarError("A voice from standard input cannot be read again to resume; give --state with a file.")
+        return super().check()
+
+    def _places(self) -> list[tuple[str, str | Path]]:
+        places = super()._places()
+        if self.state:
+            folder = Path(self.state)
+            places.append(("state folder's lock", folder / "lock") if folder.is_dir() else ("state folder", folder))
+        return places
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions(VideoOptions):
+    """The options of `live`; `serve` is (host, port), None without a server."""
+
+    serve: tuple[str, int] | None
+    format: str
+    allow_host: tuple[str, ...]
+    viewers: int
+    pace: str
+
+    def check(self) -> AudioSource:
+        if not (self.serve or self.out):
+            raise AvatarError("The video has nowhere to go; give --serve 127.0.0.1:8090, or --out with a file or -.")
+        if self.out == STDOUT and (sys.stdout is None or sys.stdout.isatty()):
+            raise AvatarError("The video would go to a terminal or nowhere; pipe it on, for example | ffplay -")
+        return super().check()
+
+
+Options = TypeVar("Options", SpeakOptions, LiveOptions)
+
+
+def parsed(kind: type[Options], args: argparse.Namespace) -> Options:
+    """The options of a command from its parsed flags. Raises AvatarError for values that cannot be read."""
+    device = choose_device(args.device) if args.team is None else args.team.device
+    avatar = AvatarOptions(
+        weights=args.weights, vae=args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
+        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, release=args.release, loras=tuple(args.lora),
+        device=device, dtype=DTYPES[args.dtype] or USUAL_DTYPES.get(device.type), attention=args.attention,
+        compiled=args.compile, team=args.team,
+    )  # fmt: skip
+    values = {**vars(args), "avatar": avatar, "kv_dtype": KV_DTYPES[args.kv_dtype]}
+    if kind is SpeakOptions and args.checkpoint_every is not None:
+        values["checkpoint_every"] = Interval.parse(args.checkpoint_every)
+    if kind is LiveOptions:
+        values["serve"] = parse_address(args.serve) if args.serve else None
+        values["allow_host"] = tuple(args.allow_host)
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is the first GPU there is. Raises AvatarError for a device that this machine does not have."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise AvatarError(f"The device '{name}' cannot be used ({reason}); use cpu, or auto.") from None
+    return device
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """'8090' -> ('127.0.0.1', 8090); 'host:8090', '[::1]:8090'. Raises AvatarError for anything else."""
+    host, _, port = text.rpartition(":")
+    host = host or "127.0.0.1"
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise AvatarError(f"--serve is '{text}', expected a port or HOST:PORT, such as 127.0.0.1:8090.")
+    return host, int(port)

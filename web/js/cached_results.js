@@ -1,0 +1,52 @@
+// Text and pictures of nodes that a run did not visit, since they and all that stands behind them were cached: the host
+// sends no `executed` for them, so what they showed is taken from the last run in the history that had the same inputs.
+import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
+import { isOurs, nodeOf } from "./nodes.js";
+import { showResult } from "./node_text.js";
+
+const RUNS = 64; // that are looked through
+const ENTRY_MS = 1000; // until the host has written the finished run's entry
+
+const unvisited = new Map(); // id of a run -> ids of this pack's cached nodes
+
+// A node's inputs and those of all nodes before it, as text.
+function ancestry(prompt, id, seen = {}) {
+  if (!(id in seen) && prompt[id]) {
+    const { class_type, inputs } = prompt[id];
+    seen[id] = [class_type, inputs];
+    for (const value of Object.values(inputs)) if (Array.isArray(value)) ancestry(prompt, String(value[0]), seen);
+  }
+  return JSON.stringify(Object.entries(seen).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+async function recall(runId, ids) {
+  const history = await (await api.fetchApi(`/history?max_items=${RUNS}`)).json();
+  const prompt = history[runId]?.prompt?.[2];
+  if (!prompt) return;
+  const runs = Object.values(history).reverse();
+  for (const id of ids) {
+    const same = ancestry(prompt, id);
+    const run = runs.find(({ outputs, prompt: [, , nodes] }) => outputs[id] && ancestry(nodes, id) === same);
+    const node = nodeOf(id);
+    if (!run || !isOurs(node)) continue;
+    app.nodeOutputs[id] = run.outputs[id]; // its pictures
+    showResult(node, run.outputs[id]);
+  }
+}
+
+app.registerExtension({
+  name: "joyavatar.CachedResults",
+  setup() {
+    api.addEventListener("execution_cached", ({ detail }) => {
+      const ids = (detail.nodes ?? []).map(String).filter((id) => isOurs(nodeOf(id)));
+      if (ids.length) unvisited.set(detail.prompt_id, new Set(ids));
+    });
+    api.addEventListener("executed", ({ detail }) => unvisited.get(detail.prompt_id)?.delete(String(detail.node)));
+    api.addEventListener("execution_success", ({ detail }) => {
+      const ids = unvisited.get(detail.prompt_id);
+      unvisited.clear();
+      if (ids?.size) setTimeout(() => recall(detail.prompt_id, ids), ENTRY_MS);
+    });
+  },
+});
