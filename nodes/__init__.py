@@ -1,4 +1,4 @@
-"""The ComfyUI nodes: thin, one topic a file; the only folder that knows the host."""
+"""The ComfyUI nodes: thin, one topic per file. Only this folder imports the host."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class JoyAvatarExtension(ComfyExtension):
-    """What the host asks for the pack's nodes."""
+    """The extension through which the host gets the pack's nodes."""
 
     async def on_load(self) -> None:  # hosts before 0.14 do not call it
         await register_renamed()

@@ -1,4 +1,4 @@
-"""What a Torch Compile node before ours asks for: the model's passes run inside the host's wrapper."""
+"""Support for a Torch Compile node before ours: the model's passes run inside the host's wrapper."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ KEY = "torch.compile"  # under which the host keeps the wrapper of its Torch Com
 
 
 class CompiledPasses:
-    """The transformer of a MODEL; for the time of a pass the host puts compiled modules in the place of its own.
+    """The transformer of a MODEL. During a pass the host replaces its modules with compiled ones.
 
-    Everything but a pass is the transformer's.
+    All other attributes are those of the transformer.
     """
 
     def __init__(self, avatar: HostAvatar, wrappers: list[Any]) -> None:

@@ -16,14 +16,14 @@ from .types import SCHEDULES, Continuity, advanced
 
 @dataclass(frozen=True)
 class ContinuitySettings:
-    """JOYAVATAR_CONTINUITY: MCI and URCR together, since what MCI shows must be among what URCR keeps."""
+    """JOYAVATAR_CONTINUITY: MCI and URCR together, because MCI's frames must be among those that URCR keeps."""
 
     mci: MciSettings
     urcr: UrcrSettings
 
 
 class JoyAvatarContinuity(io.ComfyNode):
-    """What a block sees of the past, and what is kept when the trained positions run out."""
+    """MCI and URCR settings: the past frames that a block attends to, and those kept at a reset."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -120,7 +120,7 @@ class JoyAvatarContinuity(io.ComfyNode):
                 ),
             ],
             outputs=[Continuity.Output("continuity", "continuity", tooltip="For the JoyAvatar Streaming Sampler.")],
-            is_output_node=True,  # so that the page gets its text also when it is cached
+            is_output_node=True,  # the page then gets its text also if it is cached
         )
 
     @classmethod
@@ -147,7 +147,7 @@ class JoyAvatarContinuity(io.ComfyNode):
 
 
 def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str:
-    """What the settings mean for a checkpoint: what stays in the cache, how often it is reset, what it costs."""
+    """The effect of the settings for a checkpoint as text: frames kept in the cache, interval of resets, cost."""
     block = config.block_frames
     seconds = 4 / config.fps  # of video a latent frame
     passes = len(config.levels) + 1.0  # of a settled block: its steps and the cache update
@@ -165,5 +165,5 @@ def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str
             extra += urcr.recent / block / blocks
     noised = mci.injected or (mci.frames if mci.context_noise else 0)
     motion = f"MCI {mci.mode} noises {noised} frames by {mci.noise:g}" if noised else "MCI off"
-    motion += ", noise goes on over seams" if mci.carried else ""
+    motion += ", noise carried over seams" if mci.carried else ""
     return f"{memory}; {motion}; cost about ×{1 + extra / passes:.2f}"

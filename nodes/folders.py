@@ -32,7 +32,7 @@ def checkpoint_names() -> list[str]:
 
 
 def checkpoint_path(name: str) -> Path | None:
-    """The file that `name` stands for; None where it is gone."""
+    """The file named `name`; None if it does not exist."""
     for folder in CHECKPOINT_FOLDERS:
         found = folder_paths.get_full_path(folder, name) if folder in folder_paths.folder_names_and_paths else None
         if found:

@@ -24,7 +24,7 @@ from .watch import Watch
 
 log = logging.getLogger(__name__)
 
-LARGE = 2**30  # bytes of frames that deserve a warning
+LARGE = 2**30  # bytes of frames above which a warning is logged
 
 ONE_BATCH, BY_RESET, BY_COUNT = "one batch", "by reset", "by count"
 
@@ -130,7 +130,7 @@ def trimmed(stream: HostStream, frames: range) -> dict:
 
 
 def announce(cls: type[io.ComfyNode], nbytes: int, what: str) -> None:
-    """Say, before the work begins, how much memory its result will take."""
+    """Show the memory of the result before the work starts."""
     text = f"{what} take {nbytes / 2**20:,.0f} MiB of memory"
     show_text(cls.hidden.unique_id, text)
     if nbytes > LARGE:

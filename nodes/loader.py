@@ -105,7 +105,7 @@ class JoyAvatarModelLoader(io.ComfyNode):
 
 
 def existing(name: str) -> Path:
-    """The file that `name` stands for. Raises AvatarError where it has gone."""
+    """The file named `name`. Raises AvatarError if it does not exist."""
     path = checkpoint_path(name)
     if path is None:
         raise AvatarError(

@@ -29,7 +29,7 @@ NOT_SAMPLED = (
 
 
 class NoUnet(dict):
-    """The host's description of a UNet, empty: an avatar is none. Asked for an entry it says so."""
+    """An empty UNet config for the host, because an avatar is not a UNet. Reading an entry raises an error."""
 
     def __missing__(self, key: str) -> object:
         raise AvatarError(NOT_SAMPLED)
@@ -54,7 +54,7 @@ class HostAvatar(torch.nn.Module):
     def __init__(self, transformer: AvatarTransformer, name: str, dtype: torch.dtype) -> None:
         super().__init__()
         self.diffusion_model = transformer
-        self.name = name  # what the user called the weights
+        self.name = name  # the user's name of the weights
         self.compute_dtype = self.manual_cast_dtype = dtype
         self.model_config = NoSampling()
 

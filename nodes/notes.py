@@ -18,9 +18,9 @@ TEXT_EVENT = "joyavatar.text"  # to the page: {"node": id, "text": line}; web/js
 
 
 def show_text(node_id: str | None, text: str) -> None:
-    """Put a line of text on a node while it runs; nothing happens where nobody looks.
+    """Show a line of text on a node while it runs. Without a connected page this does nothing.
 
-    What shall stay belongs in the node's `ui` (`note`): the page gets that again for cached nodes.
+    Permanent text belongs in the node's `ui` (`note`). The page gets it again for cached nodes.
     """
     server = getattr(PromptServer, "instance", None)
     if node_id is not None and server is not None:

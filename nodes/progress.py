@@ -1,4 +1,4 @@
-"""Progress of a stream in its node: bar, live picture, time left, and the place where Stop is noticed."""
+"""Progress of a stream in its node: bar, live picture and time left. The user's Stop is checked here."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PREVIEW_PIXELS = 512
 class StreamProgress:
     """Counts blocks of a run and tells the host; give `on_step` to the run and call `block_done` after each block.
 
-    `said` stands before the time left: where a run went on, what a monitor warned of. Steps come from the thread that
-    makes blocks, which is ahead of those that are finished; the bar never goes back.
+    `said` is shown before the time left: where a run resumed, and the monitor's warnings. Steps come from the thread
+    that generates blocks, which is ahead of the finished blocks. The bar never moves backwards.
     """
 
     def __init__(self, stream: AvatarStream, node_id: str | None) -> None:
@@ -38,7 +38,7 @@ class StreamProgress:
         self.said = ""
 
     def begin_at(self, block: int) -> None:
-        """The run goes on before this block: what was made earlier took no time now."""
+        """The run resumes at this block. Earlier blocks do not count for the time left."""
         self._first, self._started, self._shown = block, time.perf_counter(), float(block)
         self._bar.update_absolute(block, self.blocks)
 

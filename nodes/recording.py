@@ -1,4 +1,4 @@
-"""State folders of Stream to Video: a run that was stopped or killed goes on when the same graph is queued again."""
+"""State folders of Stream to Video: a stopped or killed run resumes when the same graph is queued again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def record(
     metadata: dict[str, object],
     refine: PortraitRefiner | None = None,
 ) -> None:
-    """Make a video in a state folder, from its beginning or from where an earlier run got, and join it to `target`."""
+    """Make a video in a state folder, from the beginning or from an earlier run's state, and join it to `target`."""
     with Recording(
         folder, recipe, decoder, sound, every=every, crf=quality, resume=True, metadata=metadata, refine=refine
     ) as made:
@@ -71,16 +71,16 @@ def record(
 
         def on_block(block: LatentBlock, frames: object) -> None:
             watch(block, frames)
-            if (block.index + 1) % made.every == 0:  # a resume leaves out what its state does not reach
+            if (block.index + 1) % made.every == 0:  # a resume ignores blocks after its state
                 watch.report.to_json(folder / REPORT)
 
         try:
             made.record(on_block)
         except BaseException:
             reached = clock_text(made.frames / float(watch.report.fps))
-            watch.progress.tell(f"stopped; queued again with the state folder '{folder.name}' it goes on at {reached}")
+            watch.progress.tell(f"stopped; queue it again with the state folder '{folder.name}' to resume at {reached}")
             log.warning(
-                "stopped; the finished segments in %s play, and queued again the video goes on at %s", folder, reached
+                "stopped; the finished segments in %s are playable; queue it again to resume at %s", folder, reached
             )
             raise
         watch.report.to_json(folder / REPORT)

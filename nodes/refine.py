@@ -1,4 +1,4 @@
-"""The portrait refiner in the host: what Stream nodes offer of it, and its weights as the host loads them."""
+"""The portrait refiner in the host: the Stream nodes' input for it, and its weights as the host loads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMES = {f"{times}x": times for times in range(1, MOST + 1)}
 
 
 def refine_input() -> io.Input:
-    """The input that Stream nodes have at their end."""
+    """The last input of the Stream nodes."""
     return io.Combo.Input(
         "refine",
         options=[AUTO, OFF, *TIMES],
@@ -33,15 +33,15 @@ def refine_input() -> io.Input:
 
 
 def has_refiner(avatar: HostAvatar) -> bool:
-    """Whether a refiner was trained on what this avatar makes: only the embedded one has it."""
+    """Whether a refiner was trained for this avatar. Only the embedded avatar has one."""
     return avatar.name == EMBEDDED and EMBEDDED_REFINER.exists()
 
 
 class Refine:
-    """How a Stream node refines a stream, known before anything is sampled.
+    """The refinement of a stream by a Stream node; it is determined before sampling.
 
     pixel_size: (width, height) of the node's frames. patchers: what the host must load besides.
-    Raises AvatarError where it is asked for and cannot be.
+    Raises AvatarError if refinement is requested and not possible.
     """
 
     def __init__(self, stream: HostStream, setting: str) -> None:
@@ -58,7 +58,7 @@ class Refine:
         self.patchers = () if size is None else (_patcher(),)
 
     def begin(self, decoder: HostDecoder) -> PortraitRefiner | None:
-        """What refines the frames, once the models are loaded; None where they stay as decoded."""
+        """The refiner, after the models are loaded; None if the frames stay as decoded."""
         if not self.patchers:
             return None
         return PortraitRefiner.of(self.patchers[0].model, self.stream.recipe, decoder, self.pixel_size)

@@ -10,7 +10,7 @@ from typing import Any
 import comfy_api.latest
 from comfy_api.latest import io
 
-RENAMED: list[dict[str, Any]] = []  # none so far: ids and inputs are a promise to saved workflows
+RENAMED: list[dict[str, Any]] = []  # empty: no id or input has been renamed yet
 
 
 async def register_renamed() -> None:

@@ -1,4 +1,4 @@
-"""What a stream did, block by block, as a plot and as text."""
+"""The report of a stream, block by block, as a plot and as text."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ class JoyAvatarStreamReport(io.ComfyNode):
 
 
 def report_file(video: Path) -> Path:
-    """Where the report of a finished video lies: beside it."""
+    """The path of a finished video's report, beside the video."""
     return video.with_suffix(".report.json")
 
 
 def saved_summary(video: object) -> dict[str, Any]:
-    """The report beside a video's file. Raises AvatarError where there is none, or something else."""
+    """The report beside a video's file. Raises AvatarError if it is missing or not a report."""
     source = video.get_stream_source() if hasattr(video, "get_stream_source") else None
     if not isinstance(source, (str, Path)) or not report_file(Path(source)).is_file():
         raise AvatarError(
-            "This video does not know how it was made; wire the VIDEO of JoyAvatar Stream to Video, or load a video "
+            "This video has no report of its run; wire the VIDEO of JoyAvatar Stream to Video, or load a video "
             "that still has its .report.json beside it."
         )
     return read_report(report_file(Path(source)))

@@ -1,4 +1,4 @@
-"""Everything a stream needs, checked and bound together; nothing is generated here."""
+"""All inputs of a stream, checked and combined. Nothing is generated here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class JoyAvatarStreamingSampler(io.ComfyNode):
-    """The recipe of a talking stream; the Stream nodes behind it pull its blocks."""
+    """The recipe of a talking stream. The Stream nodes after it request its blocks."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -123,9 +123,9 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
 
 
 def reference_of(latent: dict, config: AvatarConfig) -> tuple[Tensor, str | None]:
-    """The first of a LATENT's batch, in the host's scale, and what there is to say of its size.
+    """The first item of a LATENT's batch, in the host's scale, and a remark on its size, if any.
 
-    Raises AvatarError for latents of another kind, and for sizes that the checkpoint cannot make.
+    Raises AvatarError for latents of another kind, and for sizes that the checkpoint does not support.
     """
     samples = latent["samples"]
     if samples.ndim != 5 or samples.shape[1] != config.out_channels:

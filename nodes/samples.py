@@ -1,4 +1,4 @@
-"""The sample portraits and voices, put where the host's loader nodes look, so that a template runs as it is opened."""
+"""Copies the sample portraits and voices to the host's input folder, so that the templates run without changes."""
 
 from __future__ import annotations
 

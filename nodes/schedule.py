@@ -79,7 +79,7 @@ class JoyAvatarPSBSchedule(io.ComfyNode):
             ],
             outputs=[Psb.Output("psb", "psb", tooltip="For the JoyAvatar Streaming Sampler.")],
             hidden=[io.Hidden.unique_id],
-            is_output_node=True,  # so that the page gets its text and picture also when it is cached
+            is_output_node=True,  # the page then gets its text and picture also if it is cached
         )
 
     @classmethod

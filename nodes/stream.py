@@ -35,7 +35,7 @@ class HostVoice:
 class HostStream:
     """A stream as it travels through a graph: any number of nodes may pull it, each from its beginning.
 
-    `report` is that of the newest run that came to its end.
+    `report` is that of the newest completed run.
     """
 
     recipe: AvatarStream

@@ -1,4 +1,4 @@
-"""The sockets that only this pack has, and how an input is marked as one for experts."""
+"""The pack's own socket types, and a function that marks an input as advanced."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ OUTPUT = "JoyAvatar/output"
 
 
 def advanced(entry: io.Input) -> io.Input:
-    """The same input, shown among the node's advanced ones where the host has such a place."""
+    """The same input, marked as advanced for hosts that support it."""
     entry.extra_dict["advanced"] = True  # the hosts tried take no `advanced` argument, and all keep this dictionary
     return entry

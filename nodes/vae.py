@@ -1,4 +1,4 @@
-"""The host's VAE as a decoder that streams: the same weights, with a cache that goes from block to block."""
+"""The host's VAE as a streaming decoder: the same weights, with a cache between blocks."""
 
 from __future__ import annotations
 

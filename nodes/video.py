@@ -130,7 +130,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         stream.report = report
         try:
             report.to_json(report_file(place.path))
-        except AvatarError as problem:  # the video is there all the same
+        except AvatarError as problem:  # the video is complete
             log.warning("%s", problem)
         shown = {**ui.PreviewVideo([place.saved()]).as_dict(), **note(watch.summary)}
         return io.NodeOutput(StreamVideo(place.path, report), ui=shown)
@@ -146,7 +146,7 @@ def write(
     metadata: dict[str, object],
     refine: PortraitRefiner | None = None,
 ) -> None:
-    """Make a video in one go; what an interrupted run has made stays beside `target`."""
+    """Make a video in one run. The file of an interrupted run stays beside `target`."""
     width, height = output_pixel_size(recipe, refine)
     writer = VideoWriter(
         target, width, height, recipe.config.fps, sound.sample_rate, sound.channels, crf=quality,
@@ -163,7 +163,7 @@ def write(
 
 
 class StreamVideo(InputImpl.VideoFromFile):
-    """The host's VIDEO of a finished file, which still knows how its run went."""
+    """The host's VIDEO of a finished file, with the report of its run."""
 
     def __init__(self, path: Path, report: RunReport) -> None:
         super().__init__(str(path))
@@ -198,7 +198,7 @@ class OutputFile:
 
 
 def tags(hidden: object, report: RunReport) -> dict[str, object]:
-    """What the file says about itself: the settings, and the workflow as the host's own nodes store it."""
+    """The file's metadata: the settings, and the workflow as the host's own nodes store it."""
     own = {"joyavatar": {"weights": report.weights, **report.settings}}
     if args.disable_metadata:
         return own

@@ -88,7 +88,7 @@ def encoder_for(
 ) -> tuple[FeatureEncoder | None, ModelPatcher | None]:
     """The audio encoder that a checkpoint needs, and its model for the host to load.
 
-    Raises AvatarError where an encoder is wired that is not that one, or is missing.
+    Raises AvatarError if the encoder is missing or a different one is connected.
     """
     if not config.audio_dim or config.audio_features != "wav2vec2":
         if config.audio_dim and audio_encoder is not None:

@@ -1,4 +1,4 @@
-"""What the nodes that decode a stream do with every block besides keeping it."""
+"""Measures, reports and shows every decoded block."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """What happens with every finished block besides keeping its frames: measure, report, warn, show.
+    """Measures, reports and shows every finished block, and warns of drift.
 
     Life cycle: made for one run, `go_on` before its first block where a recording is resumed, called with every block.
     """
@@ -40,12 +40,12 @@ class Watch:
         self.progress.block_done(block.index, frames[-1])
 
     def go_on(self, recording: Recording, saved: Path) -> None:
-        """Take up a recording, with the report that its earlier runs `saved` as far as it can be read."""
+        """Continue a recording and the report that its earlier runs `saved`, if it is readable."""
         at = clock_text(recording.frames / float(self.report.fps))
         log.info("going on with %s at %s, behind block %d", recording.folder.path, at, recording.blocks - 1)
-        self.went_on = f"went on at {at}; "
+        self.went_on = f"resumed at {at}; "
         self.progress.begin_at(recording.blocks)
-        self.progress.tell(f"going on at {at}")
+        self.progress.tell(f"resuming at {at}")
         self.report.settings = {**self.report.settings, "resumed_at_block": recording.blocks}
         self._observe.look_back(recording, saved)
 

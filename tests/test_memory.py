@@ -113,6 +113,12 @@ def test_what_fits_a_card(width, height, settings, card):
     assert need.total < 0.95 * card * GIB, need.total / GIB
 
 
+def test_ranks_share_the_cache_and_the_pass_but_not_the_weights():
+    alone, shared = (memory_needed(LARGE, PARAMETERS, (512, 512), decoder=None, ranks=ranks) for ranks in (1, 4))
+    assert (4 * shared.cache, 4 * shared.working, shared.weights) == (alone.cache, alone.working, alone.weights)
+    assert alone.decoder == shared.decoder == 0
+
+
 def test_too_little_memory_is_one_sentence_that_says_what_to_turn():
     need = memory_needed(LARGE, PARAMETERS, (512, 512))
     check_memory(need, need.total)

@@ -222,7 +222,7 @@ def test_continuity_explains_itself_in_numbers(host):
 
 
 def test_carrying_is_a_setting_of_its_own_that_old_graphs_need_not_name(host):
-    carry = "noise goes on over seams"
+    carry = "noise carried over seams"
     assert carry in continuity(host).ui["text"][0]  # as a graph from before it
     without = host.Continuity.execute("inject", 3, 0.25, "rotate", 3, 6, "portrait", 0, mci_carry=0.0)
     assert carry not in without.ui["text"][0] and without.args[0].mci.carry == 0.0

@@ -45,8 +45,8 @@ def test_stopped_and_queued_again_it_is_the_uninterrupted_file(host, vae, output
     PromptServer.instance.texts.clear()
     report = to_video(host, vae)[0].report
     assert [block["index"] for block in report.blocks] == [0, 1, 2, 3] and report.frames == FRAMES
-    assert any("went on at" in text for text in PromptServer.instance.texts) == bool(segments)
-    assert ("queued again the video goes on at" in caplog.text) == (checks > 1)
+    assert any("resumed at" in text for text in PromptServer.instance.texts) == bool(segments)
+    assert ("queue it again to resume at" in caplog.text) == (checks > 1)
     to_video(host, vae, state="other")  # uninterrupted
     assert same_video(*output_folder.glob("one_*.mp4"))
 
@@ -155,7 +155,7 @@ def test_a_spoilt_report_in_a_state_folder_does_not_stop_a_resume(host, vae, out
     assert len(json.loads(place.read_text())["blocks"]) >= 1
     place.write_text('{"blocks": [{}]}')
     report = to_video(host, vae)[0].report
-    assert "left out" in caplog.text and report.frames == FRAMES and 0 < len(report.blocks) < 4
+    assert "is not used" in caplog.text and report.frames == FRAMES and 0 < len(report.blocks) < 4
 
 
 # --- decoding

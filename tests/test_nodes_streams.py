@@ -281,7 +281,7 @@ def test_report_runs_a_stream_that_nobody_has_pulled(host, caplog):
 
 
 def test_report_of_a_foreign_video_is_refused(host):
-    with pytest.raises(host.error, match="does not know how it was made"):
+    with pytest.raises(host.error, match="has no report of its run"):
         host.StreamReport.execute(SimpleNamespace())
 
 

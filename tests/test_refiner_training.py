@@ -17,6 +17,7 @@ from joyavatar_core.refiner.model import RefinerNet, hearing
 from joyavatar_core.synthetic.clips import make_clip
 from joyavatar_core.synthetic.dataset import clip_path, save_clip
 from joyavatar_core.training.loop import LoopSettings
+from joyavatar_core.training.parameters import parameter_groups
 from joyavatar_core.training.refiner_alignment import align, moved
 from joyavatar_core.training.refiner_augment import Random, other_mouth, smear
 from joyavatar_core.training.refiner_pairs import make_pairs, pair_path
@@ -103,7 +104,7 @@ def test_a_spoiled_mouth_is_another_s_and_nothing_else_is() -> None:
     changed = (made - frame).abs()
     assert changed[..., :70, :].max() == changed[..., 100:].max() == 0
     inside = made[..., 88:102, 48:82].mean((1, 2, 3))
-    assert 0.1 < (inside == -0.5).float().mean() < 0.5 and (inside > 0.4).any() and inside.max() < 0.6
+    assert 0 < (inside == -0.5).float().mean() < 0.2 and (inside > 0.4).any() and inside.max() < 0.6
 
 
 def test_mistakes_spare_the_mouth() -> None:
@@ -191,7 +192,8 @@ def test_the_loss_can_be_learned(folders: SimpleNamespace) -> None:
     sample = Pairs([folders.clip], [folders.pair], RefinerRecipe(close_batch=3)).batch(generators, close=True)
     torch.manual_seed(0)
     net = RefinerNet()
-    optimizer, losses = torch.optim.Adam(net.parameters(), 1e-3), []
+    groups = parameter_groups(net, weight_decay=0, by_inputs=True)  # as in training
+    optimizer, losses = torch.optim.Adam([group | {"lr": 4e-4 * group["scale"]} for group in groups]), []
     for _ in range(40):
         losses.append(refiner_losses(net, sample, part=0.5)["loss"])
         optimizer.zero_grad()

@@ -6,11 +6,16 @@ import threading
 import time
 
 import pytest
+import soundfile
 
+from joyavatar_core.cli.session_streams import AvatarStreams
+from joyavatar_core.errors import AvatarError
 from joyavatar_core.serving import Broadcast
 from joyavatar_core.serving.placement import Capacity, best_first
 from joyavatar_core.serving.session import Session
 from joyavatar_core.serving.session_worker import BusyError, SessionWorker
+
+from .batches import SMALL, inputs
 
 
 class SessionStream:
@@ -102,7 +107,7 @@ def test_a_viewer_that_comes_back_in_time_keeps_the_session():
     session.close()
 
 
-def test_a_stage_has_as_many_limit_as_it_says_and_frees_them():
+def test_a_worker_takes_as_many_sessions_as_it_may_and_then_others():
     streams = StreamFactory()
     worker = SessionWorker(lambda: streams, 2, linger=0)
     assert worker.open("a", b"", {}) is None and worker.open("b", b"", {}) is None
@@ -133,7 +138,41 @@ def test_memory_is_promised_to_a_session_before_it_has_taken_it():
         worker.close(name)
 
 
-def test_a_stage_does_not_open_on_what_its_gpu_has_left():
+def test_a_worker_opens_nothing_that_its_gpu_has_no_memory_for():
     worker = SessionWorker(lambda: StreamFactory(free=39), 9)
     with pytest.raises(BusyError):
         worker.open("a", b"", {})
+
+
+def test_sessions_that_share_an_avatar_are_those_that_run_alone(tmp_path):
+    streams = AvatarStreams((*SMALL, "--no-monitor"))
+    inputs(tmp_path, voice=1.2)
+    portrait, pcm = (tmp_path / "portrait.png").read_bytes(), soundfile.read(tmp_path / "voice.wav", dtype="int16")[0]
+
+    def videos(*seeds: str) -> list[bytes]:
+        """The mp4 bytes of sessions that run at the same time."""
+        opened = [streams.open(portrait, {"seed": seed}) for seed in seeds]
+        viewers = [stream.broadcasts["mp4"].join() for stream in opened]
+        sessions = [Session(stream) for stream in opened]
+        for session in sessions:
+            session.join("mpegts")  # which begins it
+            session.stream.push_audio(pcm.astype("<i2").tobytes())
+            session.stream.finish_audio()
+        return [b"".join(viewer) for viewer in viewers]
+
+    one, two = videos("1", "2")
+    assert [one] == videos("1") and [two] == videos("2") and one != two and len(one) > 10_000
+
+
+def test_a_session_that_waits_for_its_voice_can_be_ended_at_any_time(tmp_path):
+    inputs(tmp_path)
+    stream = AvatarStreams((*SMALL, "--no-monitor")).open((tmp_path / "portrait.png").read_bytes(), {})
+    session = Session(stream)
+    viewer = session.join("mp4")
+    stream.push_audio(b"\0" * 3201)
+    assert session.take(viewer)  # the header; the first block needs more voice
+    session.close()
+    until(lambda: session.ended)
+    assert session.problem is None
+    with pytest.raises(AvatarError, match="voice of this session has ended"):
+        stream.push_audio(b"\0")

@@ -62,7 +62,9 @@ def connected(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise AvatarError("Workers on a cluster need the package 'ray'; install the extra: pip install -e .[ray]") from None
+        raise AvatarError(
+            "Workers on a cluster need the package 'ray'; install the extra with `pip install -e .[ray]`."
+        ) from None
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own, which would skip what is cleaned up here
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}

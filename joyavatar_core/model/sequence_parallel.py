@@ -105,5 +105,6 @@ def check_ranks(heads: int, ranks: int) -> None:
         most = f"{', '.join(fitting[:-1])} or {fitting[-1]}" if len(fitting) > 1 else "".join(fitting) or "1"
         raise AvatarError(
             f"{ranks} processes cannot share the {heads} heads of this model; start torchrun with "
-            f"{most} processes, and one more where one only decodes."
+            f"{most} processes, and one more where one only decodes.",
+            "decode_rank",
         )

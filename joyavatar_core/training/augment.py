@@ -1,4 +1,4 @@
-"""Log-mel spectra as if the same words had been said by somebody else: synthesisers have few speakers, people many."""
+"""Log-mel spectra augmented as if another speaker had said the same words. Synthesisers have few speakers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SILENCE = (torch.tensor(FLOOR).log10().item() - LOG_MEAN) / LOG_SCALE
 
 
 def other_voice(spectra: Tensor, generator: torch.Generator) -> Tensor:
-    """spectra [..., 32] as `log_mel` gives them -> the same shape; nothing gets quieter than silence."""
+    """spectra [..., 32] as `log_mel` gives them -> the same shape, clamped at silence."""
     warp, louder, tilt = (2 * torch.rand(3, generator=generator) - 1).tolist()
     bands = (torch.arange(BANDS) * (1 + WARP * warp)).clamp(max=BANDS - 1)
     below = bands.long().clamp(max=BANDS - 2)

@@ -55,7 +55,7 @@ class ForcedBatch:
 class Choice:
     """The random choices of a sample, besides its noise."""
 
-    self_rollout: SelfRollout | None  # whose past it shows
+    self_rollout: SelfRollout | None  # the clip that the past is taken from
     clip: int
     corner: tuple[int, int]  # top and left cell of the close-up
     jump: int  # latent frames left out behind the first block

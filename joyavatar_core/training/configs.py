@@ -1,4 +1,4 @@
-"""What can be trained: the avatar that comes with the project, and a student of the public models' size."""
+"""The models that can be trained: the embedded avatar, and a student of the public models' size."""
 
 from __future__ import annotations
 

@@ -185,14 +185,14 @@ def distil(
 
 
 class Pool:
-    """Rollouts of the student as it was at the last multiple of `pool_steps`; a resumed run makes them anew."""
+    """Rollouts of the student as it was at the last multiple of `pool_steps`; a resumed run generates them again."""
 
     def __init__(self, student: nn.Module, clips: LatentClips, recipe: DistillRecipe) -> None:
         self.student, self.clips, self.recipe = student, clips, recipe
         self.made: LatentClips | None = None
 
     def at(self, step: int, settings: Preset, draw: Draw) -> LatentClips:
-        """The pool to be used at a step; made anew when it is due."""
+        """The pool for a step; it is generated again when it is due."""
         if self.made is None or step % self.recipe.pool_steps == 0:
             self.made = rollouts(self.student, self.clips, settings, draw(self.recipe.pool, POOL))
         return self.made

@@ -1,4 +1,4 @@
-"""Canvases with people on them whose faces are known exactly: what the face locator is trained on."""
+"""Canvases with people whose face positions are known exactly. They are the face locator's training data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TILT = 0.2  # radians: the deviation of a head's roll
 SHARES = (0.12, 0.5, 0.2, 0.1, 0.08)  # of canvases with none, one, two ... people
 INSIDE = 0.8  # share of faces that are placed so that they are on the canvas as a whole
 MOST_ROLL = 0.7  # radians
-DISTRACTORS, DISTRACTED = 3, (0.3, 0.5)  # how often, and shares of canvases with people and pieces of pictures
+DISTRACTORS, DISTRACTED = 3, (0.3, 0.5)  # counts, and shares of canvases with people and pieces of pictures
 HIDDEN = 0.45  # a face that is covered or cut off by more than this share is neither asked for nor refused
 
 
@@ -96,7 +96,7 @@ def _grid() -> Tensor:
 
 
 def _distract(canvas: Tensor, people: Cutouts, backgrounds: Tensor, generator: torch.Generator) -> None:
-    """Put on some canvases what is no face: people upside down or without one, and pieces of other backgrounds."""
+    """Add objects that are not faces to some canvases: people upside down or without a face, pieces of backgrounds."""
     count = len(canvas)
     kind = torch.rand(count, generator=generator)
     turned = (kind < DISTRACTED[0]).nonzero().flatten()
@@ -141,7 +141,7 @@ def _layer(people: Cutouts, count: int, generator: torch.Generator) -> tuple[Ten
     back = torch.stack([cos / squeeze, sin / squeeze, -sin, cos], 1).view(-1, 2, 2) / scale[:, None, None]
     place = (_grid() - at[:, None, None]) @ back.transpose(1, 2)[:, None] + own[:, None, None, :2]
     side = people.pictures.shape[-1]
-    place[..., 1] = place[..., 1].clamp(max=side - 1.0)  # what is below a cut-out goes on as it ends
+    place[..., 1] = place[..., 1].clamp(max=side - 1.0)  # below a cut-out its last row is repeated
     halvings = torch.floor(-torch.log2(scale)).clamp(0, 3).long()
     layer = torch.empty(count, 4, SIDE, SIDE)
     for step in halvings.unique().tolist():

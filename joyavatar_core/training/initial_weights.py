@@ -1,4 +1,4 @@
-"""Where a transformer's training starts (nothing, or a public model that lacks some of it), and blends of two ends."""
+"""A transformer's initial weights (random, or those of a public model that lacks some of them), and weight blending."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def blended(before: Mapping[str, Tensor], after: Mapping[str, Tensor], share: fl
 def start_from(path: Path, config: AvatarConfig, base: Path | None = None) -> dict[str, Tensor]:
     """The float32 weights of a checkpoint, fitted to a model that may have more inputs.
 
-    What the checkpoint has not is added without effect, so that training begins with what it can do: input channels
+    Missing parts are added without effect, so that training starts from the checkpoint's function: input channels
     (reference, mask) with zeros, and an audio branch whose last layers are zeros. Where the features are others, only
     their first layer is new. `base` is the model that a LoRA release was trained on. Raises AvatarError where anything
     else differs.

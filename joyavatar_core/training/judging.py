@@ -1,4 +1,4 @@
-"""The commands that judge an avatar: on held-out people, on photographs, and mechanism by mechanism."""
+"""The commands that evaluate an avatar: on held-out people, on photographs, and mechanism by mechanism."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def evaluate_photos(options: argparse.Namespace) -> None:
-    """The portraits of a folder say a voice; the judge's figures as a table and JSON, and a sheet."""
+    """Evaluate the portraits of a folder with a voice: figures as a table and JSON, and a sheet."""
     from ..evaluation.photo_judge import judge_photos, photo_table
     from ..framing.crop import parse_crop
     from ..sampling.presets import preset

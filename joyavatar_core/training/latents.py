@@ -1,4 +1,4 @@
-"""Clips as the transformer sees them: latents of a frozen VAE, the voice's features, and where the mouth is."""
+"""Clips as the transformer's inputs: latents of a frozen VAE, the voice's features, and the mouth's position."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..synthetic.regions import eyes_above
 from ..vae import StreamingVAE
 from .parallel import Share
 
-ENCODING = ("encoder.", "conv1.")  # the part of a VAE that latents depend on
+ENCODING = ("encoder.", "conv1.")  # the part of a VAE that the latents depend on
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def latent_clips(
 def _kept(
     paths: Sequence[Path], folder: Path, made_by: dict[str, object], make: Callable[[Clip], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """What `make` gives for every clip, stacked; made once, by all processes together, and kept in `folder`."""
+    """The results of `make` for all clips, stacked. All processes compute them once and store them in `folder`."""
     from safetensors.torch import load_file, save_file
     from tqdm import tqdm
 

@@ -89,9 +89,9 @@ class Layout:
     def attention(self, tokens: int, device: torch.device | str = "cpu") -> Attention:
         """Attention that reads visible segments only: a third of the dense mask's work, and the same numbers.
 
-        On a CPU, scores are computed explicitly. Elsewhere torch's fused attention runs, with the dense mask for short
-        passes, where the number of kernels counts for more than their work. Keys of another length (the text's) are
-        visible to all.
+        On a CPU, scores are computed explicitly. On other devices torch's fused attention runs. Short passes use the
+        dense mask, because for them the number of kernels matters more than their work. Keys of another length (the
+        text's) are visible to all.
         """
         total = len(self.frames) * tokens
         cpu = torch.device(device).type == "cpu"

@@ -69,7 +69,7 @@ def _write_cutouts(path: Path, seeds: Sequence[int], people: str, split: str) ->
 
 
 def backgrounds() -> Tensor:
-    """What people are put before, [M, 3, 160, 160] uint8: the scenery of rendered and of drawn people, and cuttings of
+    """Backgrounds of the canvases, [M, 3, 160, 160] uint8: the scenery of rendered and of drawn people, and cuttings of
     the pictures without faces that come with scikit-image."""
     import skia
 
@@ -150,8 +150,8 @@ def folded(state: dict[str, Tensor]) -> FaceLocator:
 
 
 def targets(canvases: Canvases) -> tuple[Tensor, Tensor, Tensor]:
-    """What the maps should be: scores [B, h, w] (1 at centres, less around), weights of them [B, h, w], and values
-    [B, 5, h, w]: offsets, size, roll, and whether this cell is to tell them."""
+    """Targets of the maps: scores [B, h, w] (1 at centres, less around), weights of them [B, h, w], and values
+    [B, 5, h, w]: offsets, size, roll, and whether the loss counts them at this cell."""
     count, cells = len(canvases.pictures), SIDE // STRIDE
     c = torch.arange(cells) + 0.5
     grid = torch.stack(torch.meshgrid(c, c, indexing="xy"), -1)  # [h, w, 2] in cells
@@ -172,7 +172,7 @@ def targets(canvases: Canvases) -> tuple[Tensor, Tensor, Tensor]:
                             torch.log(size.clamp_min(1) / USUAL_SIZE)[:, None, None].expand_as(distance),
                             roll[:, None, None].expand_as(distance), torch.ones_like(distance)], 1)  # fmt: skip
         values = torch.where(near[:, None], told, values)
-    # the cell that holds a centre says 1
+    # the cell that contains a centre has score 1
     for k in range(MOST):
         of = (canvases.counted[:, k] == 1).nonzero().flatten()
         column, row = (canvases.faces[of, k, :2] / STRIDE).long().clamp(0, cells - 1).unbind(1)
@@ -182,7 +182,7 @@ def targets(canvases: Canvases) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def locator_loss(maps: Tensor, canvases: Canvases) -> dict[str, Tensor]:
-    """CenterNet's focal loss of the score, and L1 of the rest where there are faces."""
+    """CenterNet's focal loss of the score, and the L1 loss of the other values at faces."""
     score, weight, values = targets(canvases)
     logit, seen = maps[:, 0], maps[:, 0].sigmoid()
     hit = (score == 1).float()

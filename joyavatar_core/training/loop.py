@@ -25,7 +25,7 @@ StepLoss = Callable[[int, Draw], Mapping[str, Tensor]]  # must hold "loss", a me
 
 CHECKPOINT = "checkpoint.pt"
 FOREVER = 10**9  # steps
-FINAL_RATE = 0.03  # of the peak learning rate
+FINAL_RATE = 0.03  # share of the peak learning rate
 EMA_WARMUP = 10
 WHOLE = StateDictOptions(full_state_dict=True)  # one file, whether or not the weights are sharded
 
@@ -34,7 +34,7 @@ WHOLE = StateDictOptions(full_state_dict=True)  # one file, whether or not the w
 class LoopSettings:
     """How long and how fast to train; `steps` and `minutes` are both limits, whichever comes first ends the run.
 
-    origin: what the run began from, in words; a checkpoint of another origin is refused.
+    origin: description of the initial weights. A checkpoint of another origin is refused.
     by_inputs: see `parameter_groups`.
     ema: decay of the averaged weights; save_seconds: at most this much is lost by a kill; beta2: Adam's.
     device: where the model trains. read_every: steps whose losses wait on the device until they are read together, so
@@ -61,7 +61,7 @@ class LoopSettings:
 
     @property
     def checkpoint(self) -> Path:
-        """Where everything is kept that a resumed run needs."""
+        """The path of the state that a resumed run needs."""
         return self.folder / CHECKPOINT
 
 
@@ -81,7 +81,7 @@ class Trainer:
             self._resume()
 
     def run(self, step_loss: StepLoss) -> None:
-        """Train until the limit; stopped earlier (Ctrl+C), it saves first."""
+        """Train until the limit. On Ctrl+C it saves first."""
         settings = self.settings
         settings.folder.mkdir(parents=True, exist_ok=True)
         leads = self.share.leads
@@ -105,7 +105,7 @@ class Trainer:
             losses.read()
         finally:
             bar.close()
-            if self.share.world == 1 or self.progress >= 1:  # saving waits for the others, who may wait elsewhere
+            if self.share.world == 1 or self.progress >= 1:  # saving waits for all processes, which may wait elsewhere
                 self.save()
 
     def averaged(self) -> dict[str, Tensor]:
@@ -125,7 +125,7 @@ class Trainer:
         return self.settings.learning_rate * warm * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
 
     def save(self) -> None:
-        """Write everything the next step depends on, in one file, whole or not at all. All processes call it."""
+        """Write everything the next step depends on to one file, atomically. All processes call it."""
         model, optimizer = get_state_dict(self.model, self.optimizer, options=WHOLE)
         ema = self.averaged()
         if self.share.leads:
@@ -197,7 +197,7 @@ class Losses:
             self.read()
 
     def read(self) -> None:
-        """Wait for the device, and take up what has come. All processes call it."""
+        """Wait for the device and read its losses. All processes call it."""
         if not self._waiting:
             return
         flat = torch.stack([value.float() for _, values, _ in self._waiting for value in values.values()]).tolist()

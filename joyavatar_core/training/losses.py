@@ -1,4 +1,4 @@
-"""What training minimises: sharp pictures whose mouths move, and flows that matter most at the mouth."""
+"""Training losses: reconstruction with sharpness and movement, and the flow loss with more weight at the mouth."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def box_weight(box: Tensor, height: int, width: int, inside: float) -> Tensor:
 def reconstruction_losses(video: Tensor, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
     """Pixels, edges and movement: video, target [B, 3, T, H, W]; weight [B, 1, T, H, W].
 
-    The movement term is what keeps mouths alive: without it an autoencoder shows one mouth per latent frame. Where it
-    cannot know an edge or a movement, the least error is none at all, which looks soft and moves in jerks, from one
-    latent frame to the next; so how strong edges and movements are counts too, wherever in a cell they fall.
+    The movement term is needed for moving mouths: without it an autoencoder shows one mouth per latent frame. If an
+    edge or a movement is uncertain, the least error is to leave it out. The result is soft and jerky from one latent
+    frame to the next. The strength of edges and movements is therefore a loss term too, anywhere in a cell.
     """
     error = video - target
     losses = {

@@ -1,7 +1,7 @@
 """Training in several processes (`torchrun`): each takes its share of a step's samples, and gradients are averaged.
 
 A sample's random numbers depend on the seed, the step and its place in the batch, not on which process draws it, so
-two processes see between them what one would have seen (of performances and rollouts each process has its own).
+two processes together draw the same samples as one process. (Self-rollouts and rollouts are per process.)
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..errors import AvatarError
 
 @dataclass(frozen=True)
 class Share:
-    """This process among all."""
+    """This process and the number of processes."""
 
     rank: int = 0
     world: int = 1
 
     @classmethod
     def mine(cls) -> Share:
-        """The share of the process that asks; all of it without `torchrun`."""
+        """This process's share; everything without `torchrun`."""
         if not distributed.is_initialized():
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
@@ -48,7 +48,7 @@ class Share:
         return [torch.Generator().manual_seed((seed << 48) + (step << 16) + (salt << 12) + sample) for sample in own]
 
     def wait(self) -> None:
-        """For all processes to come here."""
+        """Wait until all processes have reached this call."""
         if self.world > 1:
             distributed.barrier()
 

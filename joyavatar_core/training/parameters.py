@@ -1,4 +1,4 @@
-"""The trained parameters by what they take of the learning rate and of weight decay."""
+"""The trained parameters, grouped by learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, by_inputs: bool = Fa
     """The trained parameters by their share of the learning rate; weight decay for matrices and kernels only.
 
     by_inputs: layers with many inputs learn more slowly, as in muP (arXiv 2203.03466), so that a step of Adam moves
-    every layer's output alike; needed where training starts from weights that are worth keeping.
+    every layer's output alike; needed if training starts from trained weights.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in (p for p in model.parameters() if p.requires_grad):

@@ -1,6 +1,6 @@
-"""Bringing a truth into the pose of a rollout that follows it: the rollout's head is not quite where the clip's is.
+"""Alignment of a clip's frame with the pose of a rollout. The rollout's head is not exactly where the clip's is.
 
-Without this a refiner is asked for details at places where its frame does not show them, and learns to leave them out.
+Without alignment the refiner's targets have details where its frame does not show them. It then learns to omit them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mistakes and circumstances that a refiner's training adds to its pairs."""
+"""Augmentation of the refiner's training pairs: errors of the stream, colour, and position."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def shift(pictures: Sequence[Tensor], random: Random) -> list[Tensor]:
 
 
 def zoom(pictures: Sequence[Tensor], centre: tuple[float, float], random: Random) -> list[Tensor]:
-    """A closer look at pictures [C, H, W] of any sizes, the same part of all, in half of the cases.
+    """Crop pictures [C, H, W] of any sizes to the same part, in half of the cases.
 
     centre: (x, y) in -1 ... 1 of what is to stay in view.
     """
@@ -92,14 +92,14 @@ def zoom(pictures: Sequence[Tensor], centre: tuple[float, float], random: Random
 
 
 def other_mouth(frame: Tensor, other: Tensor, mouth: Tensor, random: Random) -> Tensor:
-    """A frame [3, H, W] whose mouth says little or something else, in three of four cases: another picture's mouth
+    """A frame [3, H, W] whose mouth says little or something else, in all but 6 % of the cases: another picture's mouth
     more or less in its place, soft or not. mouth [1, H, W]: 1 inside.
     """
-    if random.chance(0.25):
+    if random.chance(0.06):
         return frame
     region = F.max_pool2d(mouth[None], 5, 1, 2) if random.chance(0.5) else mouth[None]
     region = F.avg_pool2d(region, 7, 1, 3, count_include_pad=False)[0]
-    spoiled = torch.lerp(frame, other, random.uniform(0.3, 1.0) if random.chance(0.6) else 1.0)
+    spoiled = torch.lerp(frame, other, random.uniform(0.6, 1.0) if random.chance(0.6) else 1.0)
     if random.chance(0.5):
         for _ in range(1 + random.below(4)):
             spoiled = F.avg_pool2d(spoiled[None], 3, 1, 1, count_include_pad=False)[0]
@@ -108,7 +108,7 @@ def other_mouth(frame: Tensor, other: Tensor, mouth: Tensor, random: Random) -> 
 
 
 def wipe(frame: Tensor, eyes: Tensor, random: Random) -> Tensor:
-    """Eyes as streams smear them shut: the colours around them in their place, in a quarter of the cases."""
+    """Replace the eyes by the surrounding colours, as in smeared streams, in a quarter of the cases."""
     if random.chance(0.75):
         return frame
     around = F.avg_pool2d(frame[None], 15, 1, 7, count_include_pad=False)

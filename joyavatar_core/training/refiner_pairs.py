@@ -1,8 +1,8 @@
-"""What the refiner learns from: clips at the refined size, and beside them what the avatar makes of them.
+"""The refiner's training data: clips at the refined size, and the avatar's versions of them.
 
-Of every clip the autoencoder's round trip and what the viseme encoder hears are kept, and of a share of the clips a
-self-rollout: a stream of the very sampler that follows the clip (`self_rollouts`), so that its frames show the truth's
-poses with a stream's mistakes. Each is made once.
+For every clip the autoencoder's round trip and the viseme encoder's output are stored. For a share of the clips a
+self-rollout is stored as well: a stream of the same sampler that follows the clip (`self_rollouts`). Its frames have
+the clip's poses and a stream's errors. Each is computed once.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def pair_path(folder: Path, clip: Path) -> Path:
 def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path, rollouts: float = 1.0) -> list[Path]:
     """Make the pairs of clips that have none yet; returns all their paths.
 
-    rollouts: share of the clips that are also performed; a rollout takes three times as long as a round trip.
-    Raises AvatarError for a folder with pairs of another avatar, for an avatar that does not hear visemes, and for
+    rollouts: share of the clips with a self-rollout, which takes three times as long as a round trip.
+    Raises AvatarError for a folder with pairs of another avatar, for an avatar without viseme features, and for
     clips of another size.
     """
     from safetensors.numpy import save_file
@@ -93,7 +93,7 @@ def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path, rollouts: fl
 
 @torch.no_grad()
 def make_pair(avatar: Avatar, clip: Clip, seed: int, rollout: bool = True) -> Pair:
-    """The clip through the autoencoder, and as a stream of the avatar performs it. Needs clips at the refined size."""
+    """The clip through the autoencoder, and as a self-rollout. Needs clips at the refined size."""
     random = np.random.default_rng(seed)
     small = stream_size(clip, avatar)
     features = encode_voice(clip, avatar.encoder, avatar.config.fps, avatar.config.block_frames)["features"]
@@ -149,7 +149,7 @@ def follow(
     )  # fmt: skip
     made = torch.cat([block.latents for block in run], dim=2)[:, :, : len(order)]
     kept = whole - size if rounds > 1 else whole
-    warm = size if rounds > 1 else 0  # the decoder remembers a little
+    warm = size if rounds > 1 else 0  # the decoder's cache holds some past
     frames = decoded(avatar, made[:, :, -(kept + warm) :])
     shows = np.arange(to_video_frames(whole))
     count = VIDEO_FRAMES_PER_LATENT * kept if rounds > 1 else len(shows)

@@ -1,4 +1,4 @@
-"""Samples of the refiner's training: a frame that the avatar made, a portrait, what was heard, and the clip's frame."""
+"""Samples of the refiner's training: a frame of the avatar, a portrait, the visemes, and the clip's frame."""
 
 from __future__ import annotations
 

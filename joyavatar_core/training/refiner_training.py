@@ -1,8 +1,8 @@
-"""Training the portrait refiner: what the avatar makes of a clip in, the clip's own frames at twice the side out.
+"""Training of the portrait refiner. Input: the avatar's frames of a clip. Target: the clip's frames at twice the side.
 
-Visemes decide the lips: where they are heard the clip's own mouth is asked for, whatever the decoded frame shows. Where
-they are left out the decoded frame decides: in the mouth's region the coarse picture of the result has to be the
-frame's. Everywhere else the portrait's detail, moved, is asked for.
+Visemes determine the lips. With visemes the target is the clip's own mouth, independent of the decoded frame. Without
+visemes the decoded frame determines the mouth: in its region the coarse picture of the result must equal the frame's.
+Everywhere else the target is the portrait's detail, moved.
 """
 
 from __future__ import annotations

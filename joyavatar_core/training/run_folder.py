@@ -70,14 +70,14 @@ class RunFolder:
         return sorted((self.folder / "data").glob("held-out-*.safetensors"))
 
     def vae(self) -> StreamingVAE:
-        """The VAE that was asked for, else the run's own, else the embedded one."""
+        """The requested VAE, else the run's own, else the embedded one."""
         path = self.vae_file or (self.vae_path if self.vae_path.exists() else EMBEDDED_VAE)
         if not path.exists():
             raise AvatarError(f"There is no VAE '{path}'; train one with the command 'vae'.")
         return vae_from_state_dict(vae_weights(path))
 
     def encoder(self) -> FeatureEncoder | None:
-        """The audio encoder that was asked for, else the run's own, else the embedded one."""
+        """The requested audio encoder, else the run's own, else the embedded one."""
         own = self.viseme_encoder_path
         return load_audio_encoder(self.config.model, self.encoder_file or (own if own.exists() else None))
 
@@ -87,7 +87,7 @@ class RunFolder:
         return latent_clips(self.clips(), self.vae().to(device), self.folder, encoder)
 
     def transformer_weights(self) -> dict[str, Tensor]:
-        """What a finished stage has written, else stage 1 as far as it has come."""
+        """The weights of a finished stage, else stage 1's latest checkpoint."""
         if self.transformer_path.exists():
             return read_weights(self.transformer_path)
         return averaged_weights(self.folder / "forcing")

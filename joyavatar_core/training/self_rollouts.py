@@ -1,6 +1,6 @@
-"""Self-rollouts of stage 1: the model samples its training clips, and the errors it makes become the past of a step.
+"""Self-rollouts of stage 1: the model samples its training clips, and a step's past contains the resulting errors.
 
-A model that was trained on clean pasts alone lets small errors grow from block to block. So the sampler that users run
+In a model that was trained on clean pasts alone, small errors grow from block to block. The sampler therefore
 goes over some of the clips several times. Each block starts from the clip's latents under much noise (as in
 SDEdit, arXiv 2108.01073) instead of from noise alone. Head, gaze and lips then stay with the clip, and the difference
 to the clip is an error, made on top of all earlier ones. A training step has such a past and the clip as its target.
@@ -82,7 +82,7 @@ class SelfRollout:
 
     @property
     def over(self) -> bool:
-        """Whether all rounds are done."""
+        """Whether all rounds are complete."""
         return self.run.block * self.run.stream.config.block_frames >= len(self.order)
 
     def advance(self) -> None:
@@ -95,7 +95,7 @@ class SelfRollout:
 
 
 class SelfRollouts:
-    """The `count` self-rollouts of this process. They advance in turn, and one that is over gives way to a new one.
+    """The `count` self-rollouts of this process. They advance in turn. A completed one is replaced by a new one.
 
     They are not part of a training checkpoint: a resumed training starts new ones.
     """
@@ -112,7 +112,7 @@ class SelfRollouts:
 
     @torch.no_grad()
     def advance(self, step: int, draw: Draw, world: int = 1) -> None:
-        """One more block of the rollout whose turn it is at a step, or the first block of a new one in its place."""
+        """Sample one block of the next rollout in turn, or the first block of a new one if that is complete."""
         turn = step % self.count
         if turn not in self.running or self.running[turn].over:
             if turn in self.running:

@@ -170,7 +170,7 @@ def train_refiner(options: argparse.Namespace) -> None:
         raise AvatarError(f"--rollouts is {options.rollouts:g}, expected 0 to 1.")
     avatar, run = judged_avatar(options), RunFolder.of(options)
     clips = run.clips()
-    settings = _settings(options, "refiner", 1.5e-3, weight_decay=1e-3, ema=0.995)
+    settings = _settings(options, "refiner", 2e-3, weight_decay=1e-3, ema=0.995, by_inputs=True)
     pairs = make_pairs(avatar, clips, options.runs / "pairs", options.rollouts)
     if options.pairs_only:
         return

@@ -1,4 +1,4 @@
-"""A VAE that works before it is trained: the best linear codec of some clips, written into Wan2.1's architecture.
+"""Initial weights of a VAE: the best linear codec of some clips, in Wan2.1's architecture.
 
 Residual branches start at zero, so the network begins as its shortcuts: the encoder's strided convolutions become
 principal components, the decoder's convolutions least-squares fits of what the encoder saw. Two layers would bend it,
@@ -22,7 +22,7 @@ from ..vae.layers import AttentionBlock, Downsample, ResidualBlock, Upsample
 CONSTANT = 3.0  # times the typical length of what shares the norm with it
 RIDGE = 1e-5
 ROWS = 512  # places of a picture that enter a fit
-EMPHASIS = 2.0  # of changes within a latent frame against what lasts: it is in changes that mouths move
+EMPHASIS = 2.0  # weight of changes within a latent frame against constant parts; mouth movement is in the changes
 
 
 @torch.no_grad()

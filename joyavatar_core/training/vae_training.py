@@ -22,7 +22,7 @@ from .parallel import Share
 from .vae_start import start_linear
 
 MOUTH_WEIGHT = 4.0
-FIRST_LOGVAR = -4.6  # a tenth of a deviation: the decoder must bear a transformer's mistakes
+FIRST_LOGVAR = -4.6  # a tenth of a deviation: makes the decoder robust to a transformer's errors
 PERTURBATION = 0.3  # in deviations of a channel, to see what it does to the pixels
 START_CLIPS, START_FRAMES, START_MOUTH_WEIGHT = 36, 9, 6.0
 
@@ -171,10 +171,10 @@ def channel_scales(vae: StreamingVAE, paths: Sequence[Path], frames: int = 13) -
 
 @torch.no_grad()
 def fold_statistics(vae: StreamingVAE, mean: Tensor, std: Tensor, scales: Tensor | float = 1.0) -> StreamingVAE:
-    """The same VAE whose raw latents have Wan2.1's mean and `scales` [16] times its deviation per channel.
+    """The same VAE, but its raw latents have Wan2.1's mean and `scales` [16] times its deviation per channel.
 
-    `mean` and `std` [16] are those of its raw latents now. So a host that knows Wan2.1's latents brings these to mean 0
-    and deviation `scales`, and no statistics travel with the file.
+    `mean` and `std` [16] are the current ones of its raw latents. A host that uses Wan2.1's statistics therefore
+    normalises them to mean 0 and deviation `scales`, and the file needs no statistics of its own.
     """
     wan_mean, wan_std = torch.tensor(WAN_MEAN), torch.tensor(WAN_STD)
     gain = scales * wan_std / std
@@ -191,7 +191,7 @@ def fold_statistics(vae: StreamingVAE, mean: Tensor, std: Tensor, scales: Tensor
 
 
 def save_vae(vae: StreamingVAE, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a folded VAE under Wan2.1's names; the file appears whole or not at all."""
+    """Write a folded VAE under Wan2.1's names; the write is atomic."""
     from safetensors.torch import save_file
 
     with replacing(path, shared=True) as unfinished:

@@ -138,7 +138,7 @@ def excerpts(voices: Voices, recipe: VisemeRecipe, generators: Sequence[torch.Ge
 
 @torch.no_grad()
 def correlations(model: VisemeNet, voices: Voices) -> dict[str, float]:
-    """How well each viseme is heard, Pearson's r over all frames of some voices."""
+    """Pearson's r of each viseme over all frames of some voices."""
     heard = torch.cat([model(one[None].float().flatten(1, 2))[0] for one in voices.spectra])
     said = voices.visemes.float().flatten(0, 1)
     pairs = zip(VISEMES, heard.unbind(1), said.unbind(1), strict=True)

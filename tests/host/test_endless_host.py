@@ -68,7 +68,7 @@ def test_a_stopped_run_goes_on_when_it_is_queued_again(server, recorded, uninter
     assert not list(server.output.glob("stopped_state_*.mp4"))
     shown = server.run(recorded("stopped_state"))
     log = (server.base / "server.log").read_text(encoding="utf-8")
-    assert "queued again the video goes on at" in log and "going on with" in log
+    assert "queue it again to resume at" in log and "going on with" in log
     same_video(server, shown, uninterrupted(recorded("whole_state")))
 
 

@@ -1,5 +1,5 @@
-// Text of nodes that a run did not visit, since they and all that stands behind them were cached: the host sends no
-// `executed` for them, so their words are taken from the last run in the history that had the same inputs.
+// Text and pictures of nodes that a run did not visit, since they and all that stands behind them were cached: the host
+// sends no `executed` for them, so what they showed is taken from the last run in the history that had the same inputs.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { isOurs, nodeOf } from "./nodes.js";
@@ -27,14 +27,16 @@ async function recall(runId, ids) {
   const runs = Object.values(history).reverse();
   for (const id of ids) {
     const same = ancestry(prompt, id);
-    const run = runs.find(({ outputs, prompt: [, , nodes] }) => outputs[id]?.text && ancestry(nodes, id) === same);
+    const run = runs.find(({ outputs, prompt: [, , nodes] }) => outputs[id] && ancestry(nodes, id) === same);
     const node = nodeOf(id);
-    if (run && isOurs(node)) showResult(node, run.outputs[id]);
+    if (!run || !isOurs(node)) continue;
+    app.nodeOutputs[id] = run.outputs[id]; // its pictures
+    showResult(node, run.outputs[id]);
   }
 }
 
 app.registerExtension({
-  name: "joyavatar.CachedText",
+  name: "joyavatar.CachedResults",
   setup() {
     api.addEventListener("execution_cached", ({ detail }) => {
       const ids = (detail.nodes ?? []).map(String).filter((id) => isOurs(nodeOf(id)));
