@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..vae import Decoder
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
+ARTICULATION = 1.5  # times what was heard: lips have learned to move less than they should
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
 
 
@@ -64,6 +65,7 @@ class PortraitRefiner:
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
         heard = hearing(features if self.hears else None, len(frames)).to(device)
+        heard[:, 1:] *= ARTICULATION
         parts = zip(frames.split(AT_ONCE), heard.split(AT_ONCE), strict=True)
         return torch.cat([self._refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
