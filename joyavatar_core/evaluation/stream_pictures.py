@@ -12,8 +12,9 @@ from torch import Tensor
 from ..audio import ArrayAudio, AudioFeatures
 from ..audio.features import ungroup_frames
 from ..errors import AvatarError
+from ..geometry import VIDEO_FRAMES_PER_LATENT
 from ..pipeline.avatar import Avatar
-from ..synthetic.clips import LATENT_FRAMES, Clip
+from ..synthetic.clips import Clip
 from ..video.portrait import to_uint8
 
 SCALE = 2  # the refined side, in sides of the stream's picture
@@ -28,7 +29,7 @@ def features_of(clip: Clip, avatar: Avatar) -> Tensor:
     """What a stream of the avatar hears of every frame of a clip, [T, audio_dim]."""
     config, voice = avatar.config, ArrayAudio(clip.waveform, clip.sample_rate)
     audio = AudioFeatures(voice, avatar.encoder, config.fps, config.block_frames)
-    latents = -(-len(clip.frames) // LATENT_FRAMES)
+    latents = -(-len(clip.frames) // VIDEO_FRAMES_PER_LATENT)
     return ungroup_frames(audio.latent_features(0, latents), 0)[: len(clip.frames)]
 
 
