@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.recording.fingerprint import module_fingerprint
 from joyavatar_core.refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from joyavatar_core.refiner.model import HEARS, Prediction, compose, hearing, resized, warp
 from joyavatar_core.sampling.run import StreamRun
@@ -106,6 +107,7 @@ def test_weights_from_before_refiners_heard_do_as_they_did(net: RefinerNet, tmp_
     given = (*given, picture(1, 3, 2 * SIDE, 2 * SIDE))
     for one, other in zip(loaded(*given), loaded(*given, hearing(picture(2, 8), 2)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert module_fingerprint(loaded) == module_fingerprint(load_refiner(tmp_path / "old"))
     save_file(old | {"film.0.weight": net.film[0].weight}, tmp_path / "half")
     with pytest.raises(AvatarError, match="is no portrait refiner of this version"):
         load_refiner(tmp_path / "half")

@@ -114,14 +114,16 @@ def refined_size(setting: str | int, frame: Size) -> Size | None:
 
 
 def load_refiner(path: str | Path) -> RefinerNet:
-    """A refiner from a safetensors file, in float32; one from before it heard visemes does not heed them.
+    """A refiner from a safetensors file, in float32. A file without weights for visemes gives one that ignores them.
 
     Raises AvatarError for any other file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    net = RefinerNet()
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)  # weights that the file lacks are the same on every load, as a recording's identity needs
+        net = RefinerNet()
     try:
         take_weights(net, {name: tensor.float() for name, tensor in load_file(path).items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
