@@ -2,7 +2,7 @@
 
     python benchmarks/scaling_simulation.py [--sessions 10 100 1000 10000] [--minutes 10] [--patience 10] [--seed 0]
 
-Arrivals are a Poisson process, lengths are exponential. A session takes one seat of one card. Where no seat is free it
+Arrivals are a Poisson process, lengths are exponential. A session takes one slot of one card. Where no slot is free it
 waits in line, at most for the patience, then it is refused. Cards are lost at random; the sessions on a lost card go to
 the front of the line and repeat what had not been saved. Prints a Markdown table; the same seed gives the same table.
 """
@@ -22,20 +22,20 @@ import simpy
 WARM_UP = 5  # mean lengths of a session
 ARRIVALS = 20  # simulated for each session at once, and at least LEAST
 LEAST = 100_000
-MARGINS = (0, 1, 2)  # seats beyond the sessions at once, in square roots of these
+MARGINS = (0, 1, 2)  # slots beyond the sessions at once, in square roots of these
 
 
 @dataclass(frozen=True)
 class Load:
     """What arrives at what. Times are in seconds.
 
-    sessions: mean number at once if none were refused. seats: in all. per_card: seats of a card. length: mean of a
+    sessions: mean number at once if none were refused. slots: in all. per_card: slots of a card. length: mean of a
     session. patience: the longest wait. lifetime: mean time until a card is lost. repair: until there is another.
     repeated: what a session does again after a loss, half a save interval on average and the start.
     """
 
     sessions: float
-    seats: int
+    slots: int
     per_card: int = 1
     length: float = 600.0
     patience: float = math.inf
@@ -46,13 +46,13 @@ class Load:
 
 @dataclass
 class Result:
-    """What happened to the sessions that arrived after the warm-up, and to all seats since then."""
+    """What happened to the sessions that arrived after the warm-up, and to all slots since then."""
 
-    waits: list[float] = field(default_factory=list)  # of admitted sessions, until their first seat
+    waits: list[float] = field(default_factory=list)  # of admitted sessions, until their first slot
     refused: int = 0
     interrupted: int = 0  # sessions that were moved at least once
-    busy: float = 0.0  # seat-seconds
-    offered: float = 0.0  # seat-seconds, lost cards included
+    busy: float = 0.0  # slot-seconds
+    offered: float = 0.0  # slot-seconds, lost cards included
 
     @property
     def arrived(self) -> int:
@@ -60,7 +60,7 @@ class Result:
 
     @property
     def utilisation(self) -> float:
-        """Share of all seats that was in use."""
+        """Share of all slots that was in use."""
         return self.busy / self.offered
 
     @property
@@ -69,7 +69,7 @@ class Result:
 
     @property
     def interrupted_share(self) -> float:
-        """Of the sessions that got a seat."""
+        """Of the sessions that got a slot."""
         return self.interrupted / len(self.waits)
 
     def wait(self, percent: int) -> float:
@@ -78,30 +78,30 @@ class Result:
 
 
 class Card:
-    """A card, or the worker on it: how many seats are free, and who has the others."""
+    """A card, or the worker on it: how many slots are free, and who has the others."""
 
-    def __init__(self, seats: int) -> None:
-        self.up, self.free = True, seats
+    def __init__(self, slots: int) -> None:
+        self.up, self.free = True, slots
         self.held: dict[simpy.Process, float] = {}  # session -> since when
 
 
 class Fleet:
-    """All cards, and the line of those who wait for a seat."""
+    """All cards, and the line of those who wait for a slot."""
 
     def __init__(self, env: simpy.Environment, load: Load, rng: random.Random) -> None:
         self.env, self.load, self.rng = env, load, rng
         self.warm = WARM_UP * load.length  # from when on things are counted
-        counts = [load.per_card] * (load.seats // load.per_card)
-        counts += [load.seats % load.per_card] if load.seats % load.per_card else []
+        counts = [load.per_card] * (load.slots // load.per_card)
+        counts += [load.slots % load.per_card] if load.slots % load.per_card else []
         self.cards = [Card(count) for count in counts]
-        self.open = deque(card for card in self.cards for _ in range(card.free))  # a card per free seat; may be stale
+        self.open = deque(card for card in self.cards for _ in range(card.free))  # a card per free slot; may be stale
         self.line: deque[simpy.Event] = deque()
         if math.isfinite(load.lifetime):
             for card in self.cards:
                 env.process(self.fail(card))
 
-    def seat(self, front: bool = False) -> simpy.Event:
-        """An event whose value is the card of the seat."""
+    def slot(self, front: bool = False) -> simpy.Event:
+        """An event whose value is the card of the slot."""
         event = self.env.event()
         if front:
             self.line.appendleft(event)
@@ -111,7 +111,7 @@ class Fleet:
         return event
 
     def serve(self) -> None:
-        """Give free seats to those in front of the line."""
+        """Give free slots to those in front of the line."""
         while self.line and self.open:
             card = self.open.popleft()
             if not (card.up and card.free):
@@ -120,7 +120,7 @@ class Fleet:
             self.line.popleft().succeed(card)
 
     def leave(self, card: Card) -> None:
-        """A seat is free again; on a card that is lost it comes back with the card."""
+        """A slot is free again; on a card that is lost it comes back with the card."""
         card.free += 1
         if card.up:
             self.open.append(card)
@@ -142,7 +142,7 @@ class Fleet:
 def session(fleet: Fleet, length: float, result: Result, counts: bool) -> Generator:
     """One session from its arrival to its end."""
     env, me, came = fleet.env, fleet.env.active_process, fleet.env.now
-    granted = fleet.seat()
+    granted = fleet.slot()
     if not granted.triggered and math.isfinite(fleet.load.patience):
         yield granted | env.timeout(fleet.load.patience)
         if not granted.triggered:
@@ -169,7 +169,7 @@ def session(fleet: Fleet, length: float, result: Result, counts: bool) -> Genera
             break
         moved = True
         length = max(0.0, length - (env.now - started)) + fleet.load.repeated
-        card = yield fleet.seat(front=True)
+        card = yield fleet.slot(front=True)
     result.interrupted += counts and moved
 
 
@@ -189,19 +189,19 @@ def simulate(load: Load, arrivals: int, seed: int = 0) -> Result:
     env.process(arrive())
     env.run(until=end)
     result.busy += sum(end - max(fleet.warm, began) for card in fleet.cards for began in card.held.values())
-    result.offered = load.seats * (end - fleet.warm)
+    result.offered = load.slots * (end - fleet.warm)
     return result
 
 
-def seats_for(sessions: float, margin: float) -> int:
-    """The square-root rule: as many seats as sessions, and a margin for their fluctuation, which grows more slowly."""
+def slots_for(sessions: float, margin: float) -> int:
+    """The square-root rule: as many slots as sessions, and a margin for their fluctuation, which grows more slowly."""
     return math.ceil(sessions + margin * math.sqrt(sessions))
 
 
 def row(load: Load, result: Result) -> str:
     """A line of the table."""
     return (
-        f"| {load.sessions:,.0f} | {load.seats:,} | {result.utilisation:.1%} | {result.wait(50):.1f} | "
+        f"| {load.sessions:,.0f} | {load.slots:,} | {result.utilisation:.1%} | {result.wait(50):.1f} | "
         f"{result.wait(95):.1f} | {result.refused_share:.2%} | {result.interrupted_share:.2%} |"
     )
 
@@ -219,12 +219,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--arrivals", type=int, default=LEAST, help="simulated sessions of a row, at least")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
-    print("| sessions at once | seats | utilisation | wait, median s | wait, 95 % s | refused | moved |")
+    print("| sessions at once | slots | utilisation | wait, median s | wait, 95 % s | refused | moved |")
     print("|---|---|---|---|---|---|---|")
     for sessions in args.sessions:
         for margin in MARGINS:
             load = Load(
-                sessions, seats_for(sessions, margin), args.per_card, 60 * args.minutes, args.patience,
+                sessions, slots_for(sessions, margin), args.per_card, 60 * args.minutes, args.patience,
                 3600 * args.lifetime, 60 * args.repair, args.repeated,
             )  # fmt: skip
             arrivals = max(args.arrivals, round(ARRIVALS * sessions))

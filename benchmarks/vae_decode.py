@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from joyavatar_core.geometry import LATENT_CHANNELS, VIDEO_FRAMES_PER_LATENT, to_latent_size
-from joyavatar_core.vae import StreamingVAE, conv, stand_in_vae
+from joyavatar_core.vae import StreamingVAE, conv, random_weights_vae
 
 BLOCK = 3  # latent frames
 FRAMES = VIDEO_FRAMES_PER_LATENT * BLOCK
@@ -53,7 +53,7 @@ def block_decoder(vae: StreamingVAE, latents: Tensor, form: Callable | None = No
 
 def measure(dim: int, size: int, runs: int) -> dict[str, float]:
     """Median seconds per block of each variant, and the true work in GFLOP (a multiply-add is two)."""
-    vae, half = stand_in_vae(dim), stand_in_vae(dim).bfloat16()
+    vae, half = random_weights_vae(dim), random_weights_vae(dim).bfloat16()
     latents = torch.randn(1, LATENT_CHANNELS, BLOCK, *to_latent_size((size, size)))
     decoders = {
         "conv2d": block_decoder(vae, latents),

@@ -45,7 +45,7 @@ from joyavatar_core.training.loop import LoopSettings
 BLOCK, FPS = 3, 16
 
 
-def hear(waveform: np.ndarray, frames: int) -> np.ndarray:
+def encode_voice(waveform: np.ndarray, frames: int) -> np.ndarray:
     """What the shipped avatar hears of a clip, [L, 4, C]."""
     encoder = VisemeEncoder.load(EMBEDDED_VISEME_ENCODER)
     features = AudioFeatures(ArrayAudio(waveform, 16000), encoder, FPS, BLOCK)
@@ -53,7 +53,7 @@ def hear(waveform: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _take(seed: int, people: str, seconds: float) -> Take:
-    return Take.of(seed, people, seconds, hear)
+    return Take.of(seed, people, seconds, encode_voice)
 
 
 def pack(args: argparse.Namespace) -> None:
@@ -100,7 +100,7 @@ def encoded(takes: list[Take], numbers: list[int], folder: Path, device: str) ->
     vae = shipped_vae().to(device)
     shown = [encode_pictures(load_clip(clip_file(folder, number)), vae) for number in numbers]
     latents, boxes = (torch.stack([one[name] for one in shown]) for name in ("latents", "boxes"))
-    return LatentClips(latents, torch.from_numpy(np.stack([takes[number].heard for number in numbers])), boxes)
+    return LatentClips(latents, torch.from_numpy(np.stack([takes[number].features for number in numbers])), boxes)
 
 
 def clip_file(folder: Path, number: int) -> Path:

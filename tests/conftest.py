@@ -103,7 +103,7 @@ def vae(pack: ModuleType) -> object:
         patcher = ModelPatcher(None, torch.device("cpu"), torch.device("cpu"))
 
         def get_sd(self):
-            return pack.joyavatar_core.vae.stand_in_state_dict(8)
+            return pack.joyavatar_core.vae.random_state_dict(8)
 
     return HostVAE()
 

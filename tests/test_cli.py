@@ -15,7 +15,7 @@ import soundfile
 from PIL import Image
 
 from joyavatar_core.checkpoints import save_checkpoint
-from joyavatar_core.checkpoints.random_weights import STAND_IN, stand_in_state_dict
+from joyavatar_core.checkpoints.random_weights import RANDOM_CONFIG, random_state_dict
 from joyavatar_core.cli import main, parser
 
 RATE = 16000
@@ -39,7 +39,7 @@ def files(tmp_path_factory):
     (folder / "page.safetensors").write_text("<html>404</html>")
     with (folder / "evil.pt").open("wb") as file:
         pickle.dump(Evil(str(folder / "owned")), file)
-    save_checkpoint(folder / "own.safetensors", stand_in_state_dict(seed=3), STAND_IN)
+    save_checkpoint(folder / "own.safetensors", random_state_dict(seed=3), RANDOM_CONFIG)
     return folder
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import multiprocessing
 
 from joyavatar_core.checkpoints import save_checkpoint
-from joyavatar_core.checkpoints.random_weights import STAND_IN, stand_in_state_dict
+from joyavatar_core.checkpoints.random_weights import RANDOM_CONFIG, random_state_dict
 from joyavatar_core.cli import main
 from joyavatar_core.monitoring.observer import Observer
 from joyavatar_core.pipeline.avatar import EMBEDDED_VAE
@@ -34,7 +34,7 @@ def files(tmp_path_factory) -> Path:
     Image.effect_noise((90, 120), 80).save(folder / "portrait.png")
     t = np.arange(round(1.2 * RATE)) / RATE
     soundfile.write(folder / "voice.wav", 0.3 * np.sin(2 * np.pi * 150 * t), RATE)
-    save_checkpoint(folder / "own.safetensors", stand_in_state_dict(seed=3), STAND_IN)
+    save_checkpoint(folder / "own.safetensors", random_state_dict(seed=3), RANDOM_CONFIG)
     assert main(["speak", *speak_flags(folder, folder / "one.mp4")]) == 0
     return folder
 

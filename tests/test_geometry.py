@@ -7,13 +7,13 @@ import torch
 
 from joyavatar_core import geometry
 from joyavatar_core.audio.clock import latent_to_frames
-from joyavatar_core.vae import stand_in_vae
+from joyavatar_core.vae import random_weights_vae
 
 
 @pytest.mark.parametrize("pixel_size", [(32, 16), (16, 48)])
 def test_sizes_are_those_of_the_autoencoder(pixel_size):
     width, height = pixel_size
-    vae = stand_in_vae(4)
+    vae = random_weights_vae(4)
     latents = vae.encode(torch.zeros(1, 3, 5, height, width))
     latent_size = geometry.to_latent_size(pixel_size)
     assert latents.shape == (1, geometry.LATENT_CHANNELS, geometry.to_latent_frames(5), *latent_size[::-1])

@@ -236,7 +236,7 @@ def test_a_viewer_that_takes_nothing_is_dropped_and_generation_does_not_wait(ser
         started = time.perf_counter()
         stream.publish(bytes(100_000))
         longest = max(longest, time.perf_counter() - started)
-    until(lambda: server.viewers == 0)  # its seat is free again although it still holds the line
+    until(lambda: server.viewers == 0)  # its place is free again although it still holds the line
     assert stream.dropped == 1 and longest < 5  # never the 10 s that a write may hang
     stuck.close()
 

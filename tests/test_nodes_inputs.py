@@ -29,7 +29,7 @@ def make_vae(pack, state=None):
         patcher = ModelPatcher(None, torch.device("cpu"), torch.device("cpu"))
 
         def get_sd(self):
-            return state if state is not None else pack.joyavatar_core.vae.stand_in_state_dict(8)
+            return state if state is not None else pack.joyavatar_core.vae.random_state_dict(8)
 
     return HostVAE()
 

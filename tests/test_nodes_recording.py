@@ -79,7 +79,7 @@ def test_another_run_in_the_same_folder_is_refused_in_a_sentence(
 def test_another_vae_is_refused(host, vae, output_folder, monkeypatch):
     begin(host, vae, monkeypatch)
     other = type(vae)()
-    other.get_sd = lambda: host.pack.joyavatar_core.vae.stand_in_state_dict(8, seed=1)
+    other.get_sd = lambda: host.pack.joyavatar_core.vae.random_state_dict(8, seed=1)
     with pytest.raises(host.error, match="another decoder"):
         to_video(host, other)
 

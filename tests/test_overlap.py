@@ -15,7 +15,7 @@ from joyavatar_core.sampling.mci import CarriedNoise
 from joyavatar_core.sampling.noise import CONTEXT, INITIAL, RENOISE, NoiseSource
 from joyavatar_core.sampling.noise_ahead import NoiseAhead
 from joyavatar_core.sampling.run import StreamRun
-from joyavatar_core.vae import VAECache, stand_in_vae
+from joyavatar_core.vae import VAECache, random_weights_vae
 from joyavatar_core.video.portrait import to_uint8
 
 SECONDS = 30.0  # more than any of this takes: only a deadlock waits so long
@@ -86,7 +86,7 @@ def test_the_callers_modes_hold_in_the_thread():
 
 
 def test_overlapping_gives_the_same_frames(make_stream):
-    decoder = stand_in_vae(4)
+    decoder = random_weights_vae(4)
     stream = make_stream(video_frames=60)
     one, other = ([f for _, f in frames_of(StreamRun(stream), decoder, overlap=x)] for x in (True, False))
     assert len(one) == len(other) == 6
@@ -127,7 +127,7 @@ def test_closing_leaves_a_run_that_goes_on(make_stream):
             go_on.wait(SECONDS)
 
     run.update(on_step=on_step)
-    made = frames_of(run, stand_in_vae(4))
+    made = frames_of(run, random_weights_vae(4))
     next(made)
     assert inside.wait(SECONDS)
     threading.Timer(0.2, go_on.set).start()
@@ -152,7 +152,7 @@ def test_a_waiting_voice_does_not_hold_up_the_end(make_stream):
             return torch.zeros(count, 4, 6)
 
     waiting = threading.Event()
-    made = frames_of(StreamRun(make_stream(audio=Waiting())), stand_in_vae(4))
+    made = frames_of(StreamRun(make_stream(audio=Waiting())), random_weights_vae(4))
     assert [next(made)[0].index for _ in range(2)] == [0, 1]
     made.close()
     assert not [thread for thread in threading.enumerate() if thread.name in ("sampling", "decoding")]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.recording.fingerprint import module_fingerprint
 from joyavatar_core.refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
-from joyavatar_core.refiner.model import HEARS, Prediction, compose, hearing, resized, warp
+from joyavatar_core.refiner.model import VISEME_LAYERS, Prediction, compose, resized, viseme_condition, warp
 from joyavatar_core.sampling.run import StreamRun
 
 from .conftest import MINIATURE, RecordedFeatures, build_model
@@ -93,19 +93,23 @@ def test_what_is_heard_of_a_frame_changes_it_and_no_other(net: RefinerNet) -> No
 
 def test_a_stream_of_other_features_is_refined_as_without_a_voice(net: RefinerNet) -> None:
     video, features = picture(3, 2, SIDE, SIDE, seed=2), picture(2, 768, seed=3)
-    deaf = PortraitRefiner(net, smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1), (64, 64), hears=False)
-    torch.testing.assert_close(deaf(video, features), refiner(net)(video), rtol=0, atol=0)
-    assert (refiner(net)(video) - refiner(net)(video, torch.zeros(2, 8))).abs().max() > 0.01  # silence is heard
+    without_visemes = PortraitRefiner(
+        net, smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1), (64, 64), uses_visemes=False
+    )
+    torch.testing.assert_close(without_visemes(video, features), refiner(net)(video), rtol=0, atol=0)
+    assert (
+        refiner(net)(video) - refiner(net)(video, torch.zeros(2, 8))
+    ).abs().max() > 0.01  # silence is a condition, too
 
 
 def test_weights_from_before_refiners_heard_do_as_they_did(net: RefinerNet, tmp_path) -> None:
     from safetensors.torch import save_file
 
-    old = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(HEARS)}
+    old = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(VISEME_LAYERS)}
     save_file(old, tmp_path / "old")
     loaded, given = load_refiner(tmp_path / "old"), (picture(2, 3, SIDE, SIDE), picture(1, 3, SIDE, SIDE))
     given = (*given, picture(1, 3, 2 * SIDE, 2 * SIDE))
-    for one, other in zip(loaded(*given), loaded(*given, hearing(picture(2, 8), 2)), strict=True):
+    for one, other in zip(loaded(*given), loaded(*given, viseme_condition(picture(2, 8), 2)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert module_fingerprint(loaded) == module_fingerprint(load_refiner(tmp_path / "old"))
     save_file(old | {"film.0.weight": net.film[0].weight}, tmp_path / "half")
@@ -159,24 +163,24 @@ def test_files_that_are_no_refiner_are_refused(tmp_path) -> None:
         load_refiner(tmp_path / "absent")
 
 
-def refiner(net: RefinerNet, seed: int = 0, width: int = 2 * SIDE, hears: bool = True) -> PortraitRefiner:
+def refiner(net: RefinerNet, seed: int = 0, width: int = 2 * SIDE, uses_visemes: bool = True) -> PortraitRefiner:
     portrait, round_trip = smooth(3, 4 * SIDE, 4 * SIDE, seed=seed), smooth(3, SIDE, SIDE, seed=1)
-    return PortraitRefiner(net, portrait, round_trip, (width, width), hears)
+    return PortraitRefiner(net, portrait, round_trip, (width, width), uses_visemes)
 
 
 @pytest.fixture(scope="module")
-def hearing_model():
+def viseme_model():
     return build_model(dataclasses.replace(MINIATURE, audio_dim=8, audio_features="visemes"))
 
 
-def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, hearing_model, tmp_path) -> None:
-    heard = {"model": hearing_model, "audio": RecordedFeatures(8, num_video_frames=FRAMES)}
-    whole = record(tmp_path / "whole", refine=refiner(net), **heard)
-    assert record(tmp_path / "broken", crash_at=4, refine=refiner(net), **heard) == whole[:1]
-    assert record(tmp_path / "broken", refine=refiner(net), **heard) == whole
-    with recording(tmp_path / "whole", refine=refiner(net), **heard) as made:
+def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, viseme_model, tmp_path) -> None:
+    condition = {"model": viseme_model, "audio": RecordedFeatures(8, num_video_frames=FRAMES)}
+    whole = record(tmp_path / "whole", refine=refiner(net), **condition)
+    assert record(tmp_path / "broken", crash_at=4, refine=refiner(net), **condition) == whole[:1]
+    assert record(tmp_path / "broken", refine=refiner(net), **condition) == whole
+    with recording(tmp_path / "whole", refine=refiner(net), **condition) as made:
         assert pictures(made.segment_paths[0]).shape[1:] == (64, 64, 3)
-    assert record(tmp_path / "deaf", refine=refiner(net, hears=False), **heard) != whole
+    assert record(tmp_path / "without_visemes", refine=refiner(net, uses_visemes=False), **condition) != whole
 
 
 def test_a_block_says_what_was_heard_of_its_frames(make_stream) -> None:
@@ -197,9 +201,9 @@ def test_a_block_says_what_was_heard_of_its_frames(make_stream) -> None:
     ],
 )
 def test_a_recording_goes_on_only_with_the_refiner_it_began_with(net: RefinerNet, tmp_path, change, said) -> None:
-    begun = recording(tmp_path / "r", crash_at=4, refine=refiner(net, hears=False))
+    begun = recording(tmp_path / "r", crash_at=4, refine=refiner(net, uses_visemes=False))
     with pytest.raises(CrashError), begun as running:
         running.record()
-    other = refiner(net, **change, hears=False) if change else None
+    other = refiner(net, **change, uses_visemes=False) if change else None
     with pytest.raises(AvatarError, match=said), recording(tmp_path / "r", refine=other):
         pass

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.pipeline.avatar import load_avatar
-from joyavatar_core.refiner.model import RefinerNet, hearing
+from joyavatar_core.refiner.model import RefinerNet, viseme_condition
 from joyavatar_core.synthetic.clips import make_clip
 from joyavatar_core.synthetic.dataset import clip_path, save_clip
 from joyavatar_core.training.loop import LoopSettings
@@ -150,11 +150,11 @@ def test_close_ups_show_the_mouth_at_its_own_size(folders: SimpleNamespace) -> N
 def test_visemes_are_those_of_the_frame_and_sometimes_left_out(folders: SimpleNamespace) -> None:
     from safetensors.numpy import load_file
 
-    visemes = hearing(torch.from_numpy(load_file(folders.pair)["visemes"]), 17)
-    samples = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=12, deaf=0.5)).batch(generators)
-    told = samples.heard[:, 0] > 0
-    assert told.any() and not told.all() and not samples.heard[~told].any()
-    assert all((visemes == row).all(1).any() for row in samples.heard[told])
+    visemes = viseme_condition(torch.from_numpy(load_file(folders.pair)["visemes"]), 17)
+    samples = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=12, without_visemes=0.5)).batch(generators)
+    told = samples.condition[:, 0] > 0
+    assert told.any() and not told.all() and not samples.condition[~told].any()
+    assert all((visemes == row).all(1).any() for row in samples.condition[told])
 
 
 class Says(torch.nn.Module):
@@ -164,14 +164,14 @@ class Says(torch.nn.Module):
         super().__init__()
         self.mask = mask
 
-    def forward(self, frame, round_trip, portrait, heard, part):
+    def forward(self, frame, round_trip, portrait, condition, part):
         predicted = RefinerNet()(frame, round_trip, portrait)
         return predicted._replace(mask=torch.full_like(predicted.mask, self.mask))
 
 
 def test_without_visemes_the_lips_that_count_are_the_frame_s(folders: SimpleNamespace) -> None:
     """With the truth's mouth in the result the lips' loss is higher than with the frame's, where they differ."""
-    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2, followed=0, deaf=1))
+    pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2, followed=0, without_visemes=1))
     sample = pairs.batch(generators)
     dark = torch.where(F.avg_pool2d(sample.mouth, 2) > 0, -sample.frame, sample.frame)
     differs = sample._replace(frame=dark, spoiled=dark)
@@ -181,7 +181,9 @@ def test_without_visemes_the_lips_that_count_are_the_frame_s(folders: SimpleName
 
 
 def test_with_visemes_the_lips_that_count_are_the_truth_s(folders: SimpleNamespace) -> None:
-    sample = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2, followed=0, deaf=0)).batch(generators)
+    sample = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=2, followed=0, without_visemes=0)).batch(
+        generators
+    )
     dark = torch.where(F.avg_pool2d(sample.mouth, 2) > 0, -sample.frame, sample.frame)
     sample = sample._replace(frame=dark, spoiled=dark, portrait=sample.truth)
     true, shown = (refiner_losses(Says(mask), sample) for mask in (1.0, 0.0))

@@ -17,26 +17,26 @@ spec.loader.exec_module(simulation)
 Load, simulate = simulation.Load, simulation.simulate
 
 
-def erlang_b(sessions: float, seats: int) -> float:
-    """The share that finds no seat where nobody waits."""
+def erlang_b(sessions: float, slots: int) -> float:
+    """The share that finds no slot where nobody waits."""
     blocked = 1.0
-    for count in range(1, seats + 1):
+    for count in range(1, slots + 1):
         blocked = sessions * blocked / (count + sessions * blocked)
     return blocked
 
 
-def erlang_c(sessions: float, seats: int) -> float:
+def erlang_c(sessions: float, slots: int) -> float:
     """The share that has to wait where nobody is refused."""
-    blocked = erlang_b(sessions, seats)
-    return blocked / (1 - sessions / seats * (1 - blocked))
+    blocked = erlang_b(sessions, slots)
+    return blocked / (1 - sessions / slots * (1 - blocked))
 
 
-@pytest.mark.parametrize(("sessions", "seats", "per_card"), [(8, 10, 1), (8, 10, 4), (30, 30, 8)])
-def test_refusals_are_those_of_erlang_b(sessions, seats, per_card):
-    result = simulate(Load(sessions, seats, per_card, patience=0.0), 30_000)
-    expected = erlang_b(sessions, seats)
+@pytest.mark.parametrize(("sessions", "slots", "per_card"), [(8, 10, 1), (8, 10, 4), (30, 30, 8)])
+def test_refusals_are_those_of_erlang_b(sessions, slots, per_card):
+    result = simulate(Load(sessions, slots, per_card, patience=0.0), 30_000)
+    expected = erlang_b(sessions, slots)
     assert result.refused_share == pytest.approx(expected, abs=0.01)
-    assert result.utilisation == pytest.approx(sessions * (1 - expected) / seats, abs=0.01)
+    assert result.utilisation == pytest.approx(sessions * (1 - expected) / slots, abs=0.01)
     assert max(result.waits) == 0
 
 
@@ -51,7 +51,7 @@ def test_waits_are_those_of_erlang_c():
     assert sum(wait > 300 for wait in result.waits) / len(result.waits) == pytest.approx(later, abs=0.03)
 
 
-def test_lost_cards_move_their_sessions_and_take_their_seats():
+def test_lost_cards_move_their_sessions_and_take_their_slots():
     load = Load(10, 40, 4, lifetime=1200.0, repair=400.0)
     result = simulate(load, 30_000)
     assert result.refused == 0

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from joyavatar_core.vae import StreamingVAE, VAECache, conv, layers, stand_in_state_dict, stand_in_vae
+from joyavatar_core.vae import StreamingVAE, VAECache, conv, layers, random_state_dict, random_weights_vae
 
 GOLDEN = Path(__file__).parent / "golden" / "wan_vae.json"
-VAE = stand_in_vae(dim=8)
+VAE = random_weights_vae(dim=8)
 LATENTS = torch.randn(1, 16, 6, 2, 3, generator=torch.Generator().manual_seed(0))
 VIDEO = torch.rand(1, 3, 17, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -42,7 +42,7 @@ def test_names_and_shapes_at_width_96_are_those_of_the_official_file() -> None:
 
 def test_encode_and_decode_equal_the_public_implementation() -> None:
     golden = json.loads(GOLDEN.read_text())
-    vae = stand_in_vae(golden["dim"], golden["seed"])
+    vae = random_weights_vae(golden["dim"], golden["seed"])
     video = (torch.arange(3 * 9 * 16 * 16) % 97 / 48 - 1).view(1, 3, 9, 16, 16)
     latents = (torch.arange(16 * 3 * 2 * 2) % 31 / 10 - 1.5).view(1, 16, 3, 2, 2)
     # The numbers came from the reference's own modules on the same seeded weights; decoding is sampled every 7th value.
@@ -76,7 +76,7 @@ def test_first_latent_is_one_frame_and_every_further_one_four() -> None:
 
 
 def test_frames_are_float32_in_range() -> None:
-    video = stand_in_vae(8).bfloat16().decode(LATENTS * 5)
+    video = random_weights_vae(8).bfloat16().decode(LATENTS * 5)
     assert video.dtype == torch.float32
     assert video.abs().max() == 1
 
@@ -196,7 +196,7 @@ def test_moments_are_raw_and_encode_normalises_them() -> None:
 
 def test_state_dict_round_trips_through_safetensors_at_any_width(tmp_path: Path) -> None:
     for dim in (8, 24):
-        state = stand_in_state_dict(dim, seed=3)
+        state = random_state_dict(dim, seed=3)
         save_file(StreamingVAE.from_state_dict(state).state_dict(), tmp_path / "vae.safetensors")
         loaded = load_file(tmp_path / "vae.safetensors")
         assert loaded.keys() == state.keys()
@@ -218,10 +218,10 @@ def test_operations_supply_the_layers() -> None:
 
 
 def test_stand_in_is_seeded_and_stays_in_range() -> None:
-    first, again = stand_in_state_dict(8, seed=5), stand_in_state_dict(8, seed=5)
+    first, again = random_state_dict(8, seed=5), random_state_dict(8, seed=5)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["conv1.weight"], stand_in_state_dict(8, seed=6)["conv1.weight"])
-    decoded: Tensor = stand_in_vae(16).decode(LATENTS, clamp=False)
+    assert not torch.equal(first["conv1.weight"], random_state_dict(8, seed=6)["conv1.weight"])
+    decoded: Tensor = random_weights_vae(16).decode(LATENTS, clamp=False)
     assert 0.1 < decoded.std() < 0.6
 
 
@@ -229,7 +229,7 @@ def test_stand_in_is_seeded_and_stays_in_range() -> None:
 @pytest.mark.parametrize("at_once", [None, 3])
 def test_the_form_for_cuda_decodes_the_same(monkeypatch, at_once):
     """conv3d over all frames at once, which only CUDA has by default, against stacked frames one latent at a time."""
-    vae, latents = stand_in_vae(8), torch.randn(1, 16, 5, 4, 4)
+    vae, latents = random_weights_vae(8), torch.randn(1, 16, 5, 4, 4)
 
     def decode() -> torch.Tensor:
         cache = vae.new_cache()

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.vae import StreamingVAE, TinyDecoder, stand_in_state_dict, stand_in_vae, vae_from_state_dict
+from joyavatar_core.vae import StreamingVAE, TinyDecoder, random_state_dict, random_weights_vae, vae_from_state_dict
 from joyavatar_core.vae.state_dicts import from_diffusers
 
-STATE = stand_in_state_dict(8)
-VAE = stand_in_vae(8)
+STATE = random_state_dict(8)
+VAE = random_weights_vae(8)
 LATENTS = torch.randn(1, 16, 5, 3, 2, generator=torch.Generator().manual_seed(0))
 
 
@@ -29,7 +29,7 @@ TINY = TinyDecoder.from_state_dict(tiny_state())
 
 
 def test_width_is_read_from_the_shapes() -> None:
-    vae = vae_from_state_dict(stand_in_state_dict(24))
+    vae = vae_from_state_dict(random_state_dict(24))
     assert isinstance(vae, StreamingVAE)
     assert vae.dim == 24
 

@@ -29,8 +29,8 @@ def default_layout(channels: int) -> Layout:
     return {1: ("FC",), 2: ("FL", "FR"), **SURROUND}.get(channels, (UNKNOWN,) * channels)
 
 
-def heard_channels(layout: Layout) -> int:
-    """The number of channels that `heard` returns, 1 or 2."""
+def downmix_channels(layout: Layout) -> int:
+    """The number of channels that `downmix` returns, 1 or 2."""
     return 2 if len(layout) == 2 or is_surround(layout) else 1
 
 
@@ -39,7 +39,7 @@ def is_surround(layout: Layout) -> bool:
     return len(layout) > 2 and {"FL", "FR"} <= set(layout) and set(layout) <= set(SHARES)
 
 
-def heard(samples: np.ndarray, layout: Layout) -> np.ndarray:
+def downmix(samples: np.ndarray, layout: Layout) -> np.ndarray:
     """[S, C] -> [S, 1 or 2]: mono and stereo as they are, surround mixed to stereo, unknown places to their mean."""
     if len(layout) <= 2:
         return samples
@@ -82,13 +82,13 @@ def voice(samples: np.ndarray, layout: Layout, sample_rate: int) -> tuple[np.nda
 
 
 def mapped(samples: np.ndarray, layout: Layout, target: Layout, sample_rate: int) -> np.ndarray:
-    """[S, C] of one layout as [S, C'] of another; a mono target gets `voice`, any other one `heard`."""
+    """[S, C] of one layout as [S, C'] of another; a mono target gets `voice`, any other one `downmix`."""
     if layout == target or (len(layout) == len(target) and UNKNOWN in (*layout, *target)):
         return samples
     if len(target) == 1:
         return voice(samples, layout, sample_rate)[0][:, None]
     placed = np.zeros((len(samples), len(target)), np.float32)
-    placed[:, [target.index("FL"), target.index("FR")] if is_surround(target) else [0, 1]] = heard(samples, layout)
+    placed[:, [target.index("FL"), target.index("FR")] if is_surround(target) else [0, 1]] = downmix(samples, layout)
     return placed
 
 

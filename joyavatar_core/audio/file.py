@@ -16,7 +16,7 @@ import soxr
 
 from ..errors import AvatarError
 from ..paths import libav_url
-from .channels import UNKNOWN, Layout, default_layout, heard_channels, mapped
+from .channels import UNKNOWN, Layout, default_layout, downmix_channels, mapped
 from .joined import PartOfFile, parts_of
 from .sample_buffer import RollingBuffer
 from .source import AudioSource, check_channels, to_float
@@ -61,7 +61,7 @@ class FileAudio(AudioSource):
 
     @property
     def channels(self) -> int:
-        return heard_channels(self._layout)
+        return downmix_channels(self._layout)
 
     @property
     def layout(self) -> Layout:

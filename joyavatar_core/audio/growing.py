@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import AvatarError
-from .channels import Layout, default_layout, heard_channels
+from .channels import Layout, default_layout, downmix_channels
 from .sample_buffer import RollingBuffer
 from .source import AudioSource, check_finite, to_float
 
@@ -83,7 +83,7 @@ class GrowingAudio(AudioSource):
 
     @property
     def channels(self) -> int:
-        return heard_channels(self.layout)
+        return downmix_channels(self.layout)
 
     @property
     def layout(self) -> Layout:

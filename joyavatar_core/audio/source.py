@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import AvatarError
-from .channels import Layout, default_layout, heard, heard_channels, voice
+from .channels import Layout, default_layout, downmix, downmix_channels, voice
 from .clock import Clock, check_sample_rate
 from .survey import Survey, survey
 
@@ -128,7 +128,7 @@ class AudioSource(ABC):
         More channels than two are mixed as players do. Waits for samples that are still to come. Raises AvatarError at
         a NaN or infinite sample.
         """
-        return heard(self._padded(start, stop), self.layout)
+        return downmix(self._padded(start, stop), self.layout)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """The voice in samples [start, stop), in mono: float32 [stop - start]; else as `read_native`.
@@ -171,7 +171,7 @@ class ArrayAudio(AudioSource):
 
     @property
     def channels(self) -> int:
-        return heard_channels(self.layout)
+        return downmix_channels(self.layout)
 
     @property
     def layout(self) -> Layout:

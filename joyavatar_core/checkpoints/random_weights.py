@@ -1,4 +1,4 @@
-"""Seeded weights that stand in for an avatar: everything runs for real, only the picture means nothing."""
+"""Seeded random weights in place of an avatar: everything runs, only the picture has no meaning."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from ..config import AvatarConfig
 from . import canonical_shapes
 
-STAND_IN = AvatarConfig(
+RANDOM_CONFIG = AvatarConfig(
     dim=128, ffn_dim=512, num_heads=4, num_layers=6, text_dim=16, freq_dim=64, audio_dim=64, audio_hidden=16,
     text_tokens=1, audio_features="log-mel", width=128, height=128, trained=False,
     preset={"psb": {}, "mci": {}, "urcr": {}},
 )  # fmt: skip
 
 
-def stand_in_state_dict(config: AvatarConfig = STAND_IN, seed: int = 0) -> dict[str, Tensor]:
+def random_state_dict(config: AvatarConfig = RANDOM_CONFIG, seed: int = 0) -> dict[str, Tensor]:
     """Random float32 weights of a transformer, the same on every machine; outputs are of about unit scale."""
     generator = torch.Generator().manual_seed(seed)
     state = {}

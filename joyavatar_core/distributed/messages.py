@@ -20,7 +20,7 @@ ALIGNMENT = 16
 
 
 class Channel:
-    """A group in which one process speaks and all others hear.
+    """A group in which one process sends and all others receive.
 
     source: the global rank of the one that speaks. control: the group, for the CPU; it waits as long as the speaker is
     silent. data, device: the group and device for tensors, default `control` and the CPU.
@@ -38,7 +38,7 @@ class Channel:
         self._lock = threading.Lock()
         self._broken = False  # an exchange ended with an error: nobody knows who waits for what
 
-    def say(self, name: str, tensors: Sequence[Tensor] = (), /, **facts: object) -> None:
+    def send(self, name: str, tensors: Sequence[Tensor] = (), /, **facts: object) -> None:
         """Send a message; facts are what JSON can hold."""
         forms = [[str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for tensor in tensors]
         text = json.dumps([name, facts, forms]).encode()
@@ -49,7 +49,7 @@ class Channel:
         self._broadcast(_numbers(text[HEAD - LENGTH :]), self.control)
         self._broadcast(packed([tensor.to(self.device) for tensor in tensors], self.device), self.data)
 
-    def hear(self) -> Message:
+    def receive(self) -> Message:
         """The next message, its tensors on this process's device. Raises RuntimeError where the speaker has ended."""
         head = torch.empty(HEAD, dtype=torch.uint8)
         self._broadcast(head, self.control)
@@ -90,7 +90,7 @@ class Channel:
         if self._broken or not self._lock.acquire(timeout=1):
             return
         try:
-            self.say("end")
+            self.send("end")
         except RuntimeError:
             pass  # they have ended
         finally:

@@ -66,8 +66,8 @@ class RemoteDecoder:
         """Send a message and wait for the tensors of its answer."""
         tensors = tensors or {}
         with self._there.turn():
-            self._there.say(name, list(tensors.values()), names=list(tensors), **facts)
-            _, answer, values = self._back.hear()
+            self._there.send(name, list(tensors.values()), names=list(tensors), **facts)
+            _, answer, values = self._back.receive()
         return dict(zip(answer["names"], values, strict=True))
 
 
@@ -83,12 +83,12 @@ class DecodingProcess:
         """Answers until the leader ends. Raises RuntimeError where it ends without a word."""
         answers = {"new_cache": self._new_cache, "decode": self._decode, "state": self._state, "load": self._load}
         while True:
-            name, facts, values = self._there.hear()
+            name, facts, values = self._there.receive()
             if name == "end":
                 return
             tensors = dict(zip(facts.pop("names"), values, strict=True))
             answer = answers[name](tensors, **facts) or {}
-            self._back.say(name, list(answer.values()), names=list(answer))
+            self._back.send(name, list(answer.values()), names=list(answer))
 
     def _new_cache(self, _: dict[str, Tensor], number: int, alive: list[int]) -> None:
         self.caches = {kept: self.caches[kept] for kept in alive}

@@ -65,27 +65,27 @@ class SharedCache:
 
     def _repeat(self, name: str, *arguments: object) -> None:
         with self._channel.turn():
-            self._channel.say("call", cache=self.number, name=name, arguments=arguments)
+            self._channel.send("call", cache=self.number, name=name, arguments=arguments)
             getattr(self.own, name)(*arguments)
 
     def keys_of(self, slot: int) -> Tensor:
         """A copy of a frame's keys, [layers, B, tokens, heads, head_dim]."""
         with self._channel.turn():
-            self._channel.say("keys_of", cache=self.number, slot=slot)
+            self._channel.send("keys_of", cache=self.number, slot=slot)
             return gather_heads(self.own.keys_of(slot), self._parallel)
 
     def put_keys(self, slot: int, keys: Tensor, position: int) -> None:
         """As KVCache.put_keys; the same tensor given again is not sent again."""
         with self._channel.turn():
             sent = [] if keys is self._put else [keys]
-            self._channel.say("put_keys", sent, cache=self.number, slot=slot, position=position)
+            self._channel.send("put_keys", sent, cache=self.number, slot=slot, position=position)
             self._put = keys
             self.own.put_keys(slot, self._parallel.own_heads(keys), position)
 
     def state_dict(self, copy: bool = True) -> dict[str, object]:
         """As KVCache.state_dict, all heads; always a copy, on the CPU."""
         with self._channel.turn():
-            self._channel.say("state", cache=self.number)
+            self._channel.send("state", cache=self.number)
             return whole_state(self.own, self._parallel)
 
     def load_state_dict(self, state: dict[str, object]) -> None:
@@ -93,7 +93,7 @@ class SharedCache:
         frames, positions = list(state["frames"]), list(state["positions"])
         for layer, tensors in enumerate(zip(state["keys"], state["values"], strict=True)):
             with self._channel.turn():
-                self._channel.say("put_layer", tensors, cache=self.number, layer=layer)
+                self._channel.send("put_layer", tensors, cache=self.number, layer=layer)
                 put_layer(self.own, layer, tensors, self._parallel)
         self.own.frame_ids.clear()
         self.own.positions.clear()

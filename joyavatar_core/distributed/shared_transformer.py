@@ -36,7 +36,7 @@ class SharedTransformer:
         number = next(self._numbers)
         with self._channel.turn():
             form = {"slots": slots, "tokens": tokens, "dtype": str(dtype).removeprefix("torch.")}
-            self._channel.say("new_cache", number=number, alive=list(self._caches), **form)
+            self._channel.send("new_cache", number=number, alive=list(self._caches), **form)
             own = self.module.new_cache(slots, tokens, dtype, device)
         self._caches[number] = cache = SharedCache(own, number, self.module.parallel, self._channel)
         return cache
@@ -45,7 +45,7 @@ class SharedTransformer:
         """As AvatarTransformer.encode_text, in every process."""
         number = next(self._numbers)
         with self._channel.turn():
-            self._channel.say("encode_text", [tokens], number=number, alive=list(self._texts), padding=padding)
+            self._channel.send("encode_text", [tokens], number=number, alive=list(self._texts), padding=padding)
             text = self.module.encode_text(tokens, padding)
         self._texts[number] = text
         return text
@@ -63,7 +63,7 @@ class SharedTransformer:
         cache: SharedCache = context.cache
         tensors = [latents, labels, context.rope, *([torch.stack(audio)] if audio else [])]
         with self._channel.turn():
-            self._channel.say(
+            self._channel.send(
                 "forward", tensors, cache=cache.number, slot=context.slot, cache_only=cache_only,
                 text=self._number_of(text),
             )  # fmt: skip
@@ -95,7 +95,7 @@ class Follower:
     def run(self) -> None:
         """Raises RuntimeError where the leader ends without a word."""
         while True:
-            name, facts, tensors = self.channel.hear()
+            name, facts, tensors = self.channel.receive()
             if name == "end":
                 return
             self._answers[name](tensors, **facts)

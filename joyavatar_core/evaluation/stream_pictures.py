@@ -26,7 +26,7 @@ def decoded(avatar: Avatar, latents: Tensor) -> np.ndarray:
 
 
 def features_of(clip: Clip, avatar: Avatar) -> Tensor:
-    """What a stream of the avatar hears of every frame of a clip, [T, audio_dim]."""
+    """The audio features of every frame of a clip, [T, audio_dim], as a stream of the avatar has them."""
     config, voice = avatar.config, ArrayAudio(clip.waveform, clip.sample_rate)
     audio = AudioFeatures(voice, avatar.encoder, config.fps, config.block_frames)
     latents = -(-len(clip.frames) // VIDEO_FRAMES_PER_LATENT)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, VisemeEncoder, Wav2Vec2
 from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint, with_lora
-from ..checkpoints.random_weights import STAND_IN, stand_in_state_dict
+from ..checkpoints.random_weights import RANDOM_CONFIG, random_state_dict
 from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
 from ..errors import AvatarError
@@ -26,7 +26,7 @@ from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_s
 from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
-from ..vae import StreamingVAE, TinyDecoder, stand_in_vae, vae_from_state_dict
+from ..vae import StreamingVAE, TinyDecoder, random_weights_vae, vae_from_state_dict
 from ..video.portrait import check_size, check_trained_size
 from .avatar_options import EMBEDDED, EMBEDDED_AVATAR, AvatarOptions
 
@@ -274,7 +274,7 @@ def open_embedded() -> Checkpoint:
     """The avatar in the package, or seeded random weights if it is missing."""
     if EMBEDDED_TRANSFORMER.exists():
         return open_checkpoint(EMBEDDED_TRANSFORMER)
-    return checkpoint_from_state_dict(stand_in_state_dict(), STAND_IN.metadata())
+    return checkpoint_from_state_dict(random_state_dict(), RANDOM_CONFIG.metadata())
 
 
 def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
@@ -282,7 +282,7 @@ def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
     if path == EMBEDDED and not EMBEDDED_VAE.exists():
         if EMBEDDED_TRANSFORMER.exists():
             raise AvatarError("The embedded avatar's VAE is missing from this copy; install the pack again.")
-        return stand_in_vae()
+        return random_weights_vae()
     vae = _read_vae(EMBEDDED_VAE if path == EMBEDDED else path, config)
     if not isinstance(vae, StreamingVAE):
         raise AvatarError(

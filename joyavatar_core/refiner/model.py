@@ -23,11 +23,11 @@ MULTIPLE = 16  # of a frame's sides
 WIDTHS = (48, 96, 128, 128)  # channels at 1/2, 1/4, 1/8 and 1/16 of the frame's side
 DETAIL = 12  # channels of the U-Net's features at the frame's own side
 HEAD = 32  # channels of the head at the frame's own side
-HEARING = 1 + 8  # numbers heard of a frame: whether there are any, and its visemes
+CONDITION_SIZE = 1 + 8  # numbers that describe a frame's voice: 1 if there are visemes, and the visemes
 SAID = 64  # numbers that are made of these, beside them
-GAIN = 6.0  # of the layers that hear, which have few inputs: without it they learn much later than convolutions do
+GAIN = 6.0  # of the layers for visemes: they have few inputs and would learn later than the convolutions
 LOUDEST = 2.5  # deviations: visemes are bent to stay below, since rare ones come much stronger
-HEARS = ("said.", "film.", "head_film.", "coarse_mouth.", "fine_mouth.", "mouth_head.")  # names of layers that do
+VISEME_LAYERS = ("said.", "film.", "head_film.", "coarse_mouth.", "fine_mouth.", "mouth_head.")
 REACH = 0.3  # the longest flow, in halves of the picture's side
 GROUPS = 8
 FIRST_MASK = 2.0  # logit: the portrait is trusted at first
@@ -65,9 +65,9 @@ class Block(nn.Sequential):
 class RefinerNet(nn.Module):
     """[B, 3, H, W] frames, [B, 3, H, W] round trip and [B, 3, 2H, 2W] portrait in [-1, 1] -> Prediction.
 
-    heard: [B, 9] of `hearing`; None: nothing. part: share of a whole picture's side that is shown. H and W are
-    multiples of 16. The flow is found on features of 1/2 and, for the head as a whole, 1/8 of the side; mask and
-    residual are then found with the warped portrait in view.
+    condition: [B, 9] of `viseme_condition`; None: no visemes. part: share of a whole picture's side that is shown.
+    H and W are multiples of 16. The flow is found on features of 1/2 and, for the head as a whole, 1/8 of the side.
+    Mask and residual are then found with the warped portrait in view.
     """
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
@@ -85,14 +85,14 @@ class RefinerNet(nn.Module):
             nn.Conv2d(HEAD, HEAD, 3, padding=1), nn.SiLU(),
             nn.Conv2d(HEAD, 4 + 12, 3, padding=1),
         )  # fmt: skip
-        self.said = nn.Sequential(nn.Linear(HEARING, SAID), nn.SiLU(), nn.Linear(SAID, SAID))
+        self.said = nn.Sequential(nn.Linear(CONDITION_SIZE, SAID), nn.SiLU(), nn.Linear(SAID, SAID))
         outputs = (*widths, *widths[-2::-1])
-        self.film = nn.ModuleList(nn.Linear(HEARING + SAID, 4 * count) for count in outputs)
-        self.head_film = nn.Linear(HEARING + SAID, 2 * HEAD)
+        self.film = nn.ModuleList(nn.Linear(CONDITION_SIZE + SAID, 4 * count) for count in outputs)
+        self.head_film = nn.Linear(CONDITION_SIZE + SAID, 2 * HEAD)
         # What each viseme adds to the flow, to mask and residual: maps that are weighed by the visemes.
-        self.coarse_mouth = nn.Conv2d(widths[-2], 2 * HEARING, 3, padding=1)
-        self.fine_mouth = nn.Conv2d(widths[0], 2 * HEARING, 3, padding=1)
-        self.mouth_head = nn.Linear(HEARING, (4 + 12) * HEAD)
+        self.coarse_mouth = nn.Conv2d(widths[-2], 2 * CONDITION_SIZE, 3, padding=1)
+        self.fine_mouth = nn.Conv2d(widths[0], 2 * CONDITION_SIZE, 3, padding=1)
+        self.mouth_head = nn.Linear(CONDITION_SIZE, (4 + 12) * HEAD)
         silent = (*self.film, self.head_film, self.coarse_mouth, self.fine_mouth, self.mouth_head)
         for layer in (self.coarse_flow, self.fine_flow, self.head[-1], *silent):
             nn.init.zeros_(layer.weight)
@@ -100,11 +100,11 @@ class RefinerNet(nn.Module):
         nn.init.constant_(self.head[-1].bias[:4], FIRST_MASK)
 
     def forward(
-        self, frame: Tensor, round_trip: Tensor, portrait: Tensor, heard: Tensor | None = None, part: float = 1.0
+        self, frame: Tensor, round_trip: Tensor, portrait: Tensor, condition: Tensor | None = None, part: float = 1.0
     ) -> Prediction:
         count = len(frame)
-        heard = frame.new_zeros(count, HEARING) if heard is None else heard
-        said = GAIN * torch.cat([heard, self.said(heard)], dim=1)
+        condition = frame.new_zeros(count, CONDITION_SIZE) if condition is None else condition
+        said = GAIN * torch.cat([condition, self.said(condition)], dim=1)
         film = [layer(said) for layer in self.film]
         round_trip, portrait = (still.expand(count, -1, -1, -1) for still in (round_trip, portrait))
         seen = [F.pixel_unshuffle(torch.cat([frame, round_trip], 1), 2), F.pixel_unshuffle(portrait, 4)]
@@ -117,9 +117,9 @@ class RefinerNet(nn.Module):
         for up, beside, told in zip(self.up, kept[-2::-1], film[len(self.down) :], strict=True):
             x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1), told)
             if coarse is None:
-                coarse = self.coarse_flow(x).float() + weighed(self.coarse_mouth(x), heard)
+                coarse = self.coarse_flow(x).float() + weighed(self.coarse_mouth(x), condition)
         coarse = F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
-        flow = REACH / part * torch.tanh(self.fine_flow(x).float() + weighed(self.fine_mouth(x), heard) + coarse)
+        flow = REACH / part * torch.tanh(self.fine_flow(x).float() + weighed(self.fine_mouth(x), condition) + coarse)
         moved = F.pixel_unshuffle(warp(portrait, flow), 2)
         detail = F.pixel_shuffle(self.detail(x), 2)
         near = torch.cat([detail, frame, warp(round_trip, flow), moved], 1)
@@ -128,20 +128,20 @@ class RefinerNet(nn.Module):
         out = first(near.contiguous(memory_format=torch.channels_last)) * (1 + scale) + shift
         for layer in rest:
             out = layer(out)
-        by_visemes = self.mouth_head(GAIN * heard).unflatten(1, (-1, HEAD))  # a point's outputs for its channels
+        by_visemes = self.mouth_head(GAIN * condition).unflatten(1, (-1, HEAD))  # a point's outputs for its channels
         out = last(out).float() + torch.einsum("bchw,boc->bohw", out, by_visemes.to(out)).float()
         return Prediction(flow, F.pixel_shuffle(out[:, :4], 2).sigmoid(), F.pixel_shuffle(out[:, 4:], 2))
 
 
-def weighed(maps: Tensor, heard: Tensor) -> Tensor:
-    """Maps [B, C * 9, H, W] of C channels for each number heard [B, 9] -> their weighed sum [B, C, H, W], float32."""
-    return torch.einsum("bckhw,bk->bchw", maps.unflatten(1, (-1, HEARING)).float(), heard.float())
+def weighed(maps: Tensor, condition: Tensor) -> Tensor:
+    """Maps [B, C * 9, H, W], C for each number of the condition [B, 9] -> weighted sum [B, C, H, W], float32."""
+    return torch.einsum("bckhw,bk->bchw", maps.unflatten(1, (-1, CONDITION_SIZE)).float(), condition.float())
 
 
-def hearing(visemes: Tensor | None, count: int) -> Tensor:
-    """What `RefinerNet` is told of `count` frames, [count, 9] float32, from their visemes [count, 8] or from none."""
+def viseme_condition(visemes: Tensor | None, count: int) -> Tensor:
+    """The condition of `count` frames for `RefinerNet`, [count, 9] float32, from visemes [count, 8] or from none."""
     if visemes is None:
-        return torch.zeros(count, HEARING)
+        return torch.zeros(count, CONDITION_SIZE)
     return F.pad(LOUDEST * torch.tanh(visemes.float() / LOUDEST), (1, 0), value=1.0)
 
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ..errors import AvatarError
 from ..geometry import Size
-from .model import HEARS, SCALE, RefinerNet, compose, hearing, resized
+from .model import SCALE, VISEME_LAYERS, RefinerNet, compose, resized, viseme_condition
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream
     from ..vae import Decoder
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
-ARTICULATION = 1.5  # times what was heard: lips have learned to move less than they should
+ARTICULATION = 1.5  # times the visemes: without it the lips move less than the voice says
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
 
 
@@ -27,14 +27,14 @@ class PortraitRefiner:
 
     net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
-    what comes out. hears: whether the stream's features are visemes.
+    what comes out. uses_visemes: whether the stream's features are visemes.
     """
 
     def __init__(
-        self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, pixel_size: Size, hears: bool = True
+        self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, pixel_size: Size, uses_visemes: bool = True
     ) -> None:
         device = next(net.parameters()).device
-        self.net, self.pixel_size, self.hears = net, pixel_size, hears
+        self.net, self.pixel_size, self.uses_visemes = net, pixel_size, uses_visemes
         self.portrait = portrait
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
@@ -52,27 +52,27 @@ class PortraitRefiner:
         if stream.portrait is None or stream.reference is None:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
         with torch.no_grad():
-            hears = stream.config.audio_features == "visemes"
-            return cls(net, stream.portrait, decode_still(decoder, stream.reference), pixel_size, hears)
+            uses_visemes = stream.config.audio_features == "visemes"
+            return cls(net, stream.portrait, decode_still(decoder, stream.reference), pixel_size, uses_visemes)
 
     @torch.no_grad()
     def __call__(self, video: Tensor, features: Tensor | None = None) -> Tensor:
         """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32.
 
-        features: what the stream heard of each frame, [T, audio_dim]. They draw the lips where they are visemes;
-        without them lips stay as decoded.
+        features: the audio features of each frame, [T, audio_dim]. If they are visemes, they shape the lips. Otherwise
+        the lips stay as decoded.
         """
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
-        heard = hearing(features if self.hears else None, len(frames)).to(device)
-        heard[:, 1:] *= ARTICULATION
-        parts = zip(frames.split(AT_ONCE), heard.split(AT_ONCE), strict=True)
+        condition = viseme_condition(features if self.uses_visemes else None, len(frames)).to(device)
+        condition[:, 1:] *= ARTICULATION
+        parts = zip(frames.split(AT_ONCE), condition.split(AT_ONCE), strict=True)
         return torch.cat([self._refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
-    def _refine(self, frames: Tensor, heard: Tensor) -> Tensor:
+    def _refine(self, frames: Tensor, condition: Tensor) -> Tensor:
         quick = quick_dtype(frames.device.type)
         with torch.autocast(frames.device.type, quick or torch.bfloat16, enabled=quick is not None):
-            predicted = self.net(frames, self.round_trip, self._seen, heard)
+            predicted = self.net(frames, self.round_trip, self._seen, condition)
         width, height = self.pixel_size
         return resized(compose(frames, self._moved, predicted), (height, width)).clamp(-1, 1)
 
@@ -138,6 +138,6 @@ def take_weights(net: RefinerNet, weights: dict[str, Tensor]) -> None:
     Raises RuntimeError for anything else that is missing or too much.
     """
     own = net.state_dict()
-    if not any(name.startswith(HEARS) for name in weights):
-        weights = {name: own[name] for name in own if name.startswith(HEARS)} | weights
+    if not any(name.startswith(VISEME_LAYERS) for name in weights):
+        weights = {name: own[name] for name in own if name.startswith(VISEME_LAYERS)} | weights
     net.load_state_dict(weights)

@@ -26,14 +26,14 @@ class Take:
     seed: int
     tracks: np.ndarray  # [T, 20] float32, columns of Moment
     portraits: np.ndarray  # [4, 20] float32: the moments of the reference pictures
-    heard: np.ndarray  # [L, 4, C] float32: features of every latent frame
+    features: np.ndarray  # [L, 4, C] float32: features of every latent frame
 
     @classmethod
-    def of(cls, seed: int, people: str, seconds: float, hear) -> Take:
-        """The take of a seed; `hear` makes features [L, 4, C] of a waveform at 16 kHz and a number of video frames."""
+    def of(cls, seed: int, people: str, seconds: float, encode) -> Take:
+        """The take of a seed; `encode` makes features [L, 4, C] from a waveform at 16 kHz and a number of frames."""
         script = make_script(seed, SPLIT, seconds, people)
         portraits = np.array(script.portraits, np.float32)
-        return cls(people, seed, script.tracks, portraits, hear(script.waveform, len(script.tracks)))
+        return cls(people, seed, script.tracks, portraits, encode(script.waveform, len(script.tracks)))
 
     def draw(self, size: int) -> Clip:
         """The clip, silent."""
@@ -46,7 +46,7 @@ def save_takes(path: Path, takes: Sequence[Take]) -> None:
     """Write takes of equal length into one file, numbers in half precision."""
     from safetensors.numpy import save_file
 
-    arrays = {name: np.stack([getattr(take, name) for take in takes]) for name in ("tracks", "portraits", "heard")}
+    arrays = {name: np.stack([getattr(take, name) for take in takes]) for name in ("tracks", "portraits", "features")}
     arrays = {name: array.astype(np.float16) for name, array in arrays.items()}
     arrays["seed"] = np.array([take.seed for take in takes], np.int64)
     save_file(arrays, path, metadata={"people": " ".join(take.people for take in takes)})
@@ -59,10 +59,10 @@ def load_takes(path: Path) -> list[Take]:
     try:
         with safe_open(path, framework="numpy") as file:
             people = file.metadata()["people"].split(" ")
-            arrays = {name: file.get_tensor(name) for name in ("seed", "tracks", "portraits", "heard")}
+            arrays = {name: file.get_tensor(name) for name in ("seed", "tracks", "portraits", "features")}
     except (OSError, SafetensorError, KeyError, TypeError) as problem:
         raise AvatarError(f"'{path}' holds no takes ({problem}); make it with the command 'pack'.") from None
-    tracks, portraits, heard = (arrays[name].astype(np.float32) for name in ("tracks", "portraits", "heard"))
+    tracks, portraits, features = (arrays[name].astype(np.float32) for name in ("tracks", "portraits", "features"))
     if portraits.shape[1:] != (PORTRAITS, len(Moment._fields)) or tracks.shape[2:] != (len(Moment._fields),):
         raise AvatarError(f"'{path}' holds takes of another version; make it anew with the command 'pack'.")
-    return [Take(*one) for one in zip(people, map(int, arrays["seed"]), tracks, portraits, heard, strict=True)]
+    return [Take(*one) for one in zip(people, map(int, arrays["seed"]), tracks, portraits, features, strict=True)]

@@ -77,7 +77,7 @@ def make_pairs(avatar: Avatar, clips: Sequence[Path], folder: Path, rollouts: fl
     parts = ("transformer", "vae", "decoder", "encoder")
     made_by = {"recipe": RECIPE} | {name: module_fingerprint(getattr(avatar, name)) for name in parts}
     if avatar.config.audio_features != "visemes":
-        raise AvatarError(f"The refiner hears visemes, and '{avatar.name}' hears {avatar.config.audio_features}.")
+        raise AvatarError(f"The refiner needs visemes; '{avatar.name}' has {avatar.config.audio_features} features.")
     if not note.exists():
         note.write_text(json.dumps(made_by))
     elif json.loads(note.read_text()) != made_by:

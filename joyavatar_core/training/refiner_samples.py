@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..refiner.model import SCALE, hearing
+from ..refiner.model import SCALE, viseme_condition
 from ..synthetic.dataset import load_pictures
 from .loop import Draw
 from .losses import box_weight
@@ -29,15 +29,15 @@ class RefinerRecipe:
     """batch: samples of a step with whole pictures; close_batch: of one with close-ups of lower faces.
 
     followed: share of them that are self-rollouts, the others are round trips.
-    drawn: share of drawn people, where there are clips of both kinds. deaf: share without visemes. blinks: share of
-    frames with closing lids, where a clip has any.
+    drawn: share of drawn people, where there are clips of both kinds. without_visemes: share of samples.
+    blinks: share of frames with closing lids, where a clip has any.
     """
 
     batch: int = 8
     close_batch: int = 24
     followed: float = 0.4
     drawn: float = 0.15
-    deaf: float = 0.12
+    without_visemes: float = 0.12
     blinks: float = 0.12
 
 
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
     """Pictures in [-1, 1]: frames and round trips [B, 3, S, S], truth and portraits [B, 3, 2S, 2S].
 
     spoiled: the frames that the refiner gets, `frame` with more mistakes. mouth, eyes, lower [B, 1, 2S, 2S]: 1 inside
-    their boxes, else 0; lower: from the nose to below the chin. heard [B, 9]: what the refiner is told, zeros where
+    their boxes, else 0; lower: from the nose to below the chin. condition [B, 9]: of `viseme_condition`, zeros where
     visemes are left out. sure [B]: 1 for round trips, 0 for rollouts, whose mouths are not quite the truth's.
     """
 
@@ -57,7 +57,7 @@ class Sample(NamedTuple):
     mouth: Tensor
     eyes: Tensor
     lower: Tensor
-    heard: Tensor
+    condition: Tensor
     sure: Tensor
 
 
@@ -131,15 +131,15 @@ class Pairs:
         mouth, eyes, lower = shown[5:]
         round_trip, portrait = shift((round_trip, portrait), random)
         small_mouth, small_eyes = (F.avg_pool2d(x, SCALE) for x in (mouth, eyes))
-        spared, spoiled, heard = small_mouth, frame, hearing(None, 1)[0]
-        if not random.chance(self.recipe.deaf):
-            heard = hearing(torch.from_numpy(pair.get_slice("visemes")[t : t + 1]), 1)[0]
+        spared, spoiled, condition = small_mouth, frame, viseme_condition(None, 1)[0]
+        if not random.chance(self.recipe.without_visemes):
+            condition = viseme_condition(torch.from_numpy(pair.get_slice("visemes")[t : t + 1]), 1)[0]
             spoiled = other_mouth(frame, other, small_mouth, random)
             spared = torch.zeros_like(small_mouth)
         wiped = small_eyes * float(clip.get_slice("lids")[t].min() > OPEN)
         spoiled = smear(spoiled, spared, wiped, random, mild=shot.flow is not None)
         sure = torch.tensor(float(shot.flow is None))
-        return frame, spoiled, round_trip, portrait, truth, mouth, eyes, lower, heard, sure
+        return frame, spoiled, round_trip, portrait, truth, mouth, eyes, lower, condition, sure
 
     def _shot(self, clip: object, pair: object, random: Random) -> Shot:
         """A frame that the avatar made, of a round trip or a rollout."""

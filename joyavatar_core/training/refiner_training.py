@@ -29,7 +29,7 @@ GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST
 )
 COARSE = 4  # pixels of the refined picture that lips are compared over
 CELL = 8  # pixels over which strengths of edges are compared
-UNSURE = 0.06  # a rollout's mouth so far from the truth, of the range -1 ... 1, counts a third where it is not heard
+UNSURE = 0.06  # without visemes, a rollout's mouth this far from the truth (of -1 ... 1) counts a third
 LIPS_MOVE = 0.5  # how much the moved portrait counts inside the mouth, against outside
 
 
@@ -54,26 +54,26 @@ def step_losses(net: RefinerNet, pairs: Pairs, step: int, draw: Draw) -> dict[st
 def refiner_losses(net: RefinerNet, sample: Sample, part: float = 1.0) -> dict[str, Tensor]:
     """All parts, and their weighted sum as `loss`. part: share of a picture's side that the samples show."""
     with torch.autocast("cpu", torch.bfloat16):
-        predicted = net(sample.spoiled, sample.round_trip, sample.portrait, sample.heard, part)
+        predicted = net(sample.spoiled, sample.round_trip, sample.portrait, sample.condition, part)
     refined = compose(sample.spoiled, sample.portrait, predicted)
     truth, mouth = sample.truth, sample.mouth
     coarse, shown = (F.avg_pool2d(x, COARSE) for x in (refined, F.interpolate(sample.frame, scale_factor=SCALE)))
     inside = F.avg_pool2d(mouth, COARSE)
-    deaf = 1 - sample.heard[:, :1, None, None]
+    without_visemes = 1 - sample.condition[:, :1, None, None]
     with torch.no_grad():  # how far a rollout's mouth is from the truth's
         apart = ((shown - F.avg_pool2d(truth, COARSE)).abs() * inside).sum((1, 2, 3), keepdim=True)
         apart = apart / (3 * inside.sum((1, 2, 3), keepdim=True) + 1e-6)
-        unsure = deaf * (1 - sample.sure[:, None, None, None])
+        unsure = without_visemes * (1 - sample.sure[:, None, None, None])
         trust = 1 / (1 + 2 * unsure * apart / UNSURE)
     weight = torch.maximum(1 + (EYE_WEIGHT - 1) * sample.eyes, 1 + (LOWER_WEIGHT - 1) * sample.lower)
     weight = torch.lerp(weight, MOUTH_WEIGHT * trust.square(), mouth)
-    moves = (1 + (LOWER_WEIGHT - 1) * sample.lower) * (1 - mouth * (1 - LIPS_MOVE * (1 - deaf)))
+    moves = (1 + (LOWER_WEIGHT - 1) * sample.lower) * (1 - mouth * (1 - LIPS_MOVE * (1 - without_visemes)))
     losses = {
         "pixel": ((refined - truth).abs() * weight).mean(),
         "gradient": sum((edges(refined, d) - edges(truth, d)).abs().mul(like(weight, d)).mean() for d in (-1, -2)),
         "strength": sum(strength_error(refined, truth, weight, d) for d in (-1, -2)),
         "warp": ((warp(sample.portrait, predicted.flow) - truth).abs() * moves).mean(),
-        "lips": ((centred(coarse, inside) - centred(shown, inside)).abs() * inside * deaf).mean(),
+        "lips": ((centred(coarse, inside) - centred(shown, inside)).abs() * inside * without_visemes).mean(),
         "trust": ((1 - predicted.mask) * (1 - mouth)).mean(),
         "smooth": sum(edges(predicted.flow, d).abs().mean() for d in (-1, -2)) * part / REACH,
     }

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from .cache import VAECache
 from .decoder import Decoder
-from .random_vae import stand_in_state_dict, stand_in_vae
+from .random_vae import random_state_dict, random_weights_vae
 from .state_dicts import TINY_MARK
 from .tiny import TinyDecoder
 from .wan import WAN_MEAN, WAN_STD, StreamingVAE
 
 __all__ = [
-    "WAN_MEAN", "WAN_STD", "Decoder", "StreamingVAE", "TinyDecoder", "VAECache", "stand_in_state_dict", "stand_in_vae",
-    "vae_from_state_dict",
+    "WAN_MEAN", "WAN_STD", "Decoder", "StreamingVAE", "TinyDecoder", "VAECache", "random_state_dict",
+    "random_weights_vae", "vae_from_state_dict",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from .wan import StreamingVAE
 
 
-def stand_in_state_dict(dim: int = 16, seed: int = 0) -> dict[str, Tensor]:
+def random_state_dict(dim: int = 16, seed: int = 0) -> dict[str, Tensor]:
     """Random weights of a Wan2.1 VAE of base width `dim`, the same on every machine, in float32.
 
     Variance-preserving convolutions and damped residual branches: normalised latents decode to frames of about
@@ -30,6 +30,6 @@ def stand_in_state_dict(dim: int = 16, seed: int = 0) -> dict[str, Tensor]:
     return state
 
 
-def stand_in_vae(dim: int = 16, seed: int = 0) -> StreamingVAE:
+def random_weights_vae(dim: int = 16, seed: int = 0) -> StreamingVAE:
     """A frozen StreamingVAE of seeded random weights: for tests, and for runs without weights."""
-    return StreamingVAE.from_state_dict(stand_in_state_dict(dim, seed))
+    return StreamingVAE.from_state_dict(random_state_dict(dim, seed))

@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from joyavatar_core.vae import stand_in_state_dict
+from joyavatar_core.vae import random_state_dict
 
 ROOT = Path(__file__).parents[2]
 HOST = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
@@ -119,7 +119,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("custom_nodes", "input", "output", "models/vae", "models/loras"):
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "ComfyUI-JoyAvatar").symlink_to(ROOT, target_is_directory=True)
-    vae = {name: tensor.contiguous() for name, tensor in stand_in_state_dict(16).items()}
+    vae = {name: tensor.contiguous() for name, tensor in random_state_dict(16).items()}
     save_file(vae, base / "models" / "vae" / "narrow.safetensors")
     picture = np.random.default_rng(0).integers(0, 255, (80, 70, 3), dtype=np.uint8)
     Image.fromarray(picture).save(base / "input" / "portrait.png")
