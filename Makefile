@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test test-ray clean
 
 demo: .venv/demo
 	$(BIN)/python -m joyavatar_core speak --portrait joyavatar_core/assets/portraits/ada.png \
@@ -13,6 +13,11 @@ demo: .venv/demo
 test: .venv/test
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadgroup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# The tests that start Ray, about a minute; the extra takes 330 MB.
+test-ray: .venv/test
+	$(BIN)/python -m pip install --quiet --editable ".[test,ray]"
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m ray
 
 clean:
 	rm -rf .venv out
