@@ -62,10 +62,14 @@ class Workers(Protocol):
         """Of the workers that answer."""
 
 
-def application(workers: Workers, port: int, host: str = "127.0.0.1", names: Sequence[str] = ()) -> Any:
-    """The ASGI application; answers to requests as `access.refusal` has it for a server at host and port."""
+class Endpoints:
+    """The answers of the application; `workers` hold the sessions."""
 
-    async def create(request: Request) -> Response:
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+
+    async def create(self, request: Request) -> Response:
+        """POST /sessions: open a session for the portrait in the body."""
         portrait = bytearray()
         async for part in request.stream():
             portrait += part
@@ -74,7 +78,7 @@ def application(workers: Workers, port: int, host: str = "127.0.0.1", names: Seq
         if not portrait:
             return sentence(400, "The portrait is missing; send a picture as the body of the request.")
         try:
-            name = await workers.open(bytes(portrait), dict(request.query_params))
+            name = await self.workers.open(bytes(portrait), dict(request.query_params))
         except BusyError as problem:
             return sentence(503, str(problem), {"Retry-After": RETRY_SECONDS})
         except AvatarError as problem:
@@ -84,80 +88,94 @@ def application(workers: Workers, port: int, host: str = "127.0.0.1", names: Seq
         links |= {kind: place + path.removeprefix("/") for path, (kind, _) in STREAMS.items()}
         return JSONResponse(links, 201, {"Location": place})
 
-    async def push_audio(request: Request) -> Response:
+    async def push_audio(self, request: Request) -> Response:
+        """POST or PUT /sessions/NAME/voice: the voice in the body goes to the session."""
         name = request.path_params["name"]
         more = request.query_params.get("more", "no").lower() in ("yes", "true", "1")
         try:
             async for part in request.stream():
                 if part:
-                    await workers.call(name, "push_audio", part)
+                    await self.workers.call(name, "push_audio", part)
         except ClientDisconnect:
             more = False
         except AvatarError as problem:
             return sentence(409, str(problem))
         if not more:
-            await workers.call(name, "finish_audio")
+            await self.workers.call(name, "finish_audio")
         return Response(status_code=204)
 
-    async def page(path: str, request: Request) -> Response:
-        await workers.call(request.path_params["name"], "status")
+    async def page(self, path: str, request: Request) -> Response:
+        """GET: a file of the page that plays a session."""
+        await self.workers.call(request.path_params["name"], "status")
         name, kind = PAGES[path]
         body = files("joyavatar_core").joinpath("assets", "live", name).read_bytes()
         return Response(body, media_type=kind)
 
-    async def status(request: Request) -> Response:
-        return JSONResponse(await workers.call(request.path_params["name"], "status"))
+    async def status(self, request: Request) -> Response:
+        """GET: a session's status as JSON."""
+        return JSONResponse(await self.workers.call(request.path_params["name"], "status"))
 
-    async def watch(path: str, request: Request) -> Response:
+    async def watch(self, path: str, request: Request) -> Response:
+        """GET: a session's video as a stream."""
         form, kind = STREAMS[path]
         name = request.path_params["name"]
-        viewer = await workers.call(name, "join", form)
+        viewer = await self.workers.call(name, "join", form)
         if viewer is None:
             return sentence(503, "This session has as many viewers as it may have; try again later.")
-        return VideoResponse(workers, name, viewer, kind)
+        return VideoResponse(self.workers, name, viewer, kind)
 
-    async def end(request: Request) -> Response:
-        await workers.call(request.path_params["name"], "close")
+    async def end(self, request: Request) -> Response:
+        """DELETE: end a session."""
+        await self.workers.call(request.path_params["name"], "close")
         return Response(status_code=204)
 
-    async def health(request: Request) -> Response:
-        reports = await workers.reports()
+    async def health(self, request: Request) -> Response:
+        """GET /health."""
+        reports = await self.workers.reports()
         taken = sum(len(report.sessions) for report in reports)
         facts = {
-            "status": "ok" if reports else "loading", "workers": len(reports), "workers_wanted": workers.workers,
+            "status": "ok" if reports else "loading", "workers": len(reports), "workers_wanted": self.workers.workers,
             "sessions": taken, "free_sessions": sum(max(0, report.capacity.sessions) for report in reports),
-            "problem": workers.problem,
+            "problem": self.workers.problem,
         }  # fmt: skip
         return JSONResponse(facts, 200 if reports else 503)
 
-    async def metrics(request: Request) -> Response:
-        return Response(metrics_text(await workers.reports(), workers), media_type=METRICS_TYPE)
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics: Prometheus text."""
+        return Response(metrics_text(await self.workers.reports(), self.workers), media_type=METRICS_TYPE)
 
-    async def unknown(request: Request, problem: Exception) -> Response:
+    async def unknown(self, request: Request, problem: Exception) -> Response:
+        """The answer for a session that does not exist."""
         return sentence(404, "There is no such session, or it is over; open a new one with POST /sessions.")
 
-    async def lost(request: Request, problem: Exception) -> Response:
+    async def lost(self, request: Request, problem: Exception) -> Response:
+        """The answer for a session whose worker was lost."""
         return sentence(502, "The session's worker was lost; open a new one with POST /sessions.")
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await workers.start()
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Start the workers with the application and stop them with it."""
+        await self.workers.start()
         yield
-        await workers.stop()
+        await self.workers.stop()
 
+
+def application(workers: Workers, port: int, host: str = "127.0.0.1", names: Sequence[str] = ()) -> Any:
+    """The ASGI application; answers to requests as `access.refusal` has it for a server at host and port."""
+    endpoints = Endpoints(workers)
     session = "/sessions/{name}"
     routes = [
-        Route("/sessions", create, methods=["POST"]),
-        Route(f"{session}/voice", push_audio, methods=["POST", "PUT"]),
-        *(Route(session + path, partial(watch, path), methods=["GET"]) for path in STREAMS),
-        *(Route(session + path, partial(page, path), methods=["GET"]) for path in PAGES),
-        Route(f"{session}/status.json", status, methods=["GET"]),
-        Route(session, end, methods=["DELETE"]),
-        Route("/health", health, methods=["GET"]),
-        Route("/metrics", metrics, methods=["GET"]),
+        Route("/sessions", endpoints.create, methods=["POST"]),
+        Route(f"{session}/voice", endpoints.push_audio, methods=["POST", "PUT"]),
+        *(Route(session + path, partial(endpoints.watch, path), methods=["GET"]) for path in STREAMS),
+        *(Route(session + path, partial(endpoints.page, path), methods=["GET"]) for path in PAGES),
+        Route(f"{session}/status.json", endpoints.status, methods=["GET"]),
+        Route(session, endpoints.end, methods=["DELETE"]),
+        Route("/health", endpoints.health, methods=["GET"]),
+        Route("/metrics", endpoints.metrics, methods=["GET"]),
     ]
-    handlers = {UnknownSessionError: unknown, WorkerLostError: lost}
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    handlers = {UnknownSessionError: endpoints.unknown, WorkerLostError: endpoints.lost}
+    app = Starlette(routes=routes, lifespan=endpoints.lifespan, exception_handlers=handlers)
     return guarded(app, port, is_loopback(host), frozenset(map(allowed_name, names)))
 
 
