@@ -76,7 +76,7 @@ def replacing(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator
     unfinished = unfinished_name(target)
     if shared:
         unfinished = unfinished.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.unlink(missing_ok=True)  # of a run that was killed, or a link that somebody put there
+    unfinished.unlink(missing_ok=True)  # left by a run that was killed, or a link at its place
     try:
         yield unfinished
         os.replace(unfinished, target)

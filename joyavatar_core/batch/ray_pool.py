@@ -97,7 +97,7 @@ class RayPool:
         self._looked = 0.0
 
     def run(self, jobs: list[Job]) -> None:
-        """Do all jobs. KeyboardInterrupt ends those that run, whose state folders stay, and goes on to the caller.
+        """Do all jobs. KeyboardInterrupt ends the running jobs, keeps their state folders, and is raised again.
 
         Raises AvatarError where workers do not start.
         """

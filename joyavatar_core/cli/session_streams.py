@@ -144,7 +144,7 @@ class PushedStream:
 
     def stop(self) -> None:
         self._stopped = True
-        self._voice.fail(AvatarError("The session is over."))  # wakes whoever waits for the voice or for capacity in it
+        self._voice.fail(AvatarError("The session is over."))  # wakes threads that wait for the voice
         self.finish_audio()
 
     def status(self) -> dict[str, Any]:

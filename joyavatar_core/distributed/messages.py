@@ -36,7 +36,7 @@ class Channel:
         self.source, self.control, self.data = source, control, data or control
         self.device = torch.device(device)
         self._lock = threading.Lock()
-        self._broken = False  # an exchange ended with an error: nobody knows who waits for what
+        self._broken = False  # an exchange ended with an error: the order of messages is unknown
 
     def send(self, name: str, tensors: Sequence[Tensor] = (), /, **facts: object) -> None:
         """Send a message; facts are what JSON can hold."""

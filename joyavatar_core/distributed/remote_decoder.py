@@ -80,7 +80,7 @@ class DecodingProcess:
 
     @torch.no_grad()
     def run(self) -> None:
-        """Answers until the leader ends. Raises RuntimeError where it ends without a word."""
+        """Answer until the leader ends. Raises RuntimeError if it ends without a message."""
         answers = {"new_cache": self._new_cache, "decode": self._decode, "state": self._state, "load": self._load}
         while True:
             name, facts, values = self._there.receive()

@@ -93,7 +93,7 @@ class Follower:
 
     @torch.no_grad()
     def run(self) -> None:
-        """Raises RuntimeError where the leader ends without a word."""
+        """Raises RuntimeError if the leader ends without a message."""
         while True:
             name, facts, tensors = self.channel.receive()
             if name == "end":

@@ -97,7 +97,7 @@ class Team:
         Follower(part, self._channel).run()
 
     def end(self) -> None:
-        """Tell the others that the leader has ended. Those that still load are told by its process's end."""
+        """Tell the others that the leader has ended. Processes that still load notice the end of its process."""
         for channel in (self._channel, self._there):
             if self._streams and channel is not None:
                 channel.end()

@@ -213,7 +213,7 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
 def take_part(options: AvatarOptions) -> None:
     """What the other processes of a team do in place of `load_avatar`: load a part and serve the leader until it ends.
 
-    A process that cannot load its part says so to the leader. Raises RuntimeError where the leader ends without a word.
+    A process that cannot load its part says so to the leader. Raises RuntimeError if the leader ends without a message.
     """
     team = options.team
     try:

@@ -1,4 +1,4 @@
-"""What `load_avatar` is told: the files of an avatar, and how it runs."""
+"""The options of `load_avatar`: the files of an avatar, and how it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of one portrait, refined: each from itself and its visemes, so that a resumed stream goes on the same."""
+"""Refines the frames of one portrait. Each depends on itself and its visemes alone, as resuming a stream needs."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class Endpoints:
         name = request.path_params["name"]
         viewer = await self.workers.call(name, "join", form)
         if viewer is None:
-            return sentence(503, "This session has as many viewers as it may have; try again later.")
+            return sentence(503, "This session has reached its limit of viewers; try again later.")
         return VideoResponse(self.workers, name, viewer, kind)
 
     async def end(self, request: Request) -> Response:

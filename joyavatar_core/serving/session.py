@@ -1,4 +1,4 @@
-"""One session: a stream that is made in a thread of its own for as long as somebody watches."""
+"""One session: a stream that is generated in its own thread while it has viewers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Session:
 
     @property
     def expired(self) -> bool:
-        """Whether nobody watches it any more."""
+        """Whether it has no viewers any more."""
         with self._lock:
             return not self._viewers and (self.ended or time.monotonic() > self._leave_by)
 

@@ -16,7 +16,7 @@ from .placement import Capacity
 from .session import Session, SessionStream
 
 log = logging.getLogger(__name__)
-LOOK_SECONDS = 0.5  # between two looks for sessions that nobody watches
+LOOK_SECONDS = 0.5  # between two checks for sessions without viewers
 
 
 class StreamFactory(Protocol):
@@ -132,7 +132,7 @@ class SessionWorker:
         return Capacity(self._limit - taken, free, need)
 
     def _look_after(self) -> None:
-        """Close the sessions that nobody watches, and forget those that are over."""
+        """Close the sessions without viewers, and remove those that are over."""
         while True:
             time.sleep(LOOK_SECONDS)
             for name, session in list(self._sessions.items()):
