@@ -1,7 +1,8 @@
-"""Refines the frames of one portrait. Each depends on itself and its visemes alone, as resuming a stream needs."""
+"""Refines the frames of one portrait. Each depends on itself, its visemes and its number, as resuming needs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from ..errors import AvatarError
 from ..geometry import Size
-from .model import SCALE, VISEME_LAYERS, RefinerNet, compose, resized, viseme_condition
+from .eye_movements import EyeMovements
+from .model import EYES, SCALE, RefinerNet, compose, condition_of, resized
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream
@@ -27,14 +29,21 @@ class PortraitRefiner:
 
     net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
-    what comes out. uses_visemes: whether the stream's features are visemes.
+    what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
+    `EyeMovements`; None: they stay as in the portrait.
     """
 
     def __init__(
-        self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, pixel_size: Size, uses_visemes: bool = True
+        self,
+        net: RefinerNet,
+        portrait: Tensor,
+        round_trip: Tensor,
+        pixel_size: Size,
+        uses_visemes: bool = True,
+        eyes: Callable[[int, int], Tensor] | None = None,
     ) -> None:
         device = next(net.parameters()).device
-        self.net, self.pixel_size, self.uses_visemes = net, pixel_size, uses_visemes
+        self.net, self.pixel_size, self.uses_visemes, self.eyes = net, pixel_size, uses_visemes, eyes
         self.portrait = portrait
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
@@ -53,19 +62,21 @@ class PortraitRefiner:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
         with torch.no_grad():
             uses_visemes = stream.config.audio_features == "visemes"
-            return cls(net, stream.portrait, decode_still(decoder, stream.reference), pixel_size, uses_visemes)
+            eyes = EyeMovements(stream.seed, stream.config.fps)
+            return cls(net, stream.portrait, decode_still(decoder, stream.reference), pixel_size, uses_visemes, eyes)
 
     @torch.no_grad()
-    def __call__(self, video: Tensor, features: Tensor | None = None) -> Tensor:
+    def __call__(self, video: Tensor, features: Tensor | None = None, first_frame: int = 0) -> Tensor:
         """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32.
 
         features: the audio features of each frame, [T, audio_dim]. If they are visemes, they shape the lips. Otherwise
-        the lips stay as decoded.
+        the lips stay as decoded. first_frame: number of the first frame in its stream, for the eyes.
         """
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
-        condition = viseme_condition(features if self.uses_visemes else None, len(frames)).to(device)
-        condition[:, 1:] *= ARTICULATION
+        visemes = ARTICULATION * features if features is not None and self.uses_visemes else None
+        eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES)
+        condition = condition_of(visemes, eyes).to(device)
         parts = zip(frames.split(AT_ONCE), condition.split(AT_ONCE), strict=True)
         return torch.cat([self._refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
@@ -114,30 +125,14 @@ def refined_size(setting: str | int, frame: Size) -> Size | None:
 
 
 def load_refiner(path: str | Path) -> RefinerNet:
-    """A refiner from a safetensors file, in float32. A file without weights for visemes gives one that ignores them.
-
-    Raises AvatarError for any other file.
-    """
+    """A refiner from a safetensors file, in float32. Raises AvatarError for any other file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)  # weights that the file lacks are the same on every load, as a recording's identity needs
-        net = RefinerNet()
+    net = RefinerNet()
     try:
-        take_weights(net, {name: tensor.float() for name, tensor in load_file(path).items()})
+        net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         detail = str(problem).splitlines()[-1].strip()
         raise AvatarError(f"'{Path(path).name}' is no portrait refiner of this version: {detail}") from None
     return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-def take_weights(net: RefinerNet, weights: dict[str, Tensor]) -> None:
-    """Load weights into a fresh net; those without FiLM leave its own, which do nothing.
-
-    Raises RuntimeError for anything else that is missing or too much.
-    """
-    own = net.state_dict()
-    if not any(name.startswith(VISEME_LAYERS) for name in weights):
-        weights = {name: own[name] for name in own if name.startswith(VISEME_LAYERS)} | weights
-    net.load_state_dict(weights)

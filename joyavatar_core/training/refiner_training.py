@@ -1,8 +1,8 @@
 """Training of the portrait refiner. Input: the avatar's frames of a clip. Target: the clip's frames at twice the side.
 
-Visemes determine the lips. With visemes the target is the clip's own mouth, independent of the decoded frame. Without
-visemes the decoded frame determines the mouth: in its region the coarse picture of the result must equal the frame's.
-Everywhere else the target is the portrait's detail, moved.
+Visemes determine the lips, and eye movements determine the eyes. The target is the clip's own mouth and eyes,
+independent of the decoded frame's. Without visemes the decoded frame determines the mouth: in its region the coarse
+picture of the result must equal the frame's. Everywhere else the target is the portrait's detail, moved.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..refiner.model import REACH, SCALE, RefinerNet, compose, warp
-from ..refiner.portrait_refiner import take_weights
 from .loop import Draw, LoopSettings, Trainer
 from .refiner_samples import Pairs, Sample
 
@@ -30,6 +29,7 @@ GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST
 COARSE = 4  # pixels of the refined picture that lips are compared over
 CELL = 8  # pixels over which strengths of edges are compared
 UNSURE = 0.06  # without visemes, a rollout's mouth this far from the truth (of -1 ... 1) counts a third
+CLOSE_UPS = (None, "mouth", "eyes", "mouth")  # of successive steps
 LIPS_MOVE = 0.5  # how much the moved portrait counts inside the mouth, against outside
 
 
@@ -38,7 +38,7 @@ def train_refiner(pairs: Pairs, settings: LoopSettings, start: dict[str, Tensor]
     torch.manual_seed(settings.seed)
     net = RefinerNet()
     if start is not None:
-        take_weights(net, start)
+        net.load_state_dict(start)
     trainer = Trainer(net.to(memory_format=torch.channels_last).train(), settings)
     trainer.run(lambda step, draw: step_losses(net, pairs, step, draw))
     net.load_state_dict(trainer.averaged())
@@ -46,8 +46,7 @@ def train_refiner(pairs: Pairs, settings: LoopSettings, start: dict[str, Tensor]
 
 
 def step_losses(net: RefinerNet, pairs: Pairs, step: int, draw: Draw) -> dict[str, Tensor]:
-    """Three steps with close-ups to one with whole pictures."""
-    close = step % 4 != 0
+    close = CLOSE_UPS[step % len(CLOSE_UPS)]
     return refiner_losses(net, pairs.batch(draw, close), 0.5 if close else 1.0)
 
 
