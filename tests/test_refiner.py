@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from joyavatar_core.refiner import MOST, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from joyavatar_core.refiner.eye_movements import EyeMovements
 from joyavatar_core.refiner.model import Prediction, compose, resized, warp
 from joyavatar_core.sampling.run import StreamRun
@@ -162,6 +162,22 @@ def test_refined_sizes() -> None:
 def test_other_settings_are_refused(setting: str | int, said: str) -> None:
     with pytest.raises(AvatarError, match=said):
         refined_size(setting, (128, 128))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("blinks", -1), ("blinks", 61), ("articulation", 4), ("blinks", float("nan"))]
+)
+def test_a_face_s_motion_out_of_bounds_is_refused(name: str, value: float) -> None:
+    with pytest.raises(AvatarError, match=f"{name} is {value}, expected a number from 0 to"):
+        FaceMotion(**{name: value})
+
+
+def test_articulation_scales_what_visemes_do(net: RefinerNet) -> None:
+    video, visemes = picture(3, 1, SIDE, SIDE, seed=2), picture(1, 8, seed=3)
+    given = smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1), (64, 64)
+    small, usual = (PortraitRefiner(net, *given, articulation=a)(video, visemes) for a in (0.75, 1.5))
+    torch.testing.assert_close(PortraitRefiner(net, *given, articulation=0.75)(video, 2 * visemes), usual)
+    assert (small - usual).abs().max() > 0.01
 
 
 def test_files_that_are_no_refiner_are_refused(tmp_path) -> None:

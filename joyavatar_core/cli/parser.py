@@ -117,6 +117,10 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         help="restore the portrait's detail in the frames; on: twice the size; WIDTH: pixels, up to four times the "
         "size; default: on for the embedded avatar, which has a refiner",
     )  # fmt: skip
+    command.add_argument("--blinks", type=float, default=17.0, help="of refined faces, a minute; 0: none; default 17")
+    command.add_argument(
+        "--articulation", type=float, default=1.5, help="how far the lips of refined faces move, 0 to 3; default 1.5"
+    )
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")

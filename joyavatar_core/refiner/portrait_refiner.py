@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,28 @@ if TYPE_CHECKING:
     from ..vae import Decoder
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
-ARTICULATION = 1.5  # times the visemes: without it the lips move less than the voice says
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
+
+
+@dataclass(frozen=True)
+class FaceMotion:
+    """How lively the refined face is.
+
+    blinks: mean number in a minute, 0 ... 60. articulation: factor of the visemes, 0 ... 3; the lips move farther with
+    it. Raises AvatarError for other values.
+    """
+
+    blinks: float = 17.0
+    articulation: float = 1.5  # with 1 the lips of photographs move too little
+
+    def __post_init__(self) -> None:
+        for name, most in (("blinks", 60), ("articulation", 3)):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise AvatarError(f"{name} is {value}, expected a number from 0 to {most}.", name)
+
+
+USUAL_MOTION = FaceMotion()
 
 
 class PortraitRefiner:
@@ -30,7 +51,7 @@ class PortraitRefiner:
     net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
     what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
-    `EyeMovements`; None: they stay as in the portrait.
+    `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`.
     """
 
     def __init__(
@@ -41,9 +62,11 @@ class PortraitRefiner:
         pixel_size: Size,
         uses_visemes: bool = True,
         eyes: Callable[[int, int], Tensor] | None = None,
+        articulation: float = FaceMotion.articulation,
     ) -> None:
         device = next(net.parameters()).device
-        self.net, self.pixel_size, self.uses_visemes, self.eyes = net, pixel_size, uses_visemes, eyes
+        self.net, self.pixel_size, self.uses_visemes = net, pixel_size, uses_visemes
+        self.eyes, self.articulation = eyes, articulation
         self.portrait = portrait
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
@@ -53,7 +76,14 @@ class PortraitRefiner:
         self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
 
     @classmethod
-    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: Decoder, pixel_size: Size) -> PortraitRefiner:
+    def of(
+        cls,
+        net: RefinerNet,
+        stream: AvatarStream,
+        decoder: Decoder,
+        pixel_size: Size,
+        motion: FaceMotion = USUAL_MOTION,
+    ) -> PortraitRefiner:
         """For a stream that carries its portrait; `decoder` shows what the autoencoder makes of it.
 
         Raises AvatarError for a stream without a portrait's picture.
@@ -61,9 +91,16 @@ class PortraitRefiner:
         if stream.portrait is None or stream.reference is None:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
         with torch.no_grad():
-            uses_visemes = stream.config.audio_features == "visemes"
-            eyes = EyeMovements(stream.seed, stream.config.fps)
-            return cls(net, stream.portrait, decode_still(decoder, stream.reference), pixel_size, uses_visemes, eyes)
+            return cls(
+                net, stream.portrait, decode_still(decoder, stream.reference), pixel_size,
+                uses_visemes=stream.config.audio_features == "visemes",
+                eyes=EyeMovements(stream.seed, stream.config.fps, motion.blinks), articulation=motion.articulation,
+            )  # fmt: skip
+
+    @property
+    def blinks(self) -> float | None:
+        """Mean number of blinks in a minute; None if the eyes' movements are not an `EyeMovements`."""
+        return self.eyes.blinks if isinstance(self.eyes, EyeMovements) else None
 
     @torch.no_grad()
     def __call__(self, video: Tensor, features: Tensor | None = None, first_frame: int = 0) -> Tensor:
@@ -74,7 +111,7 @@ class PortraitRefiner:
         """
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
-        visemes = ARTICULATION * features if features is not None and self.uses_visemes else None
+        visemes = self.articulation * features if features is not None and self.uses_visemes else None
         eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES)
         condition = condition_of(visemes, eyes).to(device)
         parts = zip(frames.split(AT_ONCE), condition.split(AT_ONCE), strict=True)
