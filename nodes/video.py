@@ -15,7 +15,7 @@ from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.pipeline.render import output_pixel_size, talk
-from ..joyavatar_core.refiner import PortraitRefiner
+from ..joyavatar_core.refiner import USUAL_MOTION, FaceMotion, PortraitRefiner
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video import VideoWriter
@@ -23,7 +23,7 @@ from .notes import note, title
 from .prefix import safe_prefix
 from .progress import StreamProgress
 from .recording import interval, record, state_folder
-from .refine import AUTO, Refine, refine_input
+from .refine import AUTO, Refine, refine_inputs
 from .report import report_file
 from .stream import HostStream
 from .types import OUTPUT, Stream, advanced
@@ -91,7 +91,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                         "minute of video). Empty: 30s, or longer if 30s would write more than 1 GB a minute.",
                     )
                 ),
-                refine_input(),
+                *refine_inputs(),
             ],
             outputs=[io.Video.Output("video", "video", tooltip="The finished file, for native video nodes.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -109,11 +109,13 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         state: str = "",
         checkpoint_every: str = "",
         refine: str = AUTO,
+        blinks: float = USUAL_MOTION.blinks,
+        articulation: float = USUAL_MOTION.articulation,
     ) -> io.NodeOutput:
         sound = waveform_of(audio) if audio is not None else stream.voice.source
         every, folder = interval(checkpoint_every), state_folder(state)
         decoder = streaming_vae(vae, stream.avatar)
-        refining = Refine(stream, refine)
+        refining = Refine(stream, refine, FaceMotion(blinks, articulation))
         place = OutputFile.claim(filename_prefix, *refining.pixel_size)
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
         watch = Watch(stream, progress, refining.pixel_size)
