@@ -40,7 +40,7 @@ class RefinerRecipe:
     drawn: float = 0.15
     without_visemes: float = 0.12
     blinks: float = 0.12
-    near_blinks: float = 0.4
+    near_blinks: float = 0.5
 
 
 class Sample(NamedTuple):

@@ -15,9 +15,9 @@ from ..refiner.model import REACH, SCALE, RefinerNet, compose, warp
 from .loop import Draw, LoopSettings, Trainer
 from .refiner_samples import Pairs, Sample
 
-MOUTH_WEIGHT, LOWER_WEIGHT, EYE_WEIGHT = 8.0, 3.0, 5.0  # against 1 elsewhere; lower: from the nose to below the chin
+MOUTH_WEIGHT, LOWER_WEIGHT, EYE_WEIGHT = 8.0, 3.0, 8.0  # against 1 elsewhere; lower: from the nose to below the chin
 # Of the loss's parts. Where blur is the least error a refiner would blur: edges' strength counts by itself, and so does
-# every place outside the mouth where the portrait is not used (TRUST).
+# every place outside mouth and eyes where the portrait is not used (TRUST).
 GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST_WEIGHT = (
     0.5,
     1.0,
@@ -29,8 +29,10 @@ GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST
 COARSE = 4  # pixels of the refined picture that lips are compared over
 CELL = 8  # pixels over which strengths of edges are compared
 UNSURE = 0.06  # without visemes, a rollout's mouth this far from the truth (of -1 ... 1) counts a third
-CLOSE_UPS = (None, "mouth", "eyes", "mouth")  # of successive steps
-LIPS_MOVE = 0.5  # how much the moved portrait counts inside the mouth, against outside
+CLOSE_UPS = (None, "eyes", "mouth", "eyes", "mouth")  # of successive steps
+BLURRED = (1, 4, 8)  # pixels over which portrait and truth are averaged before the flow is judged: a lid or a lip has
+# far to go, and the slope of sharp pictures says nothing of what is farther than a pixel
+LIPS_MOVE, LIDS_MOVE = 0.5, 4.0  # how much the moved portrait counts inside mouth and eyes, against outside
 
 
 def train_refiner(pairs: Pairs, settings: LoopSettings, start: dict[str, Tensor] | None = None) -> RefinerNet:
@@ -67,13 +69,14 @@ def refiner_losses(net: RefinerNet, sample: Sample, part: float = 1.0) -> dict[s
     weight = torch.maximum(1 + (EYE_WEIGHT - 1) * sample.eyes, 1 + (LOWER_WEIGHT - 1) * sample.lower)
     weight = torch.lerp(weight, MOUTH_WEIGHT * trust.square(), mouth)
     moves = (1 + (LOWER_WEIGHT - 1) * sample.lower) * (1 - mouth * (1 - LIPS_MOVE * (1 - without_visemes)))
+    moves = torch.maximum(moves, LIDS_MOVE * sample.eyes)
     losses = {
         "pixel": ((refined - truth).abs() * weight).mean(),
         "gradient": sum((edges(refined, d) - edges(truth, d)).abs().mul(like(weight, d)).mean() for d in (-1, -2)),
         "strength": sum(strength_error(refined, truth, weight, d) for d in (-1, -2)),
-        "warp": ((warp(sample.portrait, predicted.flow) - truth).abs() * moves).mean(),
+        "warp": sum(warp_error(sample.portrait, truth, predicted.flow, moves, size) for size in BLURRED) / len(BLURRED),
         "lips": ((centred(coarse, inside) - centred(shown, inside)).abs() * inside * without_visemes).mean(),
-        "trust": ((1 - predicted.mask) * (1 - mouth)).mean(),
+        "trust": ((1 - predicted.mask) * (1 - torch.maximum(mouth, sample.eyes))).mean(),
         "smooth": sum(edges(predicted.flow, d).abs().mean() for d in (-1, -2)) * part / REACH,
     }
     scales = {
@@ -88,6 +91,12 @@ def refiner_losses(net: RefinerNet, sample: Sample, part: float = 1.0) -> dict[s
             "mask_mouth": (predicted.mask * mouth).sum() / mouth.sum().clamp(min=1), "mask": predicted.mask.mean(),
         }  # fmt: skip
     return losses | beside | {"loss": sum(scales[name] * value for name, value in losses.items())}
+
+
+def warp_error(portrait: Tensor, truth: Tensor, flow: Tensor, weight: Tensor, size: int) -> Tensor:
+    """How far the moved portrait is from the truth, both averaged over squares of a size in pixels."""
+    portrait, truth, weight = (F.avg_pool2d(x, size) for x in (portrait, truth, weight))
+    return ((warp(portrait, flow) - truth).abs() * weight).mean()
 
 
 def centred(picture: Tensor, inside: Tensor) -> Tensor:
