@@ -68,10 +68,11 @@ def main() -> int:
                 command, cwd=ROOT, env={**os.environ, **found}, capture_output=True, text=True, check=False
             )
             lines = run.stdout.strip().splitlines() or [run.stderr.strip()[-300:]]
-            print(f"ComfyUI {host_version(tree)}, page {version}: {lines[-1]}", flush=True)
+            counts = [line for line in lines if re.search(r"\d (passed|failed|skipped|error)", line)] or lines
+            print(f"ComfyUI {host_version(tree)}, page {version}: {counts[-1].strip('= ')}", flush=True)
             if run.returncode:
                 failed += 1
-                print("\n".join(line for line in lines if line.startswith(("FAILED", "ERROR", "E  "))), flush=True)
+                print("\n".join(line for line in lines if line.startswith(("FAILED", "ERROR", "SKIPPED", "E  "))), flush=True)
     return failed
 
 
