@@ -70,9 +70,12 @@ def main() -> int:
             lines = run.stdout.strip().splitlines() or [run.stderr.strip()[-300:]]
             counts = [line for line in lines if re.search(r"\d (passed|failed|skipped|error)", line)] or lines
             print(f"ComfyUI {host_version(tree)}, page {version}: {counts[-1].strip('= ')}", flush=True)
-            if run.returncode:
-                failed += 1
-                print("\n".join(line for line in lines if line.startswith(("FAILED", "ERROR", "SKIPPED", "E  "))), flush=True)
+            failed += bool(run.returncode)
+            print(
+                *(line for line in lines if line.startswith(("FAILED", "ERROR", "SKIPPED", "E  "))),
+                sep="\n",
+                flush=True,
+            )
     return failed
 
 
