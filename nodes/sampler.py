@@ -131,6 +131,6 @@ def reference_of(latent: dict, config: AvatarConfig) -> tuple[Tensor, str | None
     if samples.ndim != 5 or samples.shape[1] != config.out_channels:
         raise AvatarError(
             f"The reference latent is {list(samples.shape)}, expected a Wan2.1 latent [1, {config.out_channels}, 1, h, "
-            "w]; wire JoyAvatar Reference here."
+            "w]; connect JoyAvatar Reference here."
         )
     return samples[:1], check_trained_size(*to_pixel_size((samples.shape[-1], samples.shape[-2])), config)

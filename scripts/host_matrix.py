@@ -18,6 +18,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+REPORTED = ("FAILED", "ERROR", "SKIPPED", "E  ")  # beginnings of pytest's lines that are printed below a cell's
 PAGE = "comfyui-frontend-package"
 BIN = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
 
@@ -68,10 +69,10 @@ def main() -> int:
                 command, cwd=ROOT, env={**os.environ, **found}, capture_output=True, text=True, check=False
             )
             lines = run.stdout.strip().splitlines() or [run.stderr.strip()[-300:]]
-            print(f"ComfyUI {host_version(tree)}, page {version}: {lines[-1]}", flush=True)
-            if run.returncode:
-                failed += 1
-                print("\n".join(line for line in lines if line.startswith(("FAILED", "ERROR", "E  "))), flush=True)
+            counts = [line for line in lines if re.search(r"\d (passed|failed|skipped|error)", line)] or lines
+            print(f"ComfyUI {host_version(tree)}, page {version}: {counts[-1].strip('= ')}")
+            print(*(line for line in lines if line.startswith(REPORTED)), sep="\n", flush=True)
+            failed += bool(run.returncode)
     return failed
 
 

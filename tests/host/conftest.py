@@ -119,6 +119,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("custom_nodes", "input", "output", "models/vae", "models/loras"):
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "ComfyUI-JoyAvatar").symlink_to(ROOT, target_is_directory=True)
+    shutil.copy(Path(__file__).with_name("old_names.py"), base / "custom_nodes")
     vae = {name: tensor.contiguous() for name, tensor in random_state_dict(16).items()}
     save_file(vae, base / "models" / "vae" / "narrow.safetensors")
     picture = np.random.default_rng(0).integers(0, 255, (80, 70, 3), dtype=np.uint8)
