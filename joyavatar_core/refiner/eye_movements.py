@@ -46,33 +46,31 @@ class EyeMovements:
             return 0.0
         period = 60 / self.blinks
         slot = math.floor(t / period)
-        return min(1.0, sum(map(lambda at: blink(t - at), self._blink_times(slot - 1, slot, slot + 1))))
+        return min(1.0, sum(blink(t - closed) for closed in self._blink_times(slot - 1, slot, slot + 1)))
 
     def _blink_times(self, *slots: int) -> list[float]:
-        """Seconds at which the lids are closed: one blink, or two, in each slot of 60 / blinks seconds."""
+        """Seconds at which the lids are closed. Each slot of 60 / blinks seconds has one blink, or two in a row."""
         times, period = [], 60 / self.blinks
         for slot in slots:
             random = self._random(BLINKS, slot)
-            at = (slot + random.uniform(0.1, 0.9)) * period
-            times += [at, at + SECOND_AFTER] if random.random() < SECOND_BLINK else [at]
+            closed = (slot + random.uniform(0.1, 0.9)) * period
+            times += [closed, closed + SECOND_AFTER] if random.random() < SECOND_BLINK else [closed]
         return times
 
     def _gaze(self, t: float) -> tuple[float, float]:
         slot = math.floor(t / FIXATION)
-        moments = [self._fixation(k) for k in (slot - 1, slot, slot + 1)]
-        (_, before), *later = moments
-        across, up = before
-        for at, (x, y) in later:
-            moved = min(1.0, max(0.0, (t - at) / SACCADE))
+        _, (across, up) = self._fixation(slot - 1)
+        for began, (x, y) in map(self._fixation, (slot, slot + 1)):
+            moved = min(1.0, max(0.0, (t - began) / SACCADE))
             across, up = across + moved * (x - across), up + moved * (y - up)
         return across, up
 
     def _fixation(self, slot: int) -> tuple[float, tuple[float, float]]:
         """The second at which a fixation begins, and its gaze."""
         random = self._random(GAZES, slot)
-        at = (slot + random.uniform(0.0, 0.7)) * FIXATION
+        began = (slot + random.uniform(0.0, 0.7)) * FIXATION
         spread = FAR if random.random() < GLANCE else (NEAR, NEAR)
-        return at, tuple(float(np.clip(random.normal(0, one), -0.6, 0.6)) for one in spread)
+        return began, tuple(float(np.clip(random.normal(0, one), -0.6, 0.6)) for one in spread)
 
     def _random(self, stream: int, slot: int) -> np.random.Generator:
         return np.random.default_rng([self.seed % 2**64, stream, slot + 2])
