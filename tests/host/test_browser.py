@@ -61,6 +61,9 @@ BOXES = """() => {
   return app.graph.nodes.map(({ type, pos, size }) => [type, pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]]);
 }"""
 TEXTS = "() => [...document.querySelectorAll('[data-testid=joyavatar_text]')].map((each) => each.innerText.trim())"
+OTHER_TEXTS = """() => [...document.querySelectorAll('body *')]
+  .filter((each) => !each.children.length && !each.closest('[data-testid=joyavatar_text], [data-testid=toast], .p-toast'))
+  .map((each) => each.textContent)"""  # what the page itself shows
 APART = 24  # graph units between two nodes
 
 
@@ -301,6 +304,7 @@ def test_the_page_speaks_chinese(page, url):
     page.evaluate(f"() => {{ app.graph.nodes.find({crop}).widgets.find((w) => w.name === 'crop').value = 'feet' }}")
     page.evaluate("() => app.queuePrompt(0)")
     page.wait_for_function(f"() => ({TEXTS})().some((text) => text.includes('裁剪为“feet”'))")
+    page.wait_for_function(f"() => ({OTHER_TEXTS})().some((text) => text.includes('裁剪为“feet”'))")
     keep(page, "chinese")
     browser.ask(f"{url}/settings", {"Comfy.Locale": "en"})
     assert "5 · 视频" in groups and notes.startswith("## 让肖像说话")
