@@ -61,9 +61,9 @@ BOXES = """() => {
   return app.graph.nodes.map(({ type, pos, size }) => [type, pos[0], pos[1] - 30, pos[0] + size[0], pos[1] + size[1]]);
 }"""
 TEXTS = "() => [...document.querySelectorAll('[data-testid=joyavatar_text]')].map((each) => each.innerText.trim())"
-OTHER_TEXTS = """() => [...document.querySelectorAll('body *')]
-  .filter((each) => !each.children.length && !each.closest('[data-testid=joyavatar_text], [data-testid=toast], .p-toast'))
-  .map((each) => each.textContent)"""  # what the page itself shows
+OTHER_TEXTS = """() => [...document.querySelectorAll('body *')].filter((each) =>
+  !each.children.length && !each.closest('[data-testid=joyavatar_text], [data-testid=toast], .p-toast')
+).map((each) => each.textContent)"""  # what the page itself shows
 APART = 24  # graph units between two nodes
 
 
