@@ -20,7 +20,7 @@ from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video import VideoWriter
 from .notes import note, title
-from .prefix import safe_prefix
+from .prefix import quoted, safe_prefix
 from .progress import StreamProgress
 from .recording import interval, record, state_folder
 from .refine import AUTO, Refine, refine_inputs
@@ -188,10 +188,13 @@ class OutputFile:
                 prefix, folder_paths.get_output_directory(), width, height
             )
         except OSError as problem:
-            raise AvatarError(f"'{prefix}' cannot be a file name ({problem.strerror}); change the prefix.") from None
+            raise AvatarError(
+                f"{quoted(prefix)} cannot be a file name ({problem.strerror}); change the prefix."
+            ) from None
         except Exception:  # the host raises nothing more specific
             raise AvatarError(
-                f"The filename prefix '{prefix}' leads out of the output folder; give a name or a folder below it."
+                f"The filename prefix {quoted(prefix)} leads out of the output folder; give a name or a folder below "
+                "it."
             ) from None
         return cls(Path(folder, f"{name}_{counter:05}_.mp4"), subfolder)
 

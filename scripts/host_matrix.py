@@ -4,7 +4,8 @@
 
 Pages are installed side by side below --work. --python names a Python that can run the hosts; without it an environment
 is made below --work for each host from its requirements.txt (several GB). Further arguments go to pytest, after `--`.
-Prints a line for each cell and returns the number of cells that failed.
+Prints a line for each cell and returns the number of cells that failed. The whole output of a cell is in
+tests-<host>-<page>.log below --work while it runs.
 """
 
 from __future__ import annotations
@@ -65,14 +66,16 @@ def main() -> int:
             found = {"COMFYUI_PATH": str(tree), "COMFYUI_PYTHON": str(python)}
             found["COMFYUI_FRONT_END"] = str(page_root(version, work))
             command = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "host"), *chosen.pytest]
-            run = subprocess.run(
-                command, cwd=ROOT, env={**os.environ, **found}, capture_output=True, text=True, check=False
-            )
-            lines = run.stdout.strip().splitlines() or [run.stderr.strip()[-300:]]
+            log = work / f"tests-{host_version(tree)}-{version}.log"
+            with log.open("w", encoding="utf-8") as sink:
+                code = subprocess.call(
+                    command, cwd=ROOT, env={**os.environ, **found}, stdout=sink, stderr=subprocess.STDOUT
+                )
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [str(log)]
             counts = [line for line in lines if re.search(r"\d (passed|failed|skipped|error)", line)] or lines
             print(f"ComfyUI {host_version(tree)}, page {version}: {counts[-1].strip('= ')}")
             print(*(line for line in lines if line.startswith(REPORTED)), sep="\n", flush=True)
-            failed += bool(run.returncode)
+            failed += bool(code)
     return failed
 
 
