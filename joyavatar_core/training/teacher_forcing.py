@@ -35,7 +35,8 @@ class ForcingRecipe:
     close: of every 4 steps, those that show the face alone, from brows to chin, with more samples instead.
     close_cells: height and width of that part, in latent cells.
     own: of every 3 steps, those whose past is a self-rollout's. self_rollouts: their number in each process.
-    advance_every: every so many steps one of them advances by a block.
+    rollout_batch: self-rollouts that are sampled in one batch. advance_every: for every so many steps one of them
+        advances by a block; a batch advances as much less often as it has rows.
     guidance: scale of the audio's effect, where 1 is its effect in the data.
     """
 
@@ -58,6 +59,7 @@ class ForcingRecipe:
     close_cells: int = 8
     own: int = 2
     self_rollouts: int = 16
+    rollout_batch: int = 4
     advance_every: int = 1
     guidance: float = 1.0
 
@@ -100,13 +102,14 @@ def train_forcing(
     runs: dict[int, Callable] = {
         copies: torch.compile(one, dynamic=False) if compiled else one for copies, one in passes.items()
     }
-    self_rollouts = SelfRollouts(model, clips, recipe.self_rollouts)
+    self_rollouts = SelfRollouts(model, clips, recipe.self_rollouts, recipe.rollout_batch)
+    advance_every = recipe.advance_every * recipe.rollout_batch
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
         cells, room = recipe.crop(step, *clips.latents.shape[-2:])
-        if recipe.own and step % recipe.advance_every == 0:
-            self_rollouts.advance(step // recipe.advance_every, draw, trainer.share.world)
+        if recipe.own and step % advance_every == 0:
+            self_rollouts.advance(step // advance_every, draw, trainer.share.world)
         own = self_rollouts if (step + 1) % 3 < recipe.own else None
         batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells, own)
         passes[copies].prepare(*batch.latents.shape[-2:])
