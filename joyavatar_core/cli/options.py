@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..refiner import FaceMotion
 
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ENCODERS = ("x264", "nvenc", "auto")  # of video/h264.py, which needs PyAV
+ENCODERS = ("auto", "x264", "nvenc")  # of video/h264.py, which needs PyAV
 KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 USUAL_DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
@@ -156,8 +156,6 @@ class SpeakOptions(VideoOptions):
                 "A recording's state does not hold what --reset-on-drift measures, so a resume would differ; "
                 "leave out --state or --reset-on-drift."
             )
-        if self.state and self.encoder == "nvenc":
-            raise AvatarError("A recording is written by x264, so that any machine can go on; leave out --encoder.")
         if self.state and self.audio == STDIN:
             raise AvatarError("A voice from standard input cannot be read again to resume; give --state with a file.")
         return super().check()

@@ -104,8 +104,10 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--audio-channels", type=int, default=1, help="of the raw PCM; default 1")
     command.add_argument("--audio-format", choices=PCM_FORMATS, default="s16le", help="of the raw PCM")
     command.add_argument(
-        "--preset", choices=PRESETS, default="checkpoint", help="default: what the checkpoint recommends"
-    )
+        "--preset", choices=PRESETS, default="checkpoint",
+        help="checkpoint (the default): what the checkpoint recommends; realtime: the same with at most four steps a "
+        "block, best with a tiny --decoder",
+    )  # fmt: skip
     command.add_argument("--psb", help="steps: off | first=8,base=4,blocks=4,curve=1,mode=restart|dense | 8,6,4")
     command.add_argument("--mci", help="motion: off | inject,frames=3,noise=0.25,carry=1 | context,noise=0.1")
     command.add_argument(
@@ -126,8 +128,8 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
     command.add_argument(
         "--encoder", choices=ENCODERS, default=ENCODERS[0],
-        help="x264 gives the same bytes on every machine; nvenc is the card's own encoder; auto takes that where there "
-        "is one (not with --state)",
+        help="nvenc: the GPU's own encoder; x264: the same bytes on every machine; auto (the default): nvenc where it "
+        "works, else x264; with --state x264, or what the recording began with",
     )  # fmt: skip
     command.add_argument("--report", help="write a JSON report of the run here")
     command.add_argument("--plot", metavar="FILE.png", help="draw the report as a picture here")

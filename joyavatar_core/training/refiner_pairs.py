@@ -24,12 +24,13 @@ from ..geometry import VIDEO_FRAMES_PER_LATENT, to_video_frames
 from ..paths import replacing
 from ..pipeline.avatar import Avatar
 from ..recording.fingerprint import module_fingerprint
+from ..sampling.run import StreamRun
 from ..synthetic.clips import Clip
 from ..synthetic.dataset import DESCRIPTION, load_clip
 from .latents import encode_pictures, encode_voice
 from .losses import box_weight
 from .refiner_alignment import GRID, align, moved
-from .self_rollouts import run_from_clip
+from .self_rollouts import stream_from_clip
 
 LEVELS = (1, 1, 1, 2, 3)  # of the avatar's noise levels; one of them is where a rollout's blocks begin
 MOST_ROUNDS = 3  # of a rollout through its clip; only the last is kept
@@ -142,11 +143,11 @@ def follow(
     whole = latents.shape[1] // size * size
     rounds = 1 + int(random.integers(MOST_ROUNDS))
     order = [*range(whole), *[*range(size, whole)] * (rounds - 1)]
-    run = run_from_clip(
+    stream = stream_from_clip(
         avatar.transformer, latents, features, order, seed=int(random.integers(2**31)), reference=reference,
         first_level=int(random.choice(LEVELS)), with_mci=bool(random.integers(2)),
     )  # fmt: skip
-    made = torch.cat([block.latents for block in run], dim=2)[:, :, : len(order)]
+    made = torch.cat([block.latents for block in StreamRun(stream)], dim=2)[:, :, : len(order)]
     kept = whole - size if rounds > 1 else whole
     warm = size if rounds > 1 else 0  # the decoder's cache holds some past
     frames = decoded(avatar, made[:, :, -(kept + warm) :])
