@@ -196,7 +196,7 @@ def parsed(kind: type[Options], args: argparse.Namespace) -> Options:
         weights=args.weights, vae=args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
         lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, release=args.release, loras=tuple(args.lora),
         device=device, dtype=DTYPES[args.dtype] or USUAL_DTYPES.get(device.type), attention=args.attention,
-        compiled=args.compile, team=args.team,
+        weight_dtype=args.weight_dtype, compiled=args.compile, team=args.team,
     )  # fmt: skip
     values = {**vars(args), "avatar": avatar, "kv_dtype": KV_DTYPES[args.kv_dtype]}
     if kind is SpeakOptions and args.checkpoint_every is not None:

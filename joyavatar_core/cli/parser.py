@@ -23,6 +23,7 @@ from ..checkpoints.releases import RELEASES
 from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
 from ..paths import printable
+from ..pipeline.avatar_options import WEIGHT_DTYPES
 from ..sampling.presets import PRESETS
 from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
@@ -160,6 +161,11 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     machine = command.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: bfloat16 on CUDA, float32 on a CPU")
+    machine.add_argument(
+        "--weight-dtype", choices=WEIGHT_DTYPES, default="auto",
+        help="how the transformer's weights are kept: fp8 halves their memory, full is --dtype; default: fp8 where the "
+        "file is fp8",
+    )  # fmt: skip
     machine.add_argument(
         "--kv-dtype", choices=KV_DTYPES, default="auto", help="of cached keys and values; fp8 halves their memory"
     )

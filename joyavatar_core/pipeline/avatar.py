@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, VisemeEncoder, Wav2Vec2
-from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint, with_lora
+from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint, rounded, with_lora
 from ..checkpoints.random_weights import RANDOM_CONFIG, random_state_dict
 from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
@@ -20,6 +20,7 @@ from ..framing.portrait_framing import FramedPortrait, frame_for
 from ..geometry import Size, to_latent_size
 from ..model import pointwise
 from ..model.attention import attention_backend
+from ..model.fp8_linear import Fp8Operations
 from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
 from ..refiner import MOST, USUAL_MOTION, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
@@ -258,13 +259,16 @@ def decoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtyp
 
 def load_transformer(options: AvatarOptions, checkpoint: Checkpoint) -> AvatarTransformer:
     """The checkpoint's transformer on the options' device, ready to run."""
+    in_fp8 = options.weight_dtype == "fp8" or (options.weight_dtype == "auto" and checkpoint.in_fp8)
+    if options.weight_dtype == "fp8":
+        checkpoint = rounded(checkpoint)
     with torch.device("meta"):
-        transformer = AvatarTransformer(checkpoint.config)
+        transformer = AvatarTransformer(checkpoint.config, Fp8Operations if in_fp8 else nn)
     load_into(transformer, checkpoint, transformer_dtype(options, checkpoint))
     transformer.to(options.device).eval().requires_grad_(False)
     dtype = next(transformer.parameters()).dtype
     transformer.attention = attention_backend(options.attention, options.device, dtype)
-    if torch.device(options.device).type == "cuda":
+    if torch.device(options.device).type == "cuda" and not in_fp8:
         for block in transformer.blocks:
             block.self_attn.pack()
     if options.compiled:
