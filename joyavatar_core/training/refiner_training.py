@@ -16,22 +16,19 @@ from .loop import Draw, LoopSettings, Trainer
 from .refiner_samples import Pairs, Sample
 
 MOUTH_WEIGHT, LOWER_WEIGHT, EYE_WEIGHT = 8.0, 3.0, 8.0  # against 1 elsewhere; lower: from the nose to below the chin
-# Of the loss's parts. Where blur is the least error a refiner would blur: edges' strength counts by itself, and so does
-# every place outside mouth and eyes where the portrait is not used (TRUST).
-GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST_WEIGHT = (
-    0.5,
-    1.0,
-    0.4,
-    20.0,
-    0.05,
-    0.03,
-)
+# Weights of the loss's parts. Where blur is the least error a refiner would blur. Therefore the strength of edges
+# counts by itself, and every place outside mouth and eyes where the portrait is not used costs
+# ("trust").
+SCALES = {
+    "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.4, "lips": 20.0, "smooth": 0.05, "trust": 0.03,
+}  # fmt: skip
 COARSE = 4  # pixels of the refined picture that lips are compared over
 CELL = 8  # pixels over which strengths of edges are compared
 UNSURE = 0.06  # without visemes, a rollout's mouth this far from the truth (of -1 ... 1) counts a third
 CLOSE_UPS = (None, "eyes", "mouth", "eyes", "mouth")  # of successive steps
-BLURRED = (1, 4, 8)  # pixels over which portrait and truth are averaged before the flow is judged: a lid or a lip has
-# far to go, and the slope of sharp pictures says nothing of what is farther than a pixel
+# Pixels over which portrait and truth are averaged before the flow is judged. Lids and lips move by several pixels, and
+# the slope of a sharp picture does not reach that far.
+BLURRED = (1, 4, 8)
 LIPS_MOVE, LIDS_MOVE = 0.5, 4.0  # how much the moved portrait counts inside mouth and eyes, against outside
 
 
@@ -79,10 +76,6 @@ def refiner_losses(net: RefinerNet, sample: Sample, part: float = 1.0) -> dict[s
         "trust": ((1 - predicted.mask) * (1 - torch.maximum(mouth, sample.eyes))).mean(),
         "smooth": sum(edges(predicted.flow, d).abs().mean() for d in (-1, -2)) * part / REACH,
     }
-    scales = {
-        "pixel": 1.0, "gradient": GRADIENT_WEIGHT, "strength": STRENGTH_WEIGHT, "warp": WARP_WEIGHT,
-        "lips": LIPS_WEIGHT, "smooth": SMOOTH_WEIGHT, "trust": TRUST_WEIGHT,
-    }  # fmt: skip
     with torch.no_grad():
         plain = F.interpolate(sample.spoiled, scale_factor=SCALE, mode="bicubic")
         beside = {
@@ -90,7 +83,7 @@ def refiner_losses(net: RefinerNet, sample: Sample, part: float = 1.0) -> dict[s
             "mouth": ((refined - truth).abs() * mouth).sum() / (3 * mouth.sum()).clamp(min=1),
             "mask_mouth": (predicted.mask * mouth).sum() / mouth.sum().clamp(min=1), "mask": predicted.mask.mean(),
         }  # fmt: skip
-    return losses | beside | {"loss": sum(scales[name] * value for name, value in losses.items())}
+    return losses | beside | {"loss": sum(SCALES[name] * value for name, value in losses.items())}
 
 
 def warp_error(portrait: Tensor, truth: Tensor, flow: Tensor, weight: Tensor, size: int) -> Tensor:
