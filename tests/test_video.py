@@ -285,7 +285,7 @@ def test_the_cards_encoder_is_taken_where_it_works(monkeypatch):
     monkeypatch.setattr(h264, "encodes", lambda codec, width, height: codec == "h264_nvenc" and width >= 145)
     assert h264.chosen_encoder("auto") == h264.chosen_encoder("nvenc") == "nvenc"
     assert h264.chosen_encoder("x264") == h264.chosen_encoder("auto", 128, 128) == "x264"
-    with pytest.raises(AvatarError, match="does not encode 128x128 pixels here .*below 145x49"):
+    with pytest.raises(AvatarError, match=r"does not encode 128x128 pixels here .*below 145x49"):
         h264.chosen_encoder("nvenc", 128, 128)
     monkeypatch.setattr(h264, "encodes", lambda *_: False)
     assert h264.chosen_encoder("auto") == "x264"

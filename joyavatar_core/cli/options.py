@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ENCODERS = ("auto", "x264", "nvenc")  # of video/h264.py, which needs PyAV
-KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
+EIGHT_BITS = {"auto": None, "fp8": torch.float8_e4m3fn}  # of weights, and of keys and values
 USUAL_DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
 
@@ -186,9 +186,9 @@ def parsed(kind: type[Options], args: argparse.Namespace) -> Options:
         weights=args.weights, vae=args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
         lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, release=args.release, loras=tuple(args.lora),
         device=device, dtype=DTYPES[args.dtype] or USUAL_DTYPES.get(device.type), attention=args.attention,
-        compiled=args.compile, team=args.team,
+        compiled=args.compile, team=args.team, weight_dtype=EIGHT_BITS[args.weight_dtype],
     )  # fmt: skip
-    values = {**vars(args), "avatar": avatar, "kv_dtype": KV_DTYPES[args.kv_dtype]}
+    values = {**vars(args), "avatar": avatar, "kv_dtype": EIGHT_BITS[args.kv_dtype]}
     if kind is SpeakOptions and args.checkpoint_every is not None:
         values["checkpoint_every"] = Interval.parse(args.checkpoint_every)
     if kind is LiveOptions:

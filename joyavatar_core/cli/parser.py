@@ -26,7 +26,7 @@ from ..paths import printable
 from ..sampling.presets import PRESETS
 from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
-from .options import DTYPES, ENCODERS, KV_DTYPES
+from .options import DTYPES, EIGHT_BITS, ENCODERS
 from .processes import run_command
 from .serve import SERVE, add_serve_flags, serve
 from .speak import speak
@@ -157,7 +157,11 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: bfloat16 on CUDA, float32 on a CPU")
     machine.add_argument(
-        "--kv-dtype", choices=KV_DTYPES, default="auto", help="of cached keys and values; fp8 halves their memory"
+        "--weight-dtype", choices=EIGHT_BITS, default="auto",
+        help="of the blocks' linear layers; fp8 halves their memory, and multiplies in fp8 on GPUs that can",
+    )  # fmt: skip
+    machine.add_argument(
+        "--kv-dtype", choices=EIGHT_BITS, default="auto", help="of cached keys and values; fp8 halves their memory"
     )
     machine.add_argument(
         "--compile", action="store_true", help="fuse element-wise steps with torch.compile: slower start, faster blocks"

@@ -20,6 +20,7 @@ from ..framing.portrait_framing import FramedPortrait, frame_for
 from ..geometry import Size, to_latent_size
 from ..model import pointwise
 from ..model.attention import attention_backend
+from ..model.fp8 import keep_in_fp8
 from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
 from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
@@ -259,10 +260,12 @@ def load_transformer(options: AvatarOptions, checkpoint: Checkpoint) -> AvatarTr
     with torch.device("meta"):
         transformer = AvatarTransformer(checkpoint.config)
     load_into(transformer, checkpoint, transformer_dtype(options, checkpoint))
+    if options.weight_dtype is not None:
+        keep_in_fp8(transformer.blocks)
     transformer.to(options.device).eval().requires_grad_(False)
     dtype = next(transformer.parameters()).dtype
     transformer.attention = attention_backend(options.attention, options.device, dtype)
-    if torch.device(options.device).type == "cuda":
+    if torch.device(options.device).type == "cuda" and options.weight_dtype is None:
         for block in transformer.blocks:
             block.self_attn.pack()
     if options.compiled:

@@ -29,6 +29,7 @@ class AvatarOptions:
     device: where the avatar runs.
     dtype: of the transformer. None is that of most of the file's parameters, bfloat16 for quantised files and float32
         for the embedded avatar, which is stored in half precision to be small.
+    weight_dtype: float8_e4m3fn keeps the linear layers of the transformer's blocks in 8 bits; None is `dtype`.
     attention: a key of `model.attention.BACKENDS`.
     compiled: fuse the element-wise steps with torch.compile.
     team: the processes that share the avatar's work, of which this one leads; None for one process.
@@ -45,6 +46,7 @@ class AvatarOptions:
     loras: tuple[tuple[str | Path, float], ...] = ()
     device: torch.device | str = "cpu"
     dtype: torch.dtype | None = None
+    weight_dtype: torch.dtype | None = None
     attention: str = "sdpa"
     compiled: bool = False
     team: Team | None = None
