@@ -169,6 +169,8 @@ class Bench:
             lambda: TinyDecoder((32, 16, 8, 8) if args.tiny else (256, 128, 64, 64)), self.device, self.dtype
         )
         self.size = args.size[0]
+        self.exact: AvatarTransformer | None = None  # small, in float32 on the CPU
+        self.truths: dict[str, Tensor] = {}  # its blocks, by preset
         for block in self.model.blocks if self.cuda else ():
             block.self_attn.pack()  # as for every avatar that is loaded to a GPU
 
@@ -292,22 +294,11 @@ class Bench:
 
     def errors(self) -> None:
         """Stream and autoencoder against float32 on the CPU, small; the variants come with their speeds."""
-        config = TINY if self.args.tiny else AvatarConfig(num_layers=4)
-        exact = filled(lambda: AvatarTransformer(config), torch.device("cpu"), torch.float32)
-        weights = exact.state_dict()
-        size = (64, 64) if self.args.tiny else (128, 128)
-        chosen = preset("joyavatar", config)
-
-        def latents(model: AvatarTransformer, **fields) -> Tensor:
-            run = StreamRun(self.stream(chosen, size, model, **fields))
-            return torch.cat([next(run).latents.float().cpu() for _ in range(2)], dim=2)
-
-        truth = latents(exact)
         for dtype in (torch.float32, torch.bfloat16):
-            with self.trying(f"stream, {dtype}, eager"), without_tf32():
-                model = self.new_model(config, dtype)
-                model.load_state_dict(weights)
-                self.report(f"stream, {dtype}, eager", relative(latents(model), truth), "relative")
+            for name in SHOWN:
+                label = f"stream, {dtype}, {name}"
+                with self.trying(label), without_tf32():
+                    self.report(label, self.stream_error(name, dtype), "relative")
         vae = filled(lambda: StreamingVAE(self.width), torch.device("cpu"), torch.float32)
         z = torch.randn(1, 16, 3, 4, 4, generator=torch.Generator().manual_seed(2))
         truth = vae.decode(z, clamp=False)
@@ -320,6 +311,27 @@ class Bench:
                 with self.trying(label), decoding(self.device, form), without_tf32():
                     made = ours.decode(z.to(self.device), clamp=False)
                     self.report(label, relative(made, truth), "relative")
+
+    def stream_error(
+        self, name: str, dtype: torch.dtype = torch.bfloat16, compiled: bool = False, **fields: object
+    ) -> float:
+        """Relative error of two blocks of a small stream under a preset, against float32 on the CPU."""
+        config = TINY if self.args.tiny else AvatarConfig(num_layers=4)
+        size, chosen = (64, 64) if self.args.tiny else (128, 128), preset(name, config)
+        if self.exact is None:
+            self.exact = filled(lambda: AvatarTransformer(config), torch.device("cpu"), torch.float32)
+
+        def latents(model: AvatarTransformer, **fields: object) -> Tensor:
+            run = StreamRun(self.stream(chosen, size, model, **fields))
+            return torch.cat([next(run).latents.float().cpu() for _ in range(2)], dim=2)
+
+        if name not in self.truths:
+            self.truths[name] = latents(self.exact)
+        model = self.new_model(config, dtype)
+        model.load_state_dict(self.exact.state_dict())
+        if compiled:
+            model.pointwise = pointwise.compiled()
+        return relative(latents(model, **fields), self.truths[name])
 
     def variants(self, model: AvatarTransformer) -> dict[str, contextlib.AbstractContextManager]:
         """Each optimisation of the transformer, as a context in which it is on."""
@@ -340,39 +352,32 @@ class Bench:
             for name in SHOWN:
                 label = f"talk: {name}, {size[0]}x{size[1]}"
                 with self.trying(label):
-                    self.speed(label, *self.settings(name), size)
+                    self.speed(label, name, size)
 
     def talk_tuned(self) -> None:
         """The same with one thing changed, and with everything on."""
-        chosen, decoder = self.settings("checkpoint")
         ways = {
             "one stage after the other": (contextlib.nullcontext(), {"overlap": False}),
             "keys in fp8": (contextlib.nullcontext(), {"kv_dtype": torch.float8_e4m3fn}),
         }
         if self.cuda:
             ways["graphs"] = (contextlib.nullcontext(), {"graphs": True})
-            ways["packed, compiled, graphs"] = (self.everything(), {"graphs": True})
+            ways["compiled, graphs"] = (self.everything(), {"graphs": True})
         for name, (change, fields) in ways.items():
             label = f"talk: checkpoint, {name}"
             with self.trying(label), change:
-                self.speed(label, chosen, decoder, self.size, **fields)
+                self.speed(label, "checkpoint", self.size, **fields)
         label = "talk: realtime, everything"
         with self.trying(label), self.everything() if self.cuda else contextlib.nullcontext():
-            self.speed(label, *self.settings("realtime"), self.size, graphs=self.cuda)
+            self.speed(label, "realtime", self.size, graphs=self.cuda)
 
-    def speed(
-        self,
-        label: str,
-        chosen: Preset,
-        decoder: nn.Module,
-        size: tuple[int, int],
-        overlap: bool = True,
-        **fields: object,
-    ) -> None:
-        """A row with the frames/s of a talk behind its first blocks, the seconds to its first frame, and peak memory.
+    def speed(self, label: str, name: str, size: tuple[int, int], overlap: bool = True, **fields: object) -> None:
+        """A row with the frames/s of a talk behind its first blocks, and beside it the seconds to its first frame, peak
+        memory, and the error of a small stream with the same settings.
 
         One block of another stream comes before it, so that the first frame is that of a warm device.
         """
+        chosen, decoder = self.settings(name)
         warm, blocks = (2, 2) if self.args.tiny else (8, 16)
         with contextlib.closing(frames_of(StreamRun(self.stream(chosen, size)), decoder, overlap=False)) as made:
             next(made)
@@ -396,7 +401,13 @@ class Bench:
                         break
             seconds = time.perf_counter() - counted
         peak = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.cuda else 0.0
-        note = f"first frame {first:.2f} s, peak {peak:.1f} GiB" + ("" if VideoWriter else f", {NO_VIDEO}")
+        try:
+            compiled = self.model.pointwise is not pointwise.EAGER
+            error = f"{self.stream_error(name, compiled=compiled, **fields):.1e}"
+        except Exception as problem:  # the speed stands, and says that nothing vouches for its picture
+            error = f"unknown, {type(problem).__name__}"
+        note = f"first frame {first:.2f} s, peak {peak:.1f} GiB, error {error}"
+        note += "" if VideoWriter else f", {NO_VIDEO}"
         self.report(label, frames / seconds, "frames/s", note)
 
     @torch.no_grad()
