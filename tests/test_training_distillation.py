@@ -42,6 +42,10 @@ def draw(batch: int, salt: int = 0) -> list[torch.Generator]:
     return Share().generators(0, 0, batch, salt)
 
 
+def losses_of(pair, teacher, recipe, *inputs):
+    return matching_losses(MatchingPasses.of(pair, teacher, recipe, 3), recipe, *inputs)
+
+
 @pytest.fixture
 def teacher():
     torch.manual_seed(0)
@@ -103,22 +107,20 @@ def test_a_student_that_is_its_teacher_need_not_move(teacher, batch):
     pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
     recipe = dataclasses.replace(RECIPE, guidance=1.0)
-    same = matching_losses(MatchingPasses.of(pair, teacher, recipe, 3), recipe, batch, noise, u, True)
+    same = losses_of(pair, teacher, recipe, batch, noise, u, True)
     assert same["matching"] < 1e-8
     with torch.no_grad():
         pair["critic"].head.head.weight += 0.05
-    assert (
-        matching_losses(MatchingPasses.of(pair, teacher, recipe, 3), recipe, batch, noise, u, True)["matching"] > 1e-4
-    )
+    assert losses_of(pair, teacher, recipe, batch, noise, u, True)["matching"] > 1e-4
 
 
 def test_only_the_one_whose_turn_it_is_moves(teacher, batch):
     pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
-    matching_losses(MatchingPasses.of(pair, teacher, RECIPE, 3), RECIPE, batch, noise, u, False)["loss"].backward()
+    losses_of(pair, teacher, RECIPE, batch, noise, u, False)["loss"].backward()
     assert all(parameter.grad is None for parameter in pair["student"].parameters())
     assert any(parameter.grad is not None for parameter in pair["critic"].parameters())
-    matching_losses(MatchingPasses.of(pair, teacher, RECIPE, 3), RECIPE, batch, noise, u, True)["loss"].backward()
+    losses_of(pair, teacher, RECIPE, batch, noise, u, True)["loss"].backward()
     assert any(parameter.grad is not None for parameter in pair["student"].parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
@@ -129,7 +131,7 @@ def test_the_student_moves_towards_the_teacher(teacher, batch):
     with torch.no_grad():
         pair["critic"].head.head.bias += 0.1  # it thinks that the student makes less than the teacher would
     recipe = dataclasses.replace(RECIPE, guidance=1.0)
-    matching_losses(MatchingPasses.of(pair, teacher, recipe, 3), recipe, batch, noise, u, True)["matching"].backward()
+    losses_of(pair, teacher, recipe, batch, noise, u, True)["matching"].backward()
     assert (pair["student"].head.head.bias.grad > 0).all()  # less flow: more picture
 
 
@@ -148,8 +150,8 @@ def test_judges_that_are_not_causal_see_the_blocks_alone(teacher, batch):
     pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
     recipe = dataclasses.replace(RECIPE, guidance=1.0, bidirectional_scores=True)
-    before = matching_losses(MatchingPasses.of(pair, teacher, recipe, 3), recipe, batch, noise, u, False)["critic"]
-    same = matching_losses(MatchingPasses.of(pair, teacher, recipe, 3), recipe, batch, noise, u, True)
+    before = losses_of(pair, teacher, recipe, batch, noise, u, False)["critic"]
+    same = losses_of(pair, teacher, recipe, batch, noise, u, True)
     assert same["matching"] < 1e-8  # the judges agree, whatever the student makes
     assert torch.equal(same["critic"], before)
     alone = without_past(batch)

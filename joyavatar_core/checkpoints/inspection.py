@@ -121,14 +121,15 @@ def device_memory(checkpoint: Checkpoint) -> dict[str, str]:
     """What a stream takes on a GPU at some sizes, in GiB: as it is, and at its smallest."""
     own = (checkpoint.config.width, checkpoint.config.height)
     sizes = [own, (832, 480)] if own == (512, 512) else [own]
-    small = {"kv_dtype": torch.float8_e4m3fn, "decoder": "tiny", "latent_frames": 1}
+    eight = torch.float8_e4m3fn
+    small = {"kv_dtype": eight, "weight_dtype": eight, "decoder": "tiny", "latent_frames": 1}
     found = {}
     for size in sizes:
         usual, least = (
             memory_needed(checkpoint.config, checkpoint.parameters, size, **more).total / 2**30 for more in ({}, small)
         )
         found[f"memory_{size[0]}x{size[1]}"] = (
-            f"{usual:.1f} GiB on a GPU in bfloat16; {least:.1f} with fp8 keys and a tiny decoder"
+            f"{usual:.1f} GiB on a GPU in bfloat16; {least:.1f} with fp8 weights and keys and a tiny decoder"
         )
     return found
 

@@ -163,8 +163,8 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: bfloat16 on CUDA, float32 on a CPU")
     machine.add_argument(
         "--weight-dtype", choices=WEIGHT_DTYPES, default="auto",
-        help="how the transformer's weights are kept: fp8 halves their memory, full is --dtype; default: fp8 where the "
-        "file is fp8",
+        help="how the transformer's linear layers are kept: fp8 halves their memory and multiplies in fp8 on GPUs that "
+        "can; full is --dtype; default: fp8 where the file is fp8",
     )  # fmt: skip
     machine.add_argument(
         "--kv-dtype", choices=KV_DTYPES, default="auto", help="of cached keys and values; fp8 halves their memory"

@@ -24,7 +24,7 @@ from ..sampling.flow import shifted_sigma
 from ..sampling.presets import Preset, preset
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
-from .batches import ForcedBatch, forcing_batch
+from .batches import ForcedBatch, forcing_batch, noise_of
 from .initial_weights import SHARDED_METHODS
 from .latents import LatentClips
 from .layout import Layout
@@ -204,9 +204,8 @@ def distil(
         generators = draw(room * excerpts.batch)
         layout = passes[copies].student.layout
         batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layout, generators, cells)
-        noise = torch.stack([torch.randn(batch.target.shape[1:], generator=generator) for generator in generators])
-        u = torch.stack([torch.rand((), generator=generator) for generator in generators])
-        noise, u = (to_device(x, batch.target.device) for x in (noise, u))
+        noise = noise_of(generators, batch.target.shape[1:], batch.target.device)
+        u = to_device(torch.stack([torch.rand((), generator=generator) for generator in generators]), noise.device)
         moves = step % recipe.critic_steps == 0  # at the first step too: the optimizer's state is then complete
         with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=bfloat16):
             return matching_losses(passes[copies], recipe, batch, noise, u, moves)

@@ -11,7 +11,7 @@ rollouts that go over a clip several times are this project's own. Several rollo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,8 +99,11 @@ class RolloutBatch:
         ]
         self.run = StreamRun(batched(streams))
 
-    def __iter__(self) -> Iterator[SelfRollout]:
-        return map(SelfRollout, self.clips, self.errors)
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, row: int) -> SelfRollout:
+        return SelfRollout(self.clips[row], self.errors[row])
 
     @property
     def over(self) -> bool:
@@ -131,10 +134,14 @@ class SelfRollouts:
         self._shared = torch.Generator().manual_seed(SALT)
 
     def __len__(self) -> int:
-        return sum(self.sizes[turn] for turn in self.running)
+        return sum(map(len, self.running.values()))
 
     def __getitem__(self, number: int) -> SelfRollout:
-        return [rollout for batch in self.running.values() for rollout in batch][number]
+        for batch in self.running.values():
+            if number < len(batch):
+                return batch[number]
+            number -= len(batch)
+        raise IndexError(number)
 
     @torch.no_grad()
     def advance(self, step: int, draw: Draw, world: int = 1) -> None:
