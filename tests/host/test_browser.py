@@ -213,6 +213,7 @@ def test_what_cached_nodes_show_comes_back_where_the_host_does_not_visit_them(pa
     said = []
     for _ in range(2):
         page.evaluate("(graph) => app.loadApiJson(graph, 'cached')", numbered(graph))
+        page.evaluate(browser.FIT, [90, 60, 20, 20])
         assert page.evaluate(TEXTS) == []
         page.evaluate("() => app.queuePrompt(0)")
         page.wait_for_function(f"() => ({TEXTS})().filter((text) => !/ (left|of memory)$/.test(text)).length >= 3")
