@@ -14,6 +14,7 @@ from ..joyavatar_core.recording import DEFAULT_INTERVAL, Interval, Recording
 from ..joyavatar_core.refiner import PortraitRefiner
 from ..joyavatar_core.sampling.stream import AvatarStream, LatentBlock
 from ..joyavatar_core.vae import Decoder
+from ..joyavatar_core.video.h264 import AUTO
 from .prefix import quoted
 from .watch import Watch
 
@@ -61,11 +62,13 @@ def record(
     quality: int,
     metadata: dict[str, object],
     refine: PortraitRefiner | None = None,
+    encoder: str = AUTO,
 ) -> None:
     """Make a video in a state folder, from the beginning or from an earlier run's state, and join it to `target`."""
     with Recording(
-        folder, recipe, decoder, sound, every=every, crf=quality, resume=True, metadata=metadata, refine=refine
-    ) as made:
+        folder, recipe, decoder, sound, every=every, crf=quality, resume=True, metadata=metadata, refine=refine,
+        encoder=encoder,
+    ) as made:  # fmt: skip
         log.info(
             "every %d blocks a segment and a state of up to %.1f MB in %s", made.every, made.state_bytes / 1e6, folder
         )

@@ -56,7 +56,8 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
                     tooltip="PSB, MCI and URCR settings if psb or continuity is not connected. 'checkpoint': "
                     "recommended by the checkpoint. 'joyavatar': all three on. 'plain': none of them, as for the "
                     "public student models. 'rolling': AvatarForcing's window, which is also what its checkpoint "
-                    "recommends.",
+                    "recommends. 'realtime': as 'checkpoint', with at most four denoising steps a block; connect a "
+                    "tiny decoder (taew2_1) to the Stream node with it.",
                 ),
                 io.Int.Input(
                     "seed",
