@@ -59,6 +59,7 @@ def main() -> int:
     top.add_argument("pytest", nargs="*", help="further arguments for pytest")
     chosen = top.parse_args()
     work = chosen.work.expanduser().resolve()
+    work.mkdir(parents=True, exist_ok=True)
     failed = 0
     for tree in (tree.expanduser().resolve() for tree in chosen.host):
         python = chosen.python or environment(tree, work)

@@ -191,8 +191,14 @@ def test_nodes_2_show_live_pictures_then_the_player(page, url):
     assert not left, "the last live picture stays beside the player"
 
 
+PORTRAIT_IS_SHOWN = """() => {
+  const node = app.graph.nodes.find(({ type }) => type === 'JoyAvatarReference');
+  return node.imgs?.length || document.querySelector(`[data-node-id="${node.id}"] img`);
+}"""
+
+
 @pytest.mark.parametrize("nodes_2", [True, False])
-def test_the_texts_of_cached_nodes_that_the_host_does_not_visit_come_back(page, url, talk, node, nodes_2):
+def test_what_cached_nodes_show_comes_back_where_the_host_does_not_visit_them(page, url, talk, node, nodes_2):
     graph = talk(
         audio="short.wav",
         seed=31 + nodes_2,
@@ -207,9 +213,11 @@ def test_the_texts_of_cached_nodes_that_the_host_does_not_visit_come_back(page, 
     said = []
     for _ in range(2):
         page.evaluate("(graph) => app.loadApiJson(graph, 'cached')", numbered(graph))
+        page.evaluate(browser.FIT, [90, 60, 20, 20])
         assert page.evaluate(TEXTS) == []
         page.evaluate("() => app.queuePrompt(0)")
         page.wait_for_function(f"() => ({TEXTS})().filter((text) => !/ (left|of memory)$/.test(text)).length >= 3")
+        page.wait_for_function(PORTRAIT_IS_SHOWN)
         said.append(sorted(page.evaluate(TEXTS)))
         reopen(page, url, nodes_2)
     reopen(page, url, False)
