@@ -3,9 +3,9 @@
     python benchmarks/gpu.py --out DIR                  # on a card: at most 6 minutes
     python benchmarks/gpu.py --tiny --device cpu        # the whole script in seconds, to see that it runs
 
-Needs no files and no network: transformer, autoencoder and tiny decoder get seeded random weights on the device. Every
-section stands alone: one that fails says why and the next one runs. DIR gets gpu.md, the table, and gpu.json, both
-written anew after every section. --peer PATH names a checkout of LiveTalk, whose own loop is then timed through a file
+Needs no files and no network: transformer, autoencoder and tiny decoder get seeded random weights on the device. A row
+or a section that fails says why and the next one runs. DIR gets gpu.md, the table, and gpu.json, both written anew
+after every row. --peer PATH names a checkout of LiveTalk, whose own loop is then timed through a file
 livetalk_peer.py beside this one, which you write: measure(path, config, size, device) gives (what, value, unit) rows.
 """
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
+import gc
 import json
 import math
 import statistics
@@ -20,8 +22,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,17 +39,19 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.geometry import LATENT_CHANNELS, to_latent_size, tokens_per_frame
 from joyavatar_core.model import pointwise
 from joyavatar_core.model.attention import attention_backend, available_backends
+from joyavatar_core.model.fp8_linear import keep_in_fp8
 from joyavatar_core.model.graphs import GraphedPasses
 from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer, SelfContext
 from joyavatar_core.pipeline.render import frames_of
-from joyavatar_core.sampling.presets import PRESETS, Preset, preset
+from joyavatar_core.sampling.presets import Preset, preset
 from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.vae import StreamingVAE, TinyDecoder, conv
 
 try:
     from joyavatar_core.video import VideoWriter
+    from joyavatar_core.video.h264 import chosen_encoder
 except ImportError as missing:
     VideoWriter, NO_VIDEO = None, f"no H.264: {missing}"
 
@@ -58,7 +64,7 @@ SHOWN = ("checkpoint", "joyavatar", "realtime")
 
 
 class Report:
-    """Rows of (section, what, value, unit, note), printed at once and written to files after every section."""
+    """Rows of (section, what, value, unit, note), printed and written to files at once."""
 
     def __init__(self, folder: Path | None, minutes: float, only: list[str]) -> None:
         self.folder, self.only, self.end = folder, only, time.monotonic() + 60 * minutes
@@ -69,12 +75,18 @@ class Report:
     def __call__(self, what: str, value: float | str, unit: str = "", note: str = "") -> None:
         self.rows.append((self.section, what, value, unit, note))
         print(f"  {what}: {shown(value)} {unit} {note}".rstrip(), flush=True)
+        self.write()
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self.end
 
     def run(self, title: str, body: Callable[[], None]) -> None:
         """One section; whatever happens in it, the next one comes."""
         if self.only and not any(word in title for word in self.only):
             return
-        if time.monotonic() > self.end:
+        if self.over:
             print(f"## {title}: skipped, the time is up", flush=True)
             self.failed.append(f"{title} (no time)")
             return
@@ -88,7 +100,6 @@ class Report:
             self("failed", f"{type(problem).__name__}: {first}")
             self.failed.append(title)
         print(f"  ({time.monotonic() - started:.1f} s)", flush=True)
-        self.write()
 
     def write(self) -> None:
         lines = ["| section | what | value | unit | note |", "|---|---|---:|---|---|"]
@@ -158,6 +169,10 @@ class Bench:
             lambda: TinyDecoder((32, 16, 8, 8) if args.tiny else (256, 128, 64, 64)), self.device, self.dtype
         )
         self.size = args.size[0]
+        self.exact: AvatarTransformer | None = None  # small, in float32 on the CPU
+        self.truths: dict[str, Tensor] = {}  # its blocks, by preset
+        for block in self.model.blocks if self.cuda else ():
+            block.self_attn.pack()  # as for every avatar that is loaded to a GPU
 
     def new_model(self, config: AvatarConfig, dtype: torch.dtype | None = None) -> AvatarTransformer:
         return filled(lambda: AvatarTransformer(config), self.device, dtype or self.dtype)
@@ -192,8 +207,7 @@ class Bench:
 
     def settings(self, name: str) -> tuple[Preset, nn.Module]:
         """The settings and the decoder of a preset."""
-        known = name if name in PRESETS else "checkpoint"
-        return preset(known, self.config), self.tiny if name == "realtime" else self.vae
+        return preset(name, self.config), self.tiny if name == "realtime" else self.vae
 
     def stream(self, chosen: Preset, size: tuple[int, int] | None = None, model=None, **fields) -> AvatarStream:
         w, h = to_latent_size(size or self.size)
@@ -280,21 +294,11 @@ class Bench:
 
     def errors(self) -> None:
         """Stream and autoencoder against float32 on the CPU, small; the variants come with their speeds."""
-        config = TINY if self.args.tiny else AvatarConfig(num_layers=4)
-        exact = filled(lambda: AvatarTransformer(config), torch.device("cpu"), torch.float32)
-        weights = exact.state_dict()
-        size = (64, 64) if self.args.tiny else (128, 128)
-        chosen = preset("joyavatar", config)
-
-        def latents(model: AvatarTransformer, **fields) -> Tensor:
-            run = StreamRun(self.stream(chosen, size, model, **fields))
-            return torch.cat([next(run).latents.float().cpu() for _ in range(2)], dim=2)
-
-        truth = latents(exact)
         for dtype in (torch.float32, torch.bfloat16):
-            model = self.new_model(config, dtype)
-            model.load_state_dict(weights)
-            self.report(f"stream, {dtype}, eager", relative(latents(model), truth), "relative")
+            for name in SHOWN:
+                label = f"stream, {dtype}, {name}"
+                with self.trying(label), without_tf32():
+                    self.report(label, self.stream_error(name, dtype), "relative")
         vae = filled(lambda: StreamingVAE(self.width), torch.device("cpu"), torch.float32)
         z = torch.randn(1, 16, 3, 4, 4, generator=torch.Generator().manual_seed(2))
         truth = vae.decode(z, clamp=False)
@@ -303,13 +307,35 @@ class Bench:
             ours = filled(lambda: StreamingVAE(self.width), self.device, dtype)
             ours.load_state_dict(state)
             for form in (conv.VOLUME, conv.STACKED):
-                with decoding(self.device, form):
+                label = f"autoencoder, {dtype}, {form}"
+                with self.trying(label), decoding(self.device, form), without_tf32():
                     made = ours.decode(z.to(self.device), clamp=False)
-                self.report(f"autoencoder, {dtype}, {form}", relative(made, truth), "relative")
+                    self.report(label, relative(made, truth), "relative")
+
+    def stream_error(
+        self, name: str, dtype: torch.dtype = torch.bfloat16, compiled: bool = False, **fields: object
+    ) -> float:
+        """Relative error of two blocks of a small stream under a preset, against float32 on the CPU."""
+        config = TINY if self.args.tiny else AvatarConfig(num_layers=4)
+        size, chosen = (64, 64) if self.args.tiny else (128, 128), preset(name, config)
+        if self.exact is None:
+            self.exact = filled(lambda: AvatarTransformer(config), torch.device("cpu"), torch.float32)
+
+        def latents(model: AvatarTransformer, **fields: object) -> Tensor:
+            run = StreamRun(self.stream(chosen, size, model, **fields))
+            return torch.cat([next(run).latents.float().cpu() for _ in range(2)], dim=2)
+
+        if name not in self.truths:
+            self.truths[name] = latents(self.exact)
+        model = self.new_model(config, dtype)
+        model.load_state_dict(self.exact.state_dict())
+        if compiled:
+            model.pointwise = pointwise.compiled()
+        return relative(latents(model, **fields), self.truths[name])
 
     def variants(self, model: AvatarTransformer) -> dict[str, contextlib.AbstractContextManager]:
         """Each optimisation of the transformer, as a context in which it is on."""
-        found = {"packed q, k, v": packed(model)}
+        found = {"q, k, v apart" if self.cuda else "packed q, k, v": packed(model, not self.cuda)}
         if self.cuda:
             found["compiled steps"] = changed(model, "pointwise", pointwise.compiled())
         for name in available_backends():
@@ -324,38 +350,37 @@ class Bench:
         """Frames per second with everything counted: sampling, decoding, download, H.264, mux."""
         for size in self.args.size:
             for name in SHOWN:
-                chosen, decoder = self.settings(name)
-                label = f"{name}, {size[0]}x{size[1]}"
-                rate, first, peak = self.speed(chosen, decoder, size)
-                note = f"first frame {first:.2f} s, peak {peak:.1f} GiB" + ("" if VideoWriter else f", {NO_VIDEO}")
-                self.report(f"talk: {label}", rate, "frames/s", note)
+                label = f"talk: {name}, {size[0]}x{size[1]}"
+                with self.trying(label):
+                    self.speed(label, name, size)
 
     def talk_tuned(self) -> None:
         """The same with one thing changed, and with everything on."""
-        chosen, decoder = self.settings("checkpoint")
         ways = {
             "one stage after the other": (contextlib.nullcontext(), {"overlap": False}),
             "keys in fp8": (contextlib.nullcontext(), {"kv_dtype": torch.float8_e4m3fn}),
         }
         if self.cuda:
             ways["graphs"] = (contextlib.nullcontext(), {"graphs": True})
-            ways["packed, compiled, graphs"] = (self.everything(), {"graphs": True})
+            ways["compiled, graphs"] = (self.everything(), {"graphs": True})
         for name, (change, fields) in ways.items():
-            with self.trying(f"talk: checkpoint, {name}"), change:
-                rate, first, peak = self.speed(chosen, decoder, self.size, **fields)
-                note = f"first frame {first:.2f} s, peak {peak:.1f} GiB"
-                self.report(f"talk: checkpoint, {name}", rate, "frames/s", note)
-        with self.trying("talk: realtime, everything"), self.everything() if self.cuda else contextlib.nullcontext():
-            rate, first, peak = self.speed(*self.settings("realtime"), self.size, graphs=self.cuda)
-            self.report(
-                "talk: realtime, everything", rate, "frames/s", f"first frame {first:.2f} s, peak {peak:.1f} GiB"
-            )
+            label = f"talk: checkpoint, {name}"
+            with self.trying(label), change:
+                self.speed(label, "checkpoint", self.size, **fields)
+        label = "talk: realtime, everything"
+        with self.trying(label), self.everything() if self.cuda else contextlib.nullcontext():
+            self.speed(label, "realtime", self.size, graphs=self.cuda)
 
-    def speed(
-        self, chosen: Preset, decoder: nn.Module, size: tuple[int, int], overlap: bool = True, **fields: object
-    ) -> tuple[float, float, float]:
-        """(frames/s behind the first blocks, seconds to the first frame, peak GiB) of a talk at a size."""
+    def speed(self, label: str, name: str, size: tuple[int, int], overlap: bool = True, **fields: object) -> None:
+        """A row with the frames/s of a talk behind its first blocks, and beside it the seconds to its first frame, peak
+        memory, and the error of a small stream with the same settings.
+
+        One block of another stream comes before it, so that the first frame is that of a warm device.
+        """
+        chosen, decoder = self.settings(name)
         warm, blocks = (2, 2) if self.args.tiny else (8, 16)
+        with contextlib.closing(frames_of(StreamRun(self.stream(chosen, size)), decoder, overlap=False)) as made:
+            next(made)
         if self.cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -376,7 +401,14 @@ class Bench:
                         break
             seconds = time.perf_counter() - counted
         peak = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.cuda else 0.0
-        return frames / seconds, first, peak
+        try:
+            compiled = self.model.pointwise is not pointwise.EAGER
+            error = f"{self.stream_error(name, compiled=compiled, **fields):.1e}"
+        except Exception as problem:  # the speed stands, and says that nothing vouches for its picture
+            error = f"unknown, {type(problem).__name__}"
+        note = f"first frame {first:.2f} s, peak {peak:.1f} GiB, error {error}"
+        note += "" if VideoWriter else f", {NO_VIDEO}"
+        self.report(label, frames / seconds, "frames/s", note)
 
     @torch.no_grad()
     def stages(self) -> None:
@@ -386,14 +418,14 @@ class Bench:
         parts: dict[str, float] = {}
         features = torch.randn(1, 3, 4, config.audio_dim, device=self.device, dtype=self.dtype)
         audio_embedding = self.model.encode_audio(features)
+        for history in HISTORY:
+            with self.trying(f"forward, {history} frames remembered"):
+                bare = self.floor(history)
+                taken = self.ms(self.one_pass(history))
+                note = f"floor {bare:.2f} ms, ratio {taken / bare:.2f}"
+                self.report(f"forward, {history} frames remembered", taken, "ms", note)
         parts["audio"] = self.ms(lambda: (self.model.encode_audio(features), self.model.project_audio(audio_embedding)))
         parts["overlay"] = self.ms(self.one_pass(12, cache_only=True))
-        for history in HISTORY:
-            bare = self.floor(history)
-            taken = self.ms(self.one_pass(history))
-            self.report(
-                f"forward, {history} frames remembered", taken, "ms", f"floor {bare:.2f} ms, ratio {taken / bare:.2f}"
-            )
         parts["4 forwards"] = 4 * self.ms(self.one_pass(15))
         parts["cache update"] = self.ms(self.one_pass(15, cache_only=True))
         full = self.one_pass(18).cache
@@ -408,20 +440,23 @@ class Bench:
         self.report("reset", self.ms(reset), "ms", "every fourth block")
         z = torch.randn(1, LATENT_CHANNELS, 3, h, w, device=self.device, dtype=self.dtype)
         for name, decoder in (("Wan's autoencoder", self.vae), ("tiny decoder", self.tiny)):
-            cache = decoder.new_cache()
-            decoder.decode(z, cache)
-            parts[f"decode, {name}"] = self.ms(lambda d=decoder, c=cache: d.decode(z, c), 4)
+            with self.trying(f"stage: decode, {name}"):
+                cache = decoder.new_cache()
+                decoder.decode(z, cache)
+                parts[f"decode, {name}"] = self.ms(lambda d=decoder, c=cache: d.decode(z, c), 4)
         pictures = torch.randint(0, 255, (12, height, width, 3), device=self.device, dtype=torch.uint8)
         parts["download"] = self.ms(lambda: pictures.cpu())
-        if VideoWriter is not None:
-            here = pictures.cpu()
+        here = pictures.cpu()
+        encoders = sorted({"x264", chosen_encoder("auto", width, height)}) if VideoWriter is not None else []
+        for encoder in encoders:
             with (
+                self.trying(f"stage: encode, {encoder}"),
                 tempfile.TemporaryDirectory() as folder,
-                VideoWriter(Path(folder) / "x.mp4", width, height, 16) as writer,
+                VideoWriter(Path(folder) / "x.mp4", width, height, 16, encoder=encoder) as writer,
             ):
                 started = time.perf_counter()
                 writer.write(here)
-                parts["encode"] = 1e3 * (time.perf_counter() - started)
+                parts[f"encode, {encoder}"] = 1e3 * (time.perf_counter() - started)
         for name, value in parts.items():
             self.report(f"stage: {name}", value, "ms")
 
@@ -452,6 +487,14 @@ class Bench:
                 self.report(
                     f"forward, {name}", taken, "ms", f"{plain / taken:.2f} x eager, differs by {differs(run()):.1e}"
                 )
+        with self.trying("forward, weights in fp8"):
+            small = copy.deepcopy(self.model)
+            keep_in_fp8(small.blocks)
+            with changed(self, "model", small):
+                taken = self.ms(run)
+                note = f"{plain / taken:.2f} x eager, differs by {differs(run()):.1e}"
+                self.report("forward, weights in fp8", taken, "ms", note)
+            del small
         if not self.cuda:
             return
         for name, change in {"graph": contextlib.nullcontext(), "graph of everything": self.everything()}.items():
@@ -464,15 +507,20 @@ class Bench:
 
     @contextlib.contextmanager
     def trying(self, what: str) -> Iterator[None]:
-        """A measurement that may fail without ending its section."""
+        """A measurement that may fail without ending its section; none begins once the time is up."""
         try:
+            if self.report.over:
+                raise TimeoutError("the time is up")
             yield
         except Exception as problem:
             self.report(what, f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0][:120]}")
+        if self.cuda:
+            gc.collect()  # an exception holds the tensors of its frames
+            torch.cuda.empty_cache()
 
     @contextlib.contextmanager
     def everything(self) -> Iterator[None]:
-        with packed(self.model), changed(self.model, "pointwise", pointwise.compiled()):
+        with changed(self.model, "pointwise", pointwise.compiled()):
             yield
 
     def kernels(self) -> None:
@@ -485,21 +533,31 @@ class Bench:
         for name in ("checkpoint", "joyavatar"):
             chosen, decoder = self.settings(name)
             made = frames_of(StreamRun(self.stream(chosen)), decoder, overlap=False)
-            for _ in range(7):
-                next(made)
-            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-                next(made)
-                self.sync()
-            made.close()
-            events = seen.key_averages()
-            count = lambda word: sum(e.count for e in events if word in e.key)  # noqa: B023, E731
-            on_device = sum(e.count for e in events if e.device_type == torch.autograd.DeviceType.CUDA)
-            self.report(f"kernels a block, {name}", on_device)
-            self.report(f"waits a block, {name}", count("cudaStreamSynchronize"), "", "stream synchronisations")
-            self.report(f"copies to the device a block, {name}", count("HtoD"))
-            slow = sorted(events, key=lambda e: -getattr(e, "self_device_time_total", 0))[:12]
-            for event in slow:
-                self.report(f"{name}: {event.key[:60]}", event.self_device_time_total / 1e3, "ms", f"{event.count} x")
+            with contextlib.closing(made):
+                for _ in range(7):
+                    next(made)
+                with self.trying(f"unwanted waits a block, {name}"):
+                    self.report(f"unwanted waits a block, {name}", waits(lambda made=made: next(made)))
+                with self.trying(f"kernels a block, {name}"):
+                    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+                        next(made)
+                        self.sync()
+                    self.say_kernels(name, seen.key_averages())
+
+    def say_kernels(self, name: str, events: Sequence[Any]) -> None:
+        """Rows of a profile: kernels, waits and copies, and what takes longest on the device."""
+
+        def count(word: str) -> int:
+            return sum(event.count for event in events if word in event.key)
+
+        on_device = sum(event.count for event in events if event.device_type == torch.autograd.DeviceType.CUDA)
+        self.report(f"kernels a block, {name}", on_device, "", "0: the profiler sees no device here")
+        wanted = "two are wanted, one is the profiler's end"
+        self.report(f"waits a block, {name}", count("Synchronize"), "", f"synchronisations of any kind; {wanted}")
+        self.report(f"copies to the device a block, {name}", count("HtoD"))
+        slow = sorted(events, key=lambda event: -getattr(event, "self_device_time_total", 0))[:12]
+        for event in slow:
+            self.report(f"{name}: {event.key[:60]}", event.self_device_time_total / 1e3, "ms", f"{event.count} x")
 
     @torch.no_grad()
     def autoencoder(self) -> None:
@@ -510,14 +568,14 @@ class Bench:
             vae = filled(lambda: StreamingVAE(self.width), self.device, dtype)
             for form, at_once in ((conv.VOLUME, None), (conv.VOLUME, 1), (conv.STACKED, None)):
                 vae.at_once, cache = at_once, vae.new_cache()
+                label = f"{dtype}, {form}, {at_once or 'all'} latents at once"
                 if self.cuda:
                     torch.cuda.reset_peak_memory_stats(self.device)
-                with decoding(self.device, form):
+                with self.trying(label), decoding(self.device, form):
                     vae.decode(z, cache)
                     taken = self.ms(lambda v=vae, c=cache: v.decode(z, c), 3, 1)
-                peak = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.cuda else 0.0
-                label = f"{dtype}, {form}, {at_once or 'all'} latents at once"
-                self.report(label, taken, "ms", f"{12e3 / taken:.0f} frames/s, peak {peak:.1f} GiB")
+                    peak = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.cuda else 0.0
+                    self.report(label, taken, "ms", f"{12e3 / taken:.0f} frames/s, peak {peak:.1f} GiB")
 
     def fp8(self) -> None:
         """Products in float8 with a scale a tensor, against bfloat16."""
@@ -528,10 +586,10 @@ class Bench:
             half = self.ms(lambda x=x, w=w: F.linear(x, w), 20)
             a, b = x.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn).t()
             product = lambda a=a, b=b: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=self.dtype)  # noqa: E731
-            error = relative(product(), F.linear(x, w))
-            self.report(
-                f"{tokens} x {k} -> {n}", self.ms(product, 20), "ms", f"bfloat16 {half:.3f} ms, error {error:.3f}"
-            )
+            label = f"{tokens} x {k} -> {n}"
+            with self.trying(label):
+                error = relative(product(), F.linear(x, w))
+                self.report(label, self.ms(product, 20), "ms", f"bfloat16 {half:.3f} ms, error {error:.3f}")
 
     def peer(self) -> None:
         """LiveTalk's own loop over its own model, where a checkout is at hand."""
@@ -556,15 +614,39 @@ def changed(owner: object, name: str, value: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def packed(model: AvatarTransformer) -> Iterator[None]:
-    """q, k and v as one product for a while."""
-    for block in model.blocks:
-        block.self_attn.pack()
+def packed(model: AvatarTransformer, together: bool) -> Iterator[None]:
+    """q, k and v as one product for a while, or as three."""
+    layers = [block.self_attn for block in model.blocks]
+    before = [layer.packed for layer in layers]
+    for layer in layers:
+        if together:
+            layer.pack()
+        else:
+            layer.packed = None
     try:
         yield
     finally:
-        for block in model.blocks:
-            block.self_attn.packed = None
+        for layer, kept in zip(layers, before, strict=True):
+            layer.packed = kept
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions in float32 as they are on a CPU; products are so anyway."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def waits(call: Callable[[], object]) -> int:
+    """How often a call waits for the device on the way, where torch notices: reads and copies, not `synchronize`."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            call()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in said)
 
 
 @contextlib.contextmanager
@@ -600,6 +682,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--peer {args.peer} is no folder; give a checkout of LiveTalk")
     torch.manual_seed(0)
     started = time.monotonic()
+    if args.device.startswith("cuda"):
+        torch.cuda.set_device(torch.device(args.device).index or 0)
     bench = Bench(args)
     run = bench.report.run
     run("machine", bench.machine)

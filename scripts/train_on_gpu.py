@@ -5,14 +5,15 @@
     python scripts/train_on_gpu.py train --tiny --device cpu --out out           # the whole script in seconds
 
 `pack` writes what moves and what is heard, about 8 kB a clip. `train` draws the clips with all processors, encodes
-them, trains from the shipped weights, and leaves in its folder, a few MB each: avatar.safetensors (or, with --stage
-vae, vae.safetensors), sheet.png (the avatar talks), log.tsv and result.json. Rendered people need moderngl and
-glcontext there, drawn ones skia-python. Nothing is downloaded.
+them as they come, trains from the shipped weights, and leaves in its folder, a few MB each: avatar.safetensors (or,
+with --stage vae, vae.safetensors), sheet.png (the avatar talks), log.tsv and result.json. A training that fails leaves
+the weights it had. Rendered people need moderngl and glcontext there, drawn ones skia-python. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -20,6 +21,8 @@ import os
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -40,7 +43,7 @@ from joyavatar_core.synthetic.dataset import load_clip, save_clip
 from joyavatar_core.synthetic.takes import Take, load_takes, save_takes
 from joyavatar_core.training.initial_weights import read_weights
 from joyavatar_core.training.latents import LatentClips, encode_pictures
-from joyavatar_core.training.loop import LoopSettings
+from joyavatar_core.training.loop import LoopSettings, averaged_weights
 
 BLOCK, FPS = 3, 16
 
@@ -80,27 +83,39 @@ def _draw(take: Take, number: int, size: int, folder: str) -> int:
     return number
 
 
-def draw_clips(takes: list[Take], size: int, folder: Path, workers: int, seconds: float) -> list[int]:
-    """Draw takes into files until the time is up; returns the numbers of those that are there."""
-    end, done = time.monotonic() + seconds, []
+def drawn_clips(takes: list[Take], size: int, folder: Path, workers: int, seconds: float) -> Iterator[int]:
+    """Draw takes into files until the time is up; gives the number of each as soon as it is there.
+
+    Takes that cannot be drawn are left out. Raises AvatarError where none can.
+    """
+    end, done, problems = time.monotonic() + seconds, 0, []
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the workers: one thread each
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(_draw, take, k, size, str(folder)) for k, take in enumerate(takes)]
         for job in as_completed(jobs):
-            if not job.cancelled():
-                done.append(job.result())
+            if not job.cancelled() and job.exception() is not None:
+                problems.append(job.exception())
+            elif not job.cancelled():
+                done += 1
+                yield job.result()
             if time.monotonic() > end:
                 pool.shutdown(wait=True, cancel_futures=True)
                 break
-    return sorted(done)
+    if problems:
+        first = (str(problems[0]).splitlines() or [""])[0]
+        print(f"{len(problems)} takes could not be drawn, the first: {type(problems[0]).__name__}: {first}", flush=True)
+    if not done:
+        raise AvatarError("No clip could be drawn; give drawn people where nothing renders, or more --minutes.")
 
 
 @torch.no_grad()
-def encoded(takes: list[Take], numbers: list[int], folder: Path, device: str) -> LatentClips:
-    """The clips as the transformer sees them, from the shipped autoencoder."""
+def encoded(takes: list[Take], numbers: Iterable[int], folder: Path, device: str) -> LatentClips:
+    """The clips as the transformer sees them, from the shipped autoencoder; each while later ones are drawn."""
     vae = shipped_vae().to(device)
-    shown = [encode_pictures(load_clip(clip_file(folder, number)), vae) for number in numbers]
-    latents, boxes = (torch.stack([one[name] for one in shown]) for name in ("latents", "boxes"))
-    return LatentClips(latents, torch.from_numpy(np.stack([takes[number].features for number in numbers])), boxes)
+    shown = {number: encode_pictures(load_clip(clip_file(folder, number)), vae) for number in numbers}
+    order = sorted(shown)
+    latents, boxes = (torch.stack([shown[number][name] for number in order]) for name in ("latents", "boxes"))
+    return LatentClips(latents, torch.from_numpy(np.stack([takes[number].features for number in order])), boxes)
 
 
 def clip_file(folder: Path, number: int) -> Path:
@@ -136,20 +151,21 @@ def train(args: argparse.Namespace) -> None:
         takes = load_takes(args.takes)[: args.count]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        numbers = draw_clips(takes, args.size, folder, args.workers, 0.3 * 60 * args.minutes)
-        note(clips=len(numbers), takes=len(takes))
+        numbers = drawn_clips(takes, args.size, folder, args.workers, 0.3 * 60 * args.minutes)
         left = lambda: args.minutes - (time.monotonic() - started) / 60 - args.spare  # noqa: E731
         settings = LoopSettings(
             folder / "run", steps=3 if args.tiny else 10**9, minutes=max(0.1, left()), device=args.device,
             learning_rate=args.learning_rate, warmup=50, save_seconds=1e9, resume=False, seed=args.seed,
         )  # fmt: skip
-        if args.stage == "vae":
-            _train_vae(args, folder, numbers, settings, note)
-        else:
-            _train_transformer(args, takes, numbers, folder, settings, left, note)
-        log = settings.folder / "log.tsv"
-        if log.exists():
-            (args.out / "log.tsv").write_text(log.read_text())
+        try:
+            if args.stage == "vae":
+                _train_vae(args, folder, numbers, settings, left, note)
+            else:
+                _train_transformer(args, takes, numbers, folder, settings, left, note)
+        finally:
+            log = settings.folder / "log.tsv"
+            if log.exists():
+                (args.out / "log.tsv").write_text(log.read_text())
     peak = torch.cuda.max_memory_allocated(args.device) / 2**30 if args.device.startswith("cuda") else 0.0
     note(peak_gib=round(peak, 2), done=True)
 
@@ -158,40 +174,65 @@ def _train_transformer(args, takes, numbers, folder, settings: LoopSettings, lef
     from joyavatar_core.training.teacher_forcing import ForcingRecipe, train_forcing
 
     clips = encoded(takes, numbers, folder, args.device)
-    note(encoded=len(clips), latents=list(clips.latents.shape))
+    note(clips=len(clips), takes=len(takes), latents=list(clips.latents.shape))
     checkpoint = open_embedded()
     config = dataclasses.replace(checkpoint.config, width=args.size, height=args.size)
-    recipe = ForcingRecipe(
-        batch=args.batch, levels=tuple(sigma for _, sigma in config.levels), advance_every=args.advance_every
-    )
     weights = read_weights(EMBEDDED_TRANSFORMER)
-    if args.stage == "forcing":
-        settings = dataclasses.replace(settings, minutes=max(0.1, left()))
-        weights, steps = train_forcing(clips, settings, recipe, config, weights, args.compile), "forcing"
-    else:
-        from joyavatar_core.training.distillation import EXCERPTS, DistillRecipe, distil
+    settings = dataclasses.replace(settings, minutes=max(0.1, left()))
+    with _rescued(settings, note) as rescued:
+        if args.stage == "forcing":
+            recipe = ForcingRecipe(
+                batch=args.batch, levels=tuple(sigma for _, sigma in config.levels),
+                advance_every=args.advance_every, rollout_batch=ForcingRecipe.self_rollouts // 2,
+            )  # fmt: skip
+            trained = train_forcing(clips, settings, recipe, config, weights, args.compile)
+        else:
+            from joyavatar_core.training.distillation import EXCERPTS, DistillRecipe, distil
 
-        student, teacher = AvatarTransformer(config), AvatarTransformer(config)
-        for model in (student, teacher):
-            model.load_state_dict(weights)
-        excerpts = dataclasses.replace(EXCERPTS, batch=args.batch)
-        settings = dataclasses.replace(settings, minutes=max(0.1, left()), weight_decay=0.0)
-        weights, steps = distil(student, teacher, clips, settings, DistillRecipe(excerpts=excerpts)), "distill"
-    save_checkpoint(args.out / "avatar.safetensors", {name: t.half() for name, t in weights.items()}, config)
-    note(trained=steps, **_steps(settings))
-    look(args, weights, config, clips)
+            student, teacher = AvatarTransformer(config), AvatarTransformer(config)
+            for model in (student, teacher):
+                model.load_state_dict(weights)
+            settings = dataclasses.replace(settings, weight_decay=0.0)
+            recipe = DistillRecipe(excerpts=dataclasses.replace(EXCERPTS, batch=args.batch))
+            trained = distil(student, teacher, clips, settings, recipe, args.compile)
+    if rescued:
+        mark = "student." if args.stage == "distill" else ""
+        trained = {name.removeprefix(mark): one for name, one in rescued.items() if name.startswith(mark)}
+    save_checkpoint(args.out / "avatar.safetensors", {name: t.half() for name, t in trained.items()}, config)
+    note(trained=args.stage, **_steps(settings))
+    look(args, trained, config, clips)
 
 
-def _train_vae(args, folder: Path, numbers: list[int], settings: LoopSettings, note) -> None:
+def _train_vae(args, folder: Path, numbers: Iterable[int], settings: LoopSettings, left, note) -> None:
     from joyavatar_core.training.vae_training import VaeRecipe, save_vae, train_vae
 
-    paths = [clip_file(folder, number) for number in numbers]
+    paths = [clip_file(folder, number) for number in sorted(numbers)]
+    note(clips=len(paths))
+    settings = dataclasses.replace(settings, minutes=max(0.1, left()))
     recipe = VaeRecipe(batch=args.batch, crop=32 if args.tiny else 64, whole_frames=9)
-    vae = train_vae(
-        paths, settings, recipe, args.compile, start=shipped_vae().state_dict(), decoder_only=args.decoder_only
-    )
+    vae = shipped_vae()
+    with _rescued(settings, note) as rescued:
+        vae = train_vae(
+            paths, settings, recipe, args.compile, start=vae.state_dict(), decoder_only=args.decoder_only
+        )  # fmt: skip
+    if rescued:
+        vae.load_state_dict(rescued)
     save_vae(vae, args.out / "vae.safetensors")
     note(trained="vae", **_steps(settings))
+
+
+@contextlib.contextmanager
+def _rescued(settings: LoopSettings, note) -> Iterator[dict[str, Tensor]]:
+    """A training; where it fails behind its first steps, the averaged weights that it had come into the dictionary."""
+    weights: dict[str, Tensor] = {}
+    try:
+        yield weights
+    except Exception as problem:
+        note(failed=f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0][:300]}")
+        if not settings.checkpoint.exists():
+            raise
+        traceback.print_exc()
+        weights.update(averaged_weights(settings.folder))
 
 
 def _steps(settings: LoopSettings) -> dict[str, object]:
@@ -243,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
     two.add_argument("--spare", type=float, default=0.7, help="minutes left for writing and looking")
     two.add_argument("--batch", type=int, default=16)
     two.add_argument("--learning-rate", type=float, default=5e-4)
-    two.add_argument("--advance-every", type=int, default=4, help="steps between two blocks of the self-rollouts")
+    two.add_argument("--advance-every", type=int, default=1, help="steps for each block of the self-rollouts")
     two.add_argument("--decoder-only", action="store_true", help="of the autoencoder: the latents stay what they are")
     two.add_argument("--device", default="cuda")
     two.add_argument("--compile", action="store_true", help="pays from some thousand steps on")

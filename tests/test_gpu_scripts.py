@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+
+from joyavatar_core.errors import AvatarError
+from joyavatar_core.training.loop import LoopSettings
 
 ROOT = Path(__file__).parents[1]
 # Packages that a machine with a GPU may lack.
@@ -16,7 +22,8 @@ import importlib.abc, runpy, sys
 
 class Lacking(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"av", "librosa", "soundfile", "transformers", "skia", "aiohttp", "matplotlib"}:
+        if name.split(".")[0] in {"av", "librosa", "soundfile", "transformers", "skia", "aiohttp", "matplotlib",
+                                  "soxr", "gguf", "ray"}:
             raise ImportError(f"{name} is not there")
 
 sys.meta_path.insert(0, Lacking())
@@ -53,7 +60,7 @@ def test_a_section_that_fails_is_said_and_the_others_run():
     assert "not done: ['talk']" in done.stdout and "## fp8" in done.stdout.split("## talk")[-1]
 
 
-@pytest.mark.parametrize("stage", ["forcing", "vae"])
+@pytest.mark.parametrize("stage", ["forcing", "distill", "vae"])
 def test_training_carries_on_from_what_is_shipped(tmp_path, stage):
     pytest.importorskip("skia")
     from joyavatar_core.checkpoints import open_checkpoint
@@ -81,3 +88,43 @@ def test_training_without_takes_is_one_sentence(tmp_path):
     done = run("scripts/train_on_gpu.py", "train", "--device", "cpu", "--out", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith("There is nothing to learn from")
+
+
+@pytest.fixture
+def train_on_gpu(monkeypatch):
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("train_on_gpu", ROOT / "scripts" / "train_on_gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_training_that_fails_leaves_the_weights_it_had(train_on_gpu, tmp_path):
+    settings, said = LoopSettings(tmp_path), {}
+    with pytest.raises(ZeroDivisionError), train_on_gpu._rescued(settings, lambda **facts: said.update(facts)):
+        raise ZeroDivisionError("in the first step")
+    assert said == {"failed": "ZeroDivisionError: in the first step"}
+    torch.save({"ema": {"student.a": torch.ones(2)}}, settings.checkpoint)
+    with train_on_gpu._rescued(settings, lambda **facts: said.update(facts)) as weights:
+        raise RuntimeError("CUDA error\nand its explanation")
+    assert said == {"failed": "RuntimeError: CUDA error"} and torch.equal(weights["student.a"], torch.ones(2))
+    with train_on_gpu._rescued(settings, lambda **facts: pytest.fail()) as weights:
+        pass
+    assert not weights
+
+
+def test_takes_that_cannot_be_drawn_are_left_out(train_on_gpu, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_on_gpu, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers))
+
+    def draw(take, number, size, folder):
+        if take == "broken":
+            raise OSError("no display")
+        return number
+
+    monkeypatch.setattr(train_on_gpu, "_draw", draw)
+    numbers = train_on_gpu.drawn_clips(["one", "broken", "two"], 64, tmp_path, 2, 60.0)
+    assert sorted(numbers) == [0, 2]
+    assert "1 takes could not be drawn, the first: OSError: no display" in capsys.readouterr().out
+    with pytest.raises(AvatarError, match="No clip could be drawn"):
+        list(train_on_gpu.drawn_clips(["broken"], 64, tmp_path, 1, 60.0))

@@ -35,8 +35,11 @@ FP8 = torch.float8_e4m3fn
 FITS = [
     (512, 512, {}, 16), (832, 480, {}, 24), (832, 480, {"latent_frames": 1}, 16),
     (512, 512, {"latent_frames": 1}, 12), (832, 480, {"kv_dtype": FP8, "latent_frames": 1}, 12),
+    (512, 512, {"decoder": "tiny"}, 12), (832, 480, {"decoder": "tiny"}, 12),
     (512, 512, {"kv_dtype": FP8, "decoder": "tiny"}, 8),
     (512, 512, {"kv_dtype": FP8, "latent_frames": 1, "weight_dtype": FP8}, 8),
+    (832, 480, {"kv_dtype": FP8, "latent_frames": 1, "weight_dtype": FP8}, 12),
+    (832, 480, {"kv_dtype": FP8, "weight_dtype": FP8, "decoder": "tiny"}, 8),
     (832, 480, {"kv_dtype": FP8, "latent_frames": 1, "weight_dtype": FP8, "decoder": "tiny"}, 8),
 ]  # fmt: skip
 

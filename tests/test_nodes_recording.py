@@ -32,6 +32,24 @@ def begin(host, vae, monkeypatch, **inputs):
         to_video(host, vae, **inputs)
 
 
+def test_the_encoder_that_is_chosen_writes_the_file_and_one_that_is_missing_is_said_first(
+    host, vae, output_folder, monkeypatch
+):
+    h264, asked = host.pack.joyavatar_core.video.h264, []
+    monkeypatch.setitem(h264.CODECS, "nvenc", "libx264")
+    monkeypatch.setattr(h264, "nvenc_options", lambda options: asked.append("nvenc") or dict(options))
+    monkeypatch.setattr(h264, "encodes", lambda *_: True)
+    for state in ("", "talks/state"):
+        for encoder, used in (("auto", not state), ("x264", False), ("nvenc", True)):
+            asked.clear()
+            to_video(host, vae, state=state and f"{state}-{encoder}", encoder=encoder)
+            assert bool(asked) == used, (state, encoder)
+    monkeypatch.setattr(h264, "encodes", lambda *_: False)
+    monkeypatch.setattr(type(host.model.model.diffusion_model), "forward", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(host.error, match="NVIDIA's encoder does not encode"):
+        to_video(host, vae, encoder="nvenc")
+
+
 @pytest.mark.parametrize("checks", [1, 15])
 def test_stopped_and_queued_again_it_is_the_uninterrupted_file(host, vae, output_folder, monkeypatch, caplog, checks):
     from server import PromptServer

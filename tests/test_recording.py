@@ -17,8 +17,9 @@ import torch
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.recording import Interval, Recording, join_recording
+from joyavatar_core.recording.snapshot import check_identity
 from joyavatar_core.sampling.run import StreamRun
-from joyavatar_core.video import VideoWriter
+from joyavatar_core.video import VideoWriter, h264
 
 from . import recordings
 from .conftest import build_model
@@ -215,6 +216,39 @@ def test_another_decoder_is_refused(whole, monkeypatch):
     monkeypatch.setattr(recordings, "tiny_decoder", lambda: tiny_decoder(seed=1))
     with pytest.raises(AvatarError, match="another decoder"):
         record(whole[0])
+
+
+@pytest.fixture
+def nvenc(monkeypatch):
+    """x264 at another quality stands for NVENC; `nvenc(False)` takes it away."""
+    monkeypatch.setitem(h264.CODECS, "nvenc", "libx264")
+    monkeypatch.setattr(h264, "nvenc_options", lambda options: {**options, "crf": "40"})
+    there = {}
+    monkeypatch.setattr(h264, "encodes", lambda codec, *_: there["nvenc"])
+    there["nvenc"] = True
+    return lambda present: there.update(nvenc=present)
+
+
+def test_a_recording_keeps_the_encoder_it_began_with(tmp_path, nvenc, whole):
+    folder = tmp_path / "state"
+    record(folder, crash_at=4, encoder="nvenc")
+    for other, sentence in (("x264", "encoder 'nvenc' and this run has 'x264'"), ("auto", "does not encode 32x32")):
+        nvenc(other == "x264")
+        with pytest.raises(AvatarError, match=sentence):
+            record(folder, encoder=other)
+    nvenc(True)
+    record(folder)  # auto
+    small, large = (sum(path.stat().st_size for path in one.glob("segment-*.mp4")) for one in (folder, whole[0]))
+    assert small < large
+    with pytest.raises(AvatarError, match="encoder 'x264' and this run has 'nvenc'"):
+        record(whole[0], encoder="nvenc")
+    record(whole[0])  # begun by auto: with x264, though NVENC is there
+
+
+def test_a_recording_from_before_encoders_were_noted_is_x264_s(whole):
+    check_identity(whole[0], {"seed": 0}, {"seed": 0, "encoder": "x264"})
+    with pytest.raises(AvatarError, match="encoder 'x264' and this run has 'nvenc'"):
+        check_identity(whole[0], {"seed": 0}, {"seed": 0, "encoder": "nvenc"})
 
 
 def test_another_thread_count_is_only_a_warning(tmp_path, caplog, monkeypatch):

@@ -243,6 +243,9 @@ def test_the_presets_of_a_rolling_checkpoint():
     assert parse_settings("window", rolling.urcr, preset("plain", CONFIG).urcr).recent == 2
     with pytest.raises(AvatarError, match="trained with a rolling window"):
         preset("rolling", AVATAR)
+    levels = tuple((1000.0 - 100 * k, 1 - k / 10) for k in range(6))
+    longer = dataclasses.replace(CONFIG, levels=levels)
+    preset("realtime", longer).psb.check(longer)  # a rolling window has as many passes as levels
 
 
 def test_the_sampler_is_kept_in_a_checkpoints_metadata():

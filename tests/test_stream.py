@@ -207,6 +207,17 @@ def test_presets_mean_what_they_say():
         preset("magic", MINIATURE)
 
 
+@pytest.mark.parametrize(("trained", "steps"), [(6, 4), (4, 4), (2, 2)])
+def test_realtime_is_the_checkpoint_s_own_preset_in_few_steps(make_stream, trained, steps):
+    levels = tuple((1000.0 - 100 * k, 1 - k / 10) for k in range(trained))
+    config = dataclasses.replace(MINIATURE, levels=levels, preset={"psb": {"first": 8}, "mci": {"noise": 0.2}})
+    chosen, own = preset("realtime", config), preset("checkpoint", config)
+    assert (chosen.mci, chosen.urcr) == (own.mci, own.urcr)
+    run = StreamRun(make_stream(config=config, **vars(chosen)))
+    assert [next(run).steps for _ in range(3)] == [steps] * 3
+    assert next(StreamRun(make_stream(config=config, **vars(own)))).steps == 8
+
+
 @pytest.mark.parametrize("mci", [MCI_OFF, MciSettings()])
 def test_initial_latents_are_noised_to_the_first_level_and_end_the_stream(make_stream, mci):
     latents = torch.randn(1, 16, 6, 4, 4, generator=torch.Generator().manual_seed(1))

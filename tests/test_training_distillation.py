@@ -17,6 +17,7 @@ from joyavatar_core.training.configs import TINY
 from joyavatar_core.training.distillation import (
     EXCERPTS,
     DistillRecipe,
+    MatchingPasses,
     Pool,
     clean_estimate,
     distil,
@@ -39,6 +40,10 @@ RECIPE = DistillRecipe(pool=2, pool_steps=4, critic_steps=2, excerpts=EXCERPTS)
 
 def draw(batch: int, salt: int = 0) -> list[torch.Generator]:
     return Share().generators(0, 0, batch, salt)
+
+
+def losses_of(pair, teacher, recipe, *inputs):
+    return matching_losses(MatchingPasses.of(pair, teacher, recipe, 3), recipe, *inputs)
 
 
 @pytest.fixture
@@ -70,6 +75,16 @@ def test_rollouts_are_what_the_sampler_makes(teacher, clips):
     assert not torch.equal(made.latents[0, :, 1:], made.latents[1, :, 1:])
 
 
+@pytest.mark.parametrize("together", [2, 3])
+def test_rollouts_of_a_batch_are_those_that_are_made_one_by_one(teacher, clips, together):
+    settings = preset("checkpoint", SMALL)
+    alone = rollouts(teacher, clips, settings, draw(3))
+    made = rollouts(teacher, clips, settings, draw(3), together)
+    assert torch.equal(made.features, alone.features)
+    torch.testing.assert_close(made.latents, alone.latents, atol=2e-2, rtol=1e-2)  # they are kept in bfloat16
+    assert (made.latents == alone.latents).float().mean() > 0.99
+
+
 def test_given_frames_stay(teacher, batch):
     one = ForcedPass(teacher, EXCERPTS.layout(3))
     assert batch.conditioning[:, :, 0].all()
@@ -92,20 +107,20 @@ def test_a_student_that_is_its_teacher_need_not_move(teacher, batch):
     pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
     recipe = dataclasses.replace(RECIPE, guidance=1.0)
-    same = matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)
+    same = losses_of(pair, teacher, recipe, batch, noise, u, True)
     assert same["matching"] < 1e-8
     with torch.no_grad():
         pair["critic"].head.head.weight += 0.05
-    assert matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)["matching"] > 1e-4
+    assert losses_of(pair, teacher, recipe, batch, noise, u, True)["matching"] > 1e-4
 
 
 def test_only_the_one_whose_turn_it_is_moves(teacher, batch):
     pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
-    matching_losses(pair, teacher, RECIPE, batch, 3, noise, u, False)["loss"].backward()
+    losses_of(pair, teacher, RECIPE, batch, noise, u, False)["loss"].backward()
     assert all(parameter.grad is None for parameter in pair["student"].parameters())
     assert any(parameter.grad is not None for parameter in pair["critic"].parameters())
-    matching_losses(pair, teacher, RECIPE, batch, 3, noise, u, True)["loss"].backward()
+    losses_of(pair, teacher, RECIPE, batch, noise, u, True)["loss"].backward()
     assert any(parameter.grad is not None for parameter in pair["student"].parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
@@ -116,7 +131,7 @@ def test_the_student_moves_towards_the_teacher(teacher, batch):
     with torch.no_grad():
         pair["critic"].head.head.bias += 0.1  # it thinks that the student makes less than the teacher would
     recipe = dataclasses.replace(RECIPE, guidance=1.0)
-    matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)["matching"].backward()
+    losses_of(pair, teacher, recipe, batch, noise, u, True)["matching"].backward()
     assert (pair["student"].head.head.bias.grad > 0).all()  # less flow: more picture
 
 
@@ -135,10 +150,32 @@ def test_judges_that_are_not_causal_see_the_blocks_alone(teacher, batch):
     pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
     noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
     recipe = dataclasses.replace(RECIPE, guidance=1.0, bidirectional_scores=True)
-    before = matching_losses(pair, teacher, recipe, batch, 3, noise, u, False)["critic"]
-    same = matching_losses(pair, teacher, recipe, batch, 3, noise, u, True)
+    before = losses_of(pair, teacher, recipe, batch, noise, u, False)["critic"]
+    same = losses_of(pair, teacher, recipe, batch, noise, u, True)
     assert same["matching"] < 1e-8  # the judges agree, whatever the student makes
     assert torch.equal(same["critic"], before)
     alone = without_past(batch)
     assert alone.latents.shape[2] == batch.count
     assert torch.equal(alone.blocks, batch.blocks)
+
+
+def test_compiled_passes_are_those_that_are_not(teacher, batch, monkeypatch):
+    """Dynamo without a compiler behind it: what it cannot trace in one piece would fail."""
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda model, dynamic: compile_(model, backend="eager", dynamic=dynamic, fullgraph=True)
+    )
+    pair = nn.ModuleDict({"student": copy.deepcopy(teacher), "critic": copy.deepcopy(teacher)}).requires_grad_(True)
+    noise, u = torch.randn_like(batch.target), torch.tensor([0.3, 0.7])
+    found = []
+    for compiled in (False, True):
+        passes = MatchingPasses.of(pair, teacher, RECIPE, 3, compiled)
+        losses = matching_losses(passes, RECIPE, batch, noise, u, True)
+        losses["loss"].backward()
+        found.append(
+            (losses, [parameter.grad.clone() for parameter in pair.parameters() if parameter.grad is not None])
+        )
+        pair.zero_grad()
+    (eager, gradients), (traced, others) = found
+    torch.testing.assert_close(traced, eager)
+    torch.testing.assert_close(others, gradients)

@@ -22,6 +22,7 @@ from joyavatar_core.training.layout import COPY, PAST, TARGET, Layout
 from joyavatar_core.training.loop import LoopSettings, Trainer
 from joyavatar_core.training.losses import box_weight, flow_loss, reconstruction_losses
 from joyavatar_core.training.parallel import Share
+from joyavatar_core.training.steps_ahead import StepsAhead
 from joyavatar_core.training.teacher_forcing import ForcedPass, ForcingRecipe, guided_target
 from joyavatar_core.training.vae_start import start_linear
 from joyavatar_core.training.vae_training import fold_statistics
@@ -113,6 +114,20 @@ def test_segment_attention_equals_the_dense_mask(copies):
         *(x.transpose(1, 2) for x in (q, k, v)), attn_mask=layout.mask(tokens)
     ).transpose(1, 2)
     torch.testing.assert_close(layout.attention(tokens)(q, k, v), dense)
+
+
+def test_batches_made_ahead_are_the_steps_own():
+    made = []
+    with StepsAhead(lambda step: made.append(step) or step**2, 3) as batches:
+        assert [batches(step) for step in range(4, 9)] == [16, 25, 36, 49, 64]
+    assert set(made) >= set(range(4, 9)) and max(made) <= 11 and len(made) == len(set(made))
+    with StepsAhead(lambda step: made.append(-step), 0) as batches:
+        batches(5)
+    assert made[-1] == -5
+    with StepsAhead(lambda step: 1 // (step - 2), 2) as batches:
+        assert batches(1) == -1
+        with pytest.raises(ZeroDivisionError):
+            batches(2)
 
 
 def small_batch(copies: int):

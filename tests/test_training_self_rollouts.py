@@ -13,6 +13,7 @@ pytest.importorskip("skia")
 
 from joyavatar_core.sampling.flow import add_noise
 from joyavatar_core.sampling.noise import INITIAL, NoiseSource
+from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.training.batches import forcing_batch
 from joyavatar_core.training.configs import TINY
 from joyavatar_core.training.initial_weights import new_transformer
@@ -20,7 +21,7 @@ from joyavatar_core.training.latents import LatentClips
 from joyavatar_core.training.layout import COPY, PAST, TARGET
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.parallel import Share
-from joyavatar_core.training.self_rollouts import SelfRollout, SelfRollouts, run_from_clip
+from joyavatar_core.training.self_rollouts import RolloutBatch, SelfRollouts, stream_from_clip
 from joyavatar_core.training.teacher_forcing import ForcingRecipe, train_forcing
 
 SMALL = dataclasses.replace(TINY, dim=32, ffn_dim=64, num_heads=2, num_layers=4, audio_hidden=8)
@@ -49,7 +50,7 @@ def clips() -> LatentClips:
 @torch.no_grad()
 def test_blocks_start_from_the_clip_at_the_first_level_that_is_left(model, clips):
     order = [*range(12), 3, 4, 5]
-    run = run_from_clip(model, clips.latents[0], clips.features[0], order, seed=7, with_mci=False)
+    run = StreamRun(stream_from_clip(model, clips.latents[0], clips.features[0], order, seed=7, with_mci=False))
     assert run.stream.config.levels == model.config.levels[1:] and run.stream.model is model
     steps = [block.steps for block in run]
     assert steps == [len(model.config.levels) - 1] * 5  # the stream ends with the clip's latents
@@ -64,30 +65,61 @@ def test_blocks_start_from_the_clip_at_the_first_level_that_is_left(model, clips
 
 @torch.no_grad()
 def test_a_self_rollout_goes_over_its_clip_again_and_its_errors_change(model, clips):
-    one = SelfRollout(model, clips, torch.Generator().manual_seed(3))
+    one = RolloutBatch(model, clips, draw(2), rounds=3, with_mci=True)
     assert one.order[:15] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 3, 4, 5]  # whole blocks: 14 frames hold 12
     seen = []
     while not one.over:
         one.advance()
-        seen.append(one.error.clone())
-    assert len(seen) == len(one.order) // 3 > 4
-    assert not seen[-1][:, :3].any() and not seen[-1][:, 12:].any()  # what comes first is the clip's own
-    assert seen[3][:, 3:12].any()
-    assert not torch.equal(seen[3][:, 3:6], seen[4][:, 3:6])  # the second round is another
-    assert torch.equal(seen[3][:, 6:], seen[4][:, 6:])
+        seen.append(one.errors.clone())
+    assert len(seen) == len(one.order) // 3 == 10
+    assert not seen[-1][:, :, :3].any() and not seen[-1][:, :, 12:].any()  # what comes first is the clip's own
+    assert seen[3][:, :, 3:12].any()
+    assert not torch.equal(seen[3][:, :, 3:6], seen[4][:, :, 3:6])  # the second round is another
+    assert torch.equal(seen[3][:, :, 6:], seen[4][:, :, 6:])
 
 
-def test_self_rollouts_take_turns_and_give_way_when_they_are_over(model, clips):
-    several = SelfRollouts(model, clips, 2)
+@pytest.mark.parametrize("with_mci", [True, False])
+@torch.no_grad()
+def test_rollouts_of_a_batch_are_those_that_are_made_one_by_one(model, clips, with_mci):
+    """Three rounds, which is past the first reset of the cache."""
+    clips = dataclasses.replace(clips, latents=clips.latents.float())
+    together = RolloutBatch(model, clips, draw(3), rounds=3, with_mci=with_mci)
+    alone = [RolloutBatch(model, clips, [one], rounds=3, with_mci=with_mci) for one in draw(3)]
+    assert together.clips == [clip for one in alone for clip in one.clips]
+    while not together.over:
+        for one in (together, *alone):
+            one.advance()
+        torch.testing.assert_close(together.errors, torch.cat([one.errors for one in alone]), atol=2e-5, rtol=1e-5)
+    assert all(one.over for one in alone) and together.errors[:, :, 3:12].abs().mean() > 1e-2
+    assert not torch.equal(together.errors[0], together.errors[1])
+
+
+def test_batches_of_self_rollouts_take_turns_and_give_way_when_they_are_over(model, clips):
+    several = SelfRollouts(model, clips, 3, together=2)
     for step in range(5):
         several.advance(step, lambda batch, salt, step=step: draw(batch, salt, step))
-    assert len(several) == 2
-    assert [one.run.block for one in several] == [3, 2]
-    first = several[0]
+    assert several.sizes == [2, 1] and len(several) == 3
+    assert [one.run.block for one in several.running.values()] == [3, 2]
+    clip_and_error = [(one.clip, one.error) for one in several]
+    assert all(torch.equal(error, several.running[0].errors[k]) for k, (_, error) in enumerate(clip_and_error[:2]))
+    first = several.running[0]
     first.order = first.order[:9]  # so that it is over
     several.advance(6, draw)
-    assert several[0] is not first and several[0].run.block == 1
+    assert several.running[0] is not first and several.running[0].run.block == 1
     assert torch.is_grad_enabled() and all(weight.requires_grad for weight in model.parameters())
+
+
+def test_all_processes_make_the_same_passes(model, clips):
+    """With sharded weights every pass gathers them, so rounds and MCI must not depend on the process."""
+    shapes = []
+    for rank in range(2):
+        several = SelfRollouts(model, clips, 4)
+        for step in range(4):
+            several.advance(
+                step, lambda batch, salt, step=step, rank=rank: Share(rank, 2).generators(0, step, batch, salt), 2
+            )
+        shapes.append([(len(one.order), one.run.stream.mci) for one in several.running.values()])
+    assert shapes[0] == shapes[1] and len(set(map(str, shapes[0]))) > 1
 
 
 def with_and_without(clips: LatentClips, error: torch.Tensor, cells: int | None = None):

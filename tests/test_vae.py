@@ -239,3 +239,16 @@ def test_the_form_for_cuda_decodes_the_same(monkeypatch, at_once):
     monkeypatch.setitem(conv.FORMS, "cpu", conv.VOLUME)
     vae.at_once = at_once
     assert torch.allclose(decode(), exact, atol=1e-4)
+
+
+def test_the_form_for_cuda_trains_the_same(monkeypatch):
+    vae, video = random_weights_vae(8).train().requires_grad_(True), torch.randn(1, 3, 5, 16, 16)
+    gradients = []
+    for form in (conv.STACKED, conv.VOLUME):
+        monkeypatch.setitem(conv.FORMS, "cpu", form)
+        mean, _ = vae.encode_moments(video)
+        vae.decode(mean, clamp=False).square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in vae.parameters()])
+        vae.zero_grad()
+    assert all(one.abs().sum() > 0 for one in gradients[0])
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-3)

@@ -281,19 +281,20 @@ def test_closing_without_frames_is_one_sentence_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_cards_encoder_is_taken_where_it_opens(monkeypatch):
-    monkeypatch.setattr(h264, "opens", lambda codec: codec == "h264_nvenc")
+def test_the_cards_encoder_is_taken_where_it_works(monkeypatch):
+    monkeypatch.setattr(h264, "encodes", lambda codec, width, height: codec == "h264_nvenc" and width >= 145)
     assert h264.chosen_encoder("auto") == h264.chosen_encoder("nvenc") == "nvenc"
-    assert h264.chosen_encoder("x264") == "x264"
-    monkeypatch.setattr(h264, "opens", lambda codec: False)
+    assert h264.chosen_encoder("x264") == h264.chosen_encoder("auto", 128, 128) == "x264"
+    with pytest.raises(AvatarError, match=r"does not encode 128x128 pixels here .*below 145x49"):
+        h264.chosen_encoder("nvenc", 128, 128)
+    monkeypatch.setattr(h264, "encodes", lambda *_: False)
     assert h264.chosen_encoder("auto") == "x264"
-    with pytest.raises(AvatarError, match="NVIDIA's encoder cannot be opened here"):
-        h264.chosen_encoder("nvenc")
     assert ENCODERS == h264.ENCODERS
 
 
-def test_an_encoder_that_is_not_there_does_not_open():
-    assert h264.opens("libx264") and not h264.opens("no_such_codec")
+def test_an_encoder_is_tried_on_pictures():
+    assert h264.encodes("libx264", 64, 48) and not h264.encodes("no_such_codec", 64, 48)
+    assert not h264.encodes("libx264", 0, 0)
 
 
 def test_the_cards_encoder_is_given_the_same_quality_and_key_frames(tmp_path, monkeypatch):
@@ -304,7 +305,7 @@ def test_the_cards_encoder_is_given_the_same_quality_and_key_frames(tmp_path, mo
             found.update(options, codec=codec)
             raise RuntimeError
 
-    monkeypatch.setattr(h264, "opens", lambda codec: True)
+    monkeypatch.setattr(h264, "encodes", lambda *_: True)
     writer = VideoWriter(tmp_path / "video.mp4", 64, 64, 25, crf=21, encoder="nvenc")
     with pytest.raises(RuntimeError):
         h264.add_h264(Container(), 64, 64, writer.fps, writer._options, writer._encoder)

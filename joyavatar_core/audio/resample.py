@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import soxr
 
 from .source import AudioSource
 
@@ -32,6 +31,8 @@ def read_resampled(source: AudioSource, start: int, stop: int, rate: int) -> np.
     samples = source.read(first, end)
     if source.sample_rate == rate:
         return samples
+    import soxr  # not everywhere where a stream of ready features runs
+
     resampled = soxr.resample(samples, source.sample_rate, rate, quality="HQ")
     skip = start - first * rate // source.sample_rate
     return resampled[skip : skip + stop - start]

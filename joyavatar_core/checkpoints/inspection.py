@@ -136,16 +136,17 @@ def device_memory(checkpoint: Checkpoint) -> dict[str, str]:
     """What a stream takes on a GPU at some sizes, in GiB: as it is, and at its smallest."""
     own = (checkpoint.config.width, checkpoint.config.height)
     sizes = [own, (832, 480)] if own == (512, 512) else [own]
-    kept = {"weight_dtype": torch.float8_e4m3fn} if checkpoint.in_fp8 else {}
-    small = {"kv_dtype": torch.float8_e4m3fn, "decoder": "tiny", "latent_frames": 1}
+    eight = torch.float8_e4m3fn
+    usual = {"weight_dtype": eight} if checkpoint.in_fp8 else {}
+    small = {"kv_dtype": eight, "weight_dtype": eight, "decoder": "tiny", "latent_frames": 1}
     found = {}
     for size in sizes:
-        usual, least = (
-            memory_needed(checkpoint.config, checkpoint.parameters, size, **kept, **more).total / 2**30
-            for more in ({}, small)
+        most, least = (
+            memory_needed(checkpoint.config, checkpoint.parameters, size, **settings).total / 2**30
+            for settings in (usual, small)
         )
         found[f"memory_{size[0]}x{size[1]}"] = (
-            f"{usual:.1f} GiB on a GPU in bfloat16; {least:.1f} with fp8 keys and a tiny decoder"
+            f"{most:.1f} GiB on a GPU in bfloat16; {least:.1f} with fp8 weights and keys and a tiny decoder"
         )
     return found
 
@@ -204,7 +205,7 @@ def shown(key: str, value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and key in ("parameters", "tensors"):
         return f"{value:,}"
     if key == "levels" and isinstance(value, list):
-        return ", ".join(f"{label:g} (σ {sigma:.4g})" for label, sigma in value)
+        return ", ".join(f"{label:g} (sigma {sigma:.4g})" for label, sigma in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value in (None, {}, []) else str(value)

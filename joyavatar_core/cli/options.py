@@ -19,9 +19,10 @@ from ..recording.interval import Interval
 if TYPE_CHECKING:
     from ..audio import AudioSource
     from ..framing.crop import Box
+    from ..refiner import FaceMotion
 
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ENCODERS = ("x264", "nvenc", "auto")  # of video/h264.py, which needs PyAV
+ENCODERS = ("auto", "x264", "nvenc")  # of video/h264.py, which needs PyAV
 KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 USUAL_DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
@@ -49,6 +50,8 @@ class VideoOptions:
     urcr: str | None
     size: tuple[int, int] | None
     refine: str | None
+    blinks: float
+    articulation: float
     seconds: float | None
     seed: int
     quality: int
@@ -60,6 +63,12 @@ class VideoOptions:
     prompt_embeds: str | None
     kv_dtype: torch.dtype | None
     cuda_graphs: bool
+
+    def face_motion(self) -> FaceMotion:
+        """How lively the refined face is. Raises AvatarError for values out of bounds."""
+        from ..refiner import FaceMotion
+
+        return FaceMotion(self.blinks, self.articulation)
 
     @property
     def title(self) -> str:
@@ -89,6 +98,7 @@ class VideoOptions:
             raise AvatarError(f"--seconds is {self.seconds}; give a length above 0.")
         self._check_places()
         check_quality(self.quality)
+        self.face_motion()
         chosen_encoder(self.encoder)
         if self.size is not None:
             check_size(*self.size)
@@ -146,8 +156,6 @@ class SpeakOptions(VideoOptions):
                 "A recording's state does not hold what --reset-on-drift measures, so a resume would differ; "
                 "leave out --state or --reset-on-drift."
             )
-        if self.state and self.encoder == "nvenc":
-            raise AvatarError("A recording is written by x264, so that any machine can go on; leave out --encoder.")
         if self.state and self.audio == STDIN:
             raise AvatarError("A voice from standard input cannot be read again to resume; give --state with a file.")
         return super().check()

@@ -105,8 +105,10 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--audio-channels", type=int, default=1, help="of the raw PCM; default 1")
     command.add_argument("--audio-format", choices=PCM_FORMATS, default="s16le", help="of the raw PCM")
     command.add_argument(
-        "--preset", choices=PRESETS, default="checkpoint", help="default: what the checkpoint recommends"
-    )
+        "--preset", choices=PRESETS, default="checkpoint",
+        help="checkpoint (the default): what the checkpoint recommends; realtime: the same with at most four steps a "
+        "block, best with a tiny --decoder",
+    )  # fmt: skip
     command.add_argument("--psb", help="steps: off | first=8,base=4,blocks=4,curve=1,mode=restart|dense | 8,6,4")
     command.add_argument("--mci", help="motion: off | inject,frames=3,noise=0.25,carry=1 | context,noise=0.1")
     command.add_argument(
@@ -118,13 +120,17 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         help="restore the portrait's detail in the frames; on: twice the size; WIDTH: pixels, up to four times the "
         "size; default: on for the embedded avatar, which has a refiner",
     )  # fmt: skip
+    command.add_argument("--blinks", type=float, default=17.0, help="of refined faces, a minute; 0: none; default 17")
+    command.add_argument(
+        "--articulation", type=float, default=1.5, help="how far the lips of refined faces move, 0 to 3; default 1.5"
+    )
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
     command.add_argument(
         "--encoder", choices=ENCODERS, default=ENCODERS[0],
-        help="x264 gives the same bytes on every machine; nvenc is the card's own encoder; auto takes that where there "
-        "is one (not with --state)",
+        help="nvenc: the GPU's own encoder; x264: the same bytes on every machine; auto (the default): nvenc where it "
+        "works, else x264; with --state x264, or what the recording began with",
     )  # fmt: skip
     command.add_argument("--report", help="write a JSON report of the run here")
     command.add_argument("--plot", metavar="FILE.png", help="draw the report as a picture here")
@@ -157,8 +163,8 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: bfloat16 on CUDA, float32 on a CPU")
     machine.add_argument(
         "--weight-dtype", choices=WEIGHT_DTYPES, default="auto",
-        help="how the transformer's weights are kept: fp8 halves their memory, full is --dtype; default: fp8 where the "
-        "file is fp8",
+        help="how the transformer's linear layers are kept: fp8 halves their memory and multiplies in fp8 on GPUs that "
+        "can; full is --dtype; default: fp8 where the file is fp8",
     )  # fmt: skip
     machine.add_argument(
         "--kv-dtype", choices=KV_DTYPES, default="auto", help="of cached keys and values; fp8 halves their memory"

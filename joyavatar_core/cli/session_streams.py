@@ -101,7 +101,7 @@ class PushedStream:
             self._job: Job = prepare(options, self._voice, avatar)
             self._encoder = LiveEncoder(
                 *self._job.size, avatar.config.fps, self._voice.sample_rate, self._voice.channels,
-                crf=options.quality, metadata=self._job.metadata, formats=FORMATS,
+                crf=options.quality, metadata=self._job.metadata, formats=FORMATS, encoder=options.encoder,
             )  # fmt: skip
         except BaseException:
             os.close(writer)  # which ends the thread that reads

@@ -77,6 +77,7 @@ def make_video(options: SpeakOptions, voice: AudioSource, avatar: Avatar, on_fra
         with Recording(
             options.state, stream, avatar.decoder, voice, every=options.checkpoint_every or DEFAULT_INTERVAL,
             crf=options.quality, resume=options.resume, metadata=job.metadata, refine=job.refine,
+            encoder=options.encoder,
         ) as recording:  # fmt: skip
             say_where(recording)
             observe.look_back(recording)

@@ -31,13 +31,15 @@ class SharedTransformer:
             raise AttributeError(name)
         return getattr(self.module, name)
 
-    def new_cache(self, slots: int, tokens: int, dtype: torch.dtype, device: torch.device) -> SharedCache:
+    def new_cache(
+        self, slots: int, tokens: int, dtype: torch.dtype, device: torch.device, batch: int = 1
+    ) -> SharedCache:
         """As AvatarTransformer.new_cache, in every process."""
         number = next(self._numbers)
         with self._channel.turn():
-            form = {"slots": slots, "tokens": tokens, "dtype": str(dtype).removeprefix("torch.")}
+            form = {"slots": slots, "tokens": tokens, "dtype": str(dtype).removeprefix("torch."), "batch": batch}
             self._channel.send("new_cache", number=number, alive=list(self._caches), **form)
-            own = self.module.new_cache(slots, tokens, dtype, device)
+            own = self.module.new_cache(slots, tokens, dtype, device, batch)
         self._caches[number] = cache = SharedCache(own, number, self.module.parallel, self._channel)
         return cache
 
@@ -100,10 +102,12 @@ class Follower:
                 return
             self._answers[name](tensors, **facts)
 
-    def _new_cache(self, _: list[Tensor], number: int, alive: list[int], slots: int, tokens: int, dtype: str) -> None:
+    def _new_cache(
+        self, _: list[Tensor], number: int, alive: list[int], slots: int, tokens: int, dtype: str, batch: int
+    ) -> None:
         self.caches = {kept: self.caches[kept] for kept in alive}
         self._put = {kept: keys for kept, keys in self._put.items() if kept in alive}
-        self.caches[number] = self.model.new_cache(slots, tokens, getattr(torch, dtype), self.channel.device)
+        self.caches[number] = self.model.new_cache(slots, tokens, getattr(torch, dtype), self.channel.device, batch)
 
     def _encode_text(self, tensors: list[Tensor], number: int, alive: list[int], padding: int) -> None:
         self.texts = {kept: self.texts[kept] for kept in alive}

@@ -251,11 +251,11 @@ class AvatarTransformer(nn.Module):
         """How many processes share a pass."""
         return 1 if self.parallel is None else self.parallel.ranks
 
-    def new_cache(self, slots: int, tokens: int, dtype: torch.dtype, device: torch.device) -> KVCache:
+    def new_cache(self, slots: int, tokens: int, dtype: torch.dtype, device: torch.device, batch: int = 1) -> KVCache:
         """An empty cache of `slots` latent frames of `tokens` each, with the heads that are this process's."""
         config = self.config
         return KVCache(
-            config.num_layers, 1, slots, tokens, config.num_heads // self.ranks, config.head_dim, dtype, device
+            config.num_layers, batch, slots, tokens, config.num_heads // self.ranks, config.head_dim, dtype, device
         )
 
     def embed_time(self, timesteps: Tensor, like: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from ..model.attention import attention_backend
 from ..model.fp8_linear import Fp8Operations
 from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
-from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from ..refiner import MOST, USUAL_MOTION, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
@@ -153,18 +153,20 @@ class Avatar:
             latent_size=to_latent_size((width, height)), portrait=picture, **fields,
         )  # fmt: skip
 
-    def refine(self, stream: AvatarStream, setting: str | int | None = None) -> PortraitRefiner | None:
+    def refine(
+        self, stream: AvatarStream, setting: str | int | None = None, motion: FaceMotion = USUAL_MOTION
+    ) -> PortraitRefiner | None:
         """What refines a stream's frames, None where they stay as decoded.
 
-        setting: as in `refined_size`; None is "on" where the avatar has a refiner. Raises AvatarError for settings out
-        of bounds, and for avatars without a refiner.
+        setting: as in `refined_size`; None is "on" where the avatar has a refiner. motion: of lips and lids.
+        Raises AvatarError for settings out of bounds, and for avatars without a refiner.
         """
         size = refined_size(default_refine(self) if setting is None else setting, stream.pixel_size)
         if size is None:
             return None
         if self.refiner is None:
             raise AvatarError(f"'{self.name}' has no portrait refiner, only the embedded avatar has; refine: off.")
-        return PortraitRefiner.of(self.refiner, stream, self.decoder, size)
+        return PortraitRefiner.of(self.refiner, stream, self.decoder, size, motion)
 
 
 def default_refine(avatar: Avatar) -> str:

@@ -29,6 +29,7 @@ from ..sampling.stream import AvatarStream, LatentBlock
 from ..vae import Decoder
 from ..video import VideoWriter, join_segments
 from ..video.containers import saying
+from ..video.h264 import AUTO, NVENC, X264, chosen_encoder
 from .files import RecordingFolder, sync_file
 from .fingerprint import new_digest, raw_bytes
 from .interval import DEFAULT_INTERVAL, Interval
@@ -65,6 +66,8 @@ class Recording:
         resume: continue the recording in the folder. Without it a folder that holds a recording is refused.
         metadata: tags of the video.
         refine: what is done to decoded frames.
+        encoder: one of h264.ENCODERS. A recording keeps the one it began with: "auto" begins with x264, which every
+            machine can go on with, and resumes with what the folder has.
     Raises AvatarError for folders, settings and states that do not fit.
     """
 
@@ -80,6 +83,7 @@ class Recording:
         resume: bool = False,
         metadata: Mapping[str, object] | None = None,
         refine: PortraitRefiner | None = None,
+        encoder: str = AUTO,
     ) -> None:
         if stream.num_video_frames is None:
             raise AvatarError("A stream without an end cannot be recorded to a state folder; give a number of frames.")
@@ -87,6 +91,8 @@ class Recording:
         self.stream, self.voice, self.metadata = stream, voice, metadata
         self.segments: list[Segment] = []
         self._decoder, self._refine, self._crf, self._resume = decoder, refine, crf, resume
+        self._encoder = encoder
+        self._size = output_pixel_size(stream, refine)
         self._layout = cache_layout(stream, decoder)
         config = stream.config
         self.every = every.in_blocks(self.state_bytes, config.fps, config.block_frames)
@@ -131,6 +137,7 @@ class Recording:
             self._identity = identity_of(
                 self.stream, self._decoder, self.voice, fps=str(self.stream.config.fps), quality=self._crf,
                 checkpoint_every=self.every, **refinement_of(self._refine),
+                encoder=X264 if self._encoder == AUTO else chosen_encoder(self._encoder, *self._size),
             )  # fmt: skip
             self._run = StreamRun(self.stream)
             self._identity |= self._run.recipe()
@@ -191,11 +198,11 @@ class Recording:
             if on_block is not None:
                 on_block(block, frames)
 
-        width, height = output_pixel_size(self.stream, self._refine)
         sound = (self.voice.sample_rate, self.voice.channels) if self.voice is not None else (None, 1)
         with VideoWriter(
-            path, width, height, self.stream.config.fps, *sound, crf=self._crf, metadata=self.metadata
-        ) as writer:
+            path, *self._size, self.stream.config.fps, *sound, crf=self._crf, metadata=self.metadata,
+            encoder=self._identity["encoder"],
+        ) as writer:  # fmt: skip
             blocks = itertools.islice(self._run, self.every)
             talk(
                 self._run,
@@ -254,6 +261,8 @@ class Recording:
         """Load one state. Raises DamagedError or OSError and changes nothing; AvatarError for another recording's."""
         state = read_state(path, self._most_bytes())
         try:
+            if self._encoder == AUTO and state["identity"].get("encoder") == NVENC:
+                self._identity["encoder"] = chosen_encoder(NVENC, *self._size)
             check_identity(self.folder.path, state["identity"], self._identity)
             segments = [Segment(*fields) for fields in state["segments"]]
             ends = min(len(segments) * self.every, self._total_blocks)

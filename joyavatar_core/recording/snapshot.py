@@ -17,6 +17,7 @@ from ..sampling.rolling_sampler import RollingSampler
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
 from ..vae import Decoder
+from ..video.h264 import X264
 from .files import open_regular
 from .fingerprint import module_fingerprint, stream_digest, tensors_fingerprint, text_fingerprint, voice_fingerprint
 from .state import DamagedError, same_layout
@@ -28,6 +29,7 @@ WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "prompt": "another prompt", "driving_voice": "another driving voice", "refiner": "another refiner",
     "refined_portrait": "another portrait", "initial_latents": "other initial latents",
 }  # fmt: skip
+OLD = {"encoder": X264}  # what recordings were made with before their identity said it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,18 +81,20 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
 def refinement_of(refine: PortraitRefiner | None) -> dict[str, Any]:
     """The part of an identity that says how frames are refined."""
     if refine is None:
-        return dict.fromkeys(("refined_size", "refiner", "refined_portrait"))
+        return dict.fromkeys(("refined_size", "refiner", "refined_portrait", "blinks", "articulation"))
     return {
         "refined_size": list(refine.pixel_size),
         "refiner": module_fingerprint(refine.net),
         "refined_portrait": tensors_fingerprint([("", refine.portrait)]),
+        "blinks": refine.blinks,
+        "articulation": refine.articulation,
     }
 
 
 def check_identity(folder: Path, recorded: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """Raises AvatarError that names the first thing in which this run is not the recorded one."""
     for name, value in mine.items():
-        before = recorded.get(name)
+        before = recorded.get(name, OLD.get(name))
         if before != value:
             # repr: what a file says must not reach a terminal raw
             what = WHAT.get(name) or f"{name.replace('_', ' ')} {repr(before)[:200]} and this run has {value!r}"

@@ -37,8 +37,8 @@ class PastBlock:
     """A finished block, as MCI, URCR's prefill and a saved state need it."""
 
     index: int
-    latents: Tensor  # [1, 16, K, h, w]
-    audio_embedding: Tensor | None  # [1, K, audio_hidden]
+    latents: Tensor  # [B, 16, K, h, w]
+    audio_embedding: Tensor | None  # [B, K, audio_hidden]
     context_noise: float  # noise level of its cache update
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class BlockSampler:
         self.passes: Passes | None = Passes(stream)
         self.device, self.dtype = self.passes.device, self.passes.dtype
         width, height = stream.latent_size
-        self.shape = (1, stream.config.out_channels, stream.config.block_frames, height, width)
+        self.shape = (stream.batch, stream.config.out_channels, stream.config.block_frames, height, width)
         self.noise = self._new_noise()
         self._was_reset = False  # by `reset`, since the last block
         self._features: tuple[range, Tensor] | None = None  # the latent frames that were read last
@@ -189,7 +189,7 @@ class BlockSampler:
         self.cursor = len(sinks) + count
 
     def _make_block(self, levels: Sequence[Level]) -> Tensor:
-        """Denoise the next block and update the cache with it; [1, 16, K, h, w]."""
+        """Denoise the next block and update the cache with it; [B, 16, K, h, w]."""
         audio_embedding = self._audio_embedding(self._frame_ids_of(self.block))
         overlay = self._overlay_motion()
         latents = self._denoise(levels, audio_embedding, overlay)
@@ -216,7 +216,7 @@ class BlockSampler:
         return copies
 
     def _denoise(self, levels: Sequence[Level], audio_embedding: Tensor | None, overlay: int) -> Tensor:
-        """Noise -> clean latents [1, 16, K, h, w], over the past and the `overlay` frames behind it."""
+        """Noise -> clean latents [B, 16, K, h, w], over the past and the `overlay` frames behind it."""
         frame_ids, positions = self._frame_ids_of(self.block), range(self.cursor, self.cursor + self.shape[2])
         run = self.passes.prepare(audio_embedding, frame_ids, positions, slot=self.passes.cache.length + overlay)
         x = self._initial(self.block, levels[0])
@@ -271,7 +271,7 @@ class BlockSampler:
         return block_to_latents(block, config.block_frames, config.lead_frames)
 
     def _initial(self, block: int, level: Level) -> Tensor:
-        """What a block's first step gets, [1, 16, K, h, w]: noise, or initial latents at the first noise level."""
+        """What a block's first step gets, [B, 16, K, h, w]: noise, or initial latents at the first noise level."""
         noise, latents = self._draw(INITIAL, self.shape, block=block), self.stream.initial_latents
         if latents is None:
             return noise
@@ -282,13 +282,13 @@ class BlockSampler:
     def _video_features(self, block: int, count: int) -> Tensor | None:
         """The audio features of a block's first `count` video frames, [count, audio_dim]; None without audio."""
         config, audio = self.stream.config, self.stream.audio
-        if audio is None or not config.audio_dim:
+        if audio is None or not config.audio_dim or self.stream.batch > 1:
             return None
         frame_ids = self._frame_ids_of(block)
         return ungroup_frames(self._latent_features(frame_ids), frame_ids.start)[:count]
 
     def _audio_embedding(self, frame_ids: range) -> Tensor | None:
-        """The audio embedding of some latent frames, [1, F, audio_hidden]; None for checkpoints without audio."""
+        """The audio embedding of some latent frames, [B, F, audio_hidden]; None for checkpoints without audio."""
         config, audio = self.stream.config, self.stream.audio
         if not config.audio_dim:
             return None
@@ -297,7 +297,10 @@ class BlockSampler:
         return self.passes.audio_embedding(self._latent_features(frame_ids))
 
     def _latent_features(self, frame_ids: range) -> Tensor:
-        """The audio features of some latent frames, [F, 4, audio_dim]; those of the last call are kept."""
+        """The audio features of some latent frames, [F, 4, audio_dim], or [B, F, 4, audio_dim] of a batch.
+
+        Those of the last call are kept.
+        """
         if self._features is None or self._features[0] != frame_ids:
             self._features = frame_ids, self.stream.audio.latent_features(frame_ids.start, len(frame_ids))
         return self._features[1]
@@ -310,7 +313,8 @@ class BlockSampler:
         """The stream's noise under MCI's carry; noise of our own is drawn ahead on CUDA."""
         stream = self.stream
         noise = CarriedNoise(stream.noise or NoiseSource(stream.seed), stream.mci.carried)
-        return NoiseAhead(noise) if stream.noise is None and self.device.type == "cuda" else noise
+        own = stream.noise is None or stream.batch > 1
+        return NoiseAhead(noise) if own and self.device.type == "cuda" else noise
 
     def _close_noise(self) -> None:
         if isinstance(self.noise, NoiseAhead):

@@ -51,6 +51,14 @@ def cache_bytes(
     return 2 * config.num_layers * slots * tokens_per_frame(latent_size) * config.dim * dtype.itemsize
 
 
+def weight_bytes(
+    config: AvatarConfig, parameters: int, dtype: torch.dtype, weight_dtype: torch.dtype | None = None
+) -> int:
+    """Bytes of a transformer of so many parameters; `weight_dtype` is that of its blocks' linear layers."""
+    inside = config.num_layers * config.dim * (8 * config.dim + 2 * config.ffn_dim)
+    return parameters * dtype.itemsize + min(inside, parameters) * ((weight_dtype or dtype).itemsize - dtype.itemsize)
+
+
 def pass_bytes(config: AvatarConfig, latent_size: Size, dtype: torch.dtype) -> int:
     """Bytes that one forward over a block (or a rolling window) holds at its peak."""
     tokens = config.window_frames * tokens_per_frame(latent_size)
@@ -85,9 +93,10 @@ def memory_needed(
 ) -> MemoryNeed:
     """What a stream takes on one device.
 
-    parameters: of the transformer. urcr None: that of the checkpoint's own preset. weight_dtype, kv_dtype: where they
-    differ from what is computed in. decoder: "wan", at base width `base`, or "tiny"; None where another device decodes.
-    latent_frames: decoded at once. ranks: devices that share each pass, and with it the keys and values.
+    parameters: of the transformer. urcr None: that of the checkpoint's own preset. weight_dtype (of the blocks' linear
+    layers), kv_dtype: where they differ from what is computed in. decoder: "wan", at base width `base`, or "tiny"; None
+    where another device decodes. latent_frames: decoded at once. ranks: devices that share each pass, and with it the
+    keys and values.
     """
     latent_size = to_latent_size(pixel_size)
     urcr = preset("checkpoint", config).urcr if urcr is None else urcr
@@ -96,7 +105,7 @@ def memory_needed(
     if decoder is not None:
         working += decoder_bytes(pixel_size, dtype, latent_frames, decoder, base)
     return MemoryNeed(
-        weights=parameters * (weight_dtype or dtype).itemsize,
+        weights=weight_bytes(config, parameters, dtype, weight_dtype),
         cache=cache_bytes(config, latent_size, urcr, mci, kv_dtype or dtype) // ranks,
         decoder=int(DECODER_PARAMETERS[decoder] * share) * dtype.itemsize if decoder is not None else 0,
         working=working,
@@ -111,7 +120,8 @@ def check_memory(need: MemoryNeed, free: int) -> None:
     raise AvatarError(
         f"This stream takes about {need.total / gib:.1f} GiB on the device ({need.weights / gib:.1f} weights, "
         f"{need.cache / gib:.1f} keys and values, {(need.decoder + need.working) / gib:.1f} decoder and passes) and "
-        f"{free / gib:.1f} GiB are free; use fp8 keys and values, a tiny decoder, a smaller picture, or the CPU.",
+        f"{free / gib:.1f} GiB are free; use fp8 keys and values, fp8 weights, a tiny decoder, a smaller picture, or "
+        "the CPU.",
         "kv_dtype",
         "decoder",
         "size",

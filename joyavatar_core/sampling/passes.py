@@ -51,8 +51,10 @@ class Passes:
         self._graphs = GraphedPasses(self.model, self.cache, self.text) if self._use_graphs else None
 
     def audio_embedding(self, features: Tensor) -> Tensor:
-        """Audio features [frames, 4, audio_dim] on the CPU -> [1, frames, audio_hidden] on the device."""
-        return self.model.encode_audio(to_device(features.unsqueeze(0), self.device, self.dtype))
+        """Audio features [frames, 4, audio_dim] or [B, frames, 4, audio_dim] on the CPU -> [B, frames, audio_hidden]
+        on the device."""
+        rows = features if features.ndim == 4 else features.unsqueeze(0)
+        return self.model.encode_audio(to_device(rows, self.device, self.dtype))
 
     def forward(
         self,
@@ -103,11 +105,11 @@ class Passes:
         return frame == 0 and self.reference is not None
 
     def references(self, count: int) -> Tensor:
-        """The portrait's latent for `count` frames, [1, 16, count, h, w]."""
+        """The portrait's latent for `count` frames, [B, 16, count, h, w]."""
         return self.reference.expand(-1, -1, count, -1, -1)
 
     def conditions(self, frame_ids: Sequence[int]) -> Tensor | None:
-        """Reference and mask channels [1, 17, F, h, w]; the mask is 0 at the conditioning frame, else 1."""
+        """Reference and mask channels [B, 17, F, h, w]; the mask is 0 at the conditioning frame, else 1."""
         if self.reference is None:
             return None
         conditioning = [self.is_conditioning(frame) for frame in frame_ids]
@@ -116,7 +118,8 @@ class Passes:
     def _new_conditions(self, conditioning: Sequence[bool]) -> Tensor:
         mask = torch.ones(1, 1, len(conditioning), self.height, self.width, dtype=self.dtype)
         mask[:, :, conditioning] = 0
-        return torch.cat([self.references(len(conditioning)), to_device(mask, self.device)], dim=1)
+        mask = to_device(mask, self.device).expand(len(self.reference), -1, -1, -1, -1)
+        return torch.cat([self.references(len(conditioning)), mask], dim=1)
 
     def _table(self, key: tuple, make: Callable[[], Tensor]) -> Tensor:
         """A tensor on the device that many passes need; the oldest is dropped where there are too many."""
@@ -131,5 +134,5 @@ def new_cache(stream: AvatarStream) -> KVCache:
     """An empty cache for a stream, with room for what URCR keeps and MCI injects."""
     return stream.model.new_cache(
         slots=stream.urcr.capacity(stream.config) + stream.mci.injected, tokens=tokens_per_frame(stream.latent_size),
-        dtype=stream.kv_dtype or stream.compute_dtype, device=stream.compute_device,
+        dtype=stream.kv_dtype or stream.compute_dtype, device=stream.compute_device, batch=stream.batch,
     )  # fmt: skip

@@ -13,7 +13,8 @@ from .mci import MCI_OFF, MciSettings
 from .psb import PSB_OFF, PsbSettings
 from .urcr import SLIDING_WINDOW, UrcrSettings
 
-PRESETS = ("checkpoint", "joyavatar", "plain", "rolling")
+PRESETS = ("checkpoint", "joyavatar", "plain", "rolling", "realtime")
+REALTIME_STEPS = 4  # most denoising steps of a block
 
 
 ROLLING = UrcrSettings(sinks=1, recent=2)  # AvatarForcing's: the portrait's frame and the two newest
@@ -34,6 +35,8 @@ def preset(name: str, config: AvatarConfig) -> Preset:
     `plain` has no mechanism: no extra steps, nothing injected, a sliding window. `joyavatar` has all three.
     `checkpoint` is what the metadata recommends; without metadata it is URCR with the first frames as sinks, which a
     public model needs for long streams. `rolling` is the same for checkpoints that were trained with a rolling window.
+    `realtime` is `checkpoint` with the same few steps for every block, the first ones included: at most four, which
+    are trained levels. A tiny decoder goes with it where there is one.
     Raises AvatarError for an unknown preset, for `rolling` with any other checkpoint, and for malformed metadata.
     """
     if name not in PRESETS:
@@ -51,8 +54,12 @@ def preset(name: str, config: AvatarConfig) -> Preset:
         )
     named = config.preset  # a mechanism that it names is on, even without settings
     first = everything.urcr if rolling else replace(everything.urcr, sink_source="first")
+    psb = changed(everything.psb, named["psb"]) if "psb" in named else PSB_OFF
+    if name == "realtime":
+        most = len(config.levels) if rolling else REALTIME_STEPS
+        psb = PsbSettings(first=None, base=min(most, len(config.levels)))
     return Preset(
-        psb=changed(everything.psb, named["psb"]) if "psb" in named else PSB_OFF,
+        psb=psb,
         mci=changed(everything.mci, named["mci"]) if "mci" in named else MCI_OFF,
         urcr=changed(everything.urcr, named["urcr"]) if "urcr" in named else first,
     )

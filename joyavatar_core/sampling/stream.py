@@ -75,6 +75,7 @@ class AvatarStream:
         frames are not refined. Latents do not depend on it.
     kv_dtype: of keys and values alone, such as float8_e4m3fn for half the memory.
     graphs: on CUDA, launch each pass as one graph; weights must not move while a run lasts.
+    batch: rows of the reference and of all latents; 1 but for a stream made by `batched`.
     Raises AvatarError for fields that do not fit the checkpoint or one another.
     """
 
@@ -96,6 +97,7 @@ class AvatarStream:
     kv_dtype: torch.dtype | None = None
     graphs: bool = False
     initial_latents: Tensor | None = field(default=None, repr=False)
+    batch: int = 1
     config: AvatarConfig | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +108,7 @@ class AvatarStream:
         if config.has_reference:
             if self.reference is None:
                 raise AvatarError("This checkpoint animates a portrait and no reference latent was given; encode one.")
-            expected = (1, config.out_channels, 1)
+            expected = (self.batch, config.out_channels, 1)
             if self.reference.ndim != 5 or tuple(self.reference.shape[:3]) != expected:
                 raise AvatarError(
                     f"The reference is {list(self.reference.shape)}, expected one latent "
@@ -159,7 +161,7 @@ class AvatarStream:
     def _check_initial_latents(self) -> None:
         config, shape = self.config, tuple(self.initial_latents.shape)
         width, height = self.latent_size
-        expected = (1, config.out_channels, height, width)
+        expected = (self.batch, config.out_channels, height, width)
         if len(shape) != 5 or (*shape[:2], *shape[3:]) != expected:
             raise AvatarError(
                 f"The initial latents are {list(shape)}, expected "
@@ -221,12 +223,12 @@ class AvatarStream:
     def cache_bytes(self) -> int:
         """Bytes of keys and values that a run allocates."""
         kept = self.kv_dtype or self.compute_dtype
-        return cache_bytes(self.config, self.latent_size, self.urcr, self.mci, kept)
+        return self.batch * cache_bytes(self.config, self.latent_size, self.urcr, self.mci, kept)
 
     @property
     def pass_bytes(self) -> int:
         """Bytes that one forward holds at its widest."""
-        return pass_bytes(self.config, self.latent_size, self.compute_dtype)
+        return self.batch * pass_bytes(self.config, self.latent_size, self.compute_dtype)
 
     @property
     def text_bytes(self) -> int:

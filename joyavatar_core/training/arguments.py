@@ -126,7 +126,7 @@ GROUPS = {
     _loop: TRAINED,
     _device: ("vae", "latents", "forcing", "distill"),
     _fine_tune: ("vae", "forcing", "distill", "refiner"),
-    _compile: ("vae", "forcing"),
+    _compile: ("vae", "forcing", "distill"),
     _locator: ("locator",),
     _viseme_encoder: ("viseme-encoder",),
     _vae: ("vae",),

@@ -84,6 +84,17 @@ def forcing_batch(
     return _assemble(clips, recipe, layout, choices, _noise(choices, generators, shape, clips.latents.device), cells)
 
 
+def noise_of(generators: Sequence[torch.Generator], shape: Sequence[int], device: torch.device) -> Tensor:
+    """Standard normal noise [B, *shape] on a device, a sample for each generator.
+
+    On a GPU it is drawn there, by a generator that the first sample's seeds.
+    """
+    if device.type != "cuda":
+        return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators]).to(device)
+    own = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generators[0])))
+    return torch.randn(len(generators), *shape, device=device, generator=own)
+
+
 def _choose(
     clips: LatentClips, recipe: ForcingRecipe, layout: Layout, generator: torch.Generator, cells: int | None,
     self_rollouts: Sequence[SelfRollout], shape: tuple[int, ...],
@@ -130,10 +141,9 @@ def _noise(
     choices: list[Choice], generators: Sequence[torch.Generator], shape: tuple[int, ...], device: torch.device
 ) -> Tensor:
     """[B, 16, F, h, w]"""
-    if device.type != "cuda":
-        return torch.stack([choice.noise for choice in choices]).to(device)
-    own = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generators[0])))
-    return torch.randn(len(choices), *shape, device=device, generator=own)
+    if device.type == "cuda":
+        return noise_of(generators, shape, device)
+    return torch.stack([choice.noise for choice in choices]).to(device)
 
 
 def _assemble(

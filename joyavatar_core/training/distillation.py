@@ -19,11 +19,12 @@ from ..audio import FixedFeatures
 from ..device import to_device
 from ..geometry import LATENT_CHANNELS
 from ..model.transformer import AvatarTransformer
+from ..sampling.batched import batched
 from ..sampling.flow import shifted_sigma
 from ..sampling.presets import Preset, preset
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream
-from .batches import ForcedBatch, forcing_batch
+from .batches import ForcedBatch, forcing_batch, noise_of
 from .initial_weights import SHARDED_METHODS
 from .latents import LatentClips
 from .layout import Layout
@@ -43,7 +44,7 @@ POOL = 1  # salt of the rollouts' random numbers; 0 is the excerpts'
 class DistillRecipe:
     """Settings of stage 2.
 
-    pool: rollouts made at a time. pool_steps: steps that use them.
+    pool: rollouts made at a time. pool_steps: steps that use them. rollout_batch: rollouts sampled in one batch.
     critic_steps: every so many steps the student moves; the critic moves in all.
     guidance: classifier-free guidance of the teacher, on the audio.
     score_shift: timestep shift of the noise levels at which the score models are evaluated.
@@ -53,6 +54,7 @@ class DistillRecipe:
 
     pool: int = 8
     pool_steps: int = 48
+    rollout_batch: int = 8
     critic_steps: int = 3
     guidance: float = 2.0
     score_shift: float = 3.0
@@ -60,30 +62,52 @@ class DistillRecipe:
     excerpts: ForcingRecipe = EXCERPTS
 
 
+@dataclass(frozen=True)
+class MatchingPasses:
+    """The passes over one layout of the student and of the two score models: the critic and the teacher."""
+
+    student: ForcedPass
+    critic: ForcedPass
+    teacher: ForcedPass
+
+    @classmethod
+    def of(
+        cls,
+        pair: nn.ModuleDict,
+        teacher: AvatarTransformer,
+        recipe: DistillRecipe,
+        copies: int,
+        compiled: bool = False,
+    ) -> MatchingPasses:
+        """Of a `pair` that holds "student" and "critic", for excerpts with so many injected frames a block."""
+        layout = recipe.excerpts.layout(copies)
+        score_layout = Layout.together(layout.blocks, layout.size) if recipe.bidirectional_scores else layout
+        return cls(
+            student=ForcedPass(pair["student"], layout, compiled),
+            critic=ForcedPass(pair["critic"], score_layout, compiled),
+            teacher=ForcedPass(teacher, score_layout, compiled),
+        )
+
+
 def matching_losses(
-    pair: nn.ModuleDict, teacher: AvatarTransformer, recipe: DistillRecipe, batch: ForcedBatch, copies: int,
-    noise: Tensor, u: Tensor, student_moves: bool,
-) -> dict[str, Tensor]:  # fmt: skip
+    passes: MatchingPasses, recipe: DistillRecipe, batch: ForcedBatch, noise: Tensor, u: Tensor, student_moves: bool
+) -> dict[str, Tensor]:
     """The critic's loss on what the student makes of a batch and, where it is to move, the student's.
 
-    `pair` holds "student" and "critic". `noise` is like the batch's target; `u` [B] in 0 ... 1 gives the noise level at
-    which the score models see each sample.
+    `noise` is like the batch's target; `u` [B] in 0 ... 1 gives the noise level at which the score models see each
+    sample.
     """
-    layout = recipe.excerpts.layout(copies)
-    score_layout = Layout.together(layout.blocks, layout.size) if recipe.bidirectional_scores else layout
-    student = ForcedPass(pair["student"], layout)
-    critic, real = ForcedPass(pair["critic"], score_layout), ForcedPass(teacher, score_layout)
     with torch.set_grad_enabled(student_moves):
-        made = clean_estimate(student, batch)
+        made = clean_estimate(passes.student, batch)
     sigma = shifted_sigma(0.02 + 0.96 * u, recipe.score_shift)
     level = sigma.view(-1, 1, 1, 1, 1)
     scored = without_past(batch) if recipe.bidirectional_scores else batch
     noisy = noised(scored, (1 - level) * made.detach() + level * noise, sigma)
-    flow = critic(noisy.latents, noisy.timesteps, noisy.features)
+    flow = passes.critic(noisy.latents, noisy.timesteps, noisy.features)
     losses = {"critic": flow_loss(flow, noise - made.detach(), batch.weight)}
     if student_moves:
         with torch.no_grad():
-            likely = guided(real, noisy, recipe.guidance)
+            likely = guided(passes.teacher, noisy, recipe.guidance)
             own = noisy.blocks - level * flow.float()
             scale = (made - likely).abs().mean((1, 2, 3, 4), keepdim=True).clamp_min(1e-3)
             better = made - (own - likely) / scale
@@ -125,12 +149,15 @@ def guided(one: ForcedPass, batch: ForcedBatch, guidance: float) -> Tensor:
 
 @torch.no_grad()
 def rollouts(
-    model: AvatarTransformer, clips: LatentClips, settings: Preset, generators: list[torch.Generator]
+    model: AvatarTransformer, clips: LatentClips, settings: Preset, generators: list[torch.Generator], together: int = 1
 ) -> LatentClips:
-    """Rollouts of the model with the voices and portraits of random clips, as long as these are in whole blocks."""
+    """Rollouts of the model with the voices and portraits of random clips, as long as these are in whole blocks.
+
+    together: rollouts that are sampled in one batch.
+    """
     size = model.config.block_frames
     whole = clips.latents.shape[2] // size * size
-    made, chosen = [], []
+    streams, chosen = [], []
     for generator in generators:
         clip, seed = (int(torch.randint(stop, (), generator=generator)) for stop in (len(clips), 2**31))
         rows = torch.cat([clips.features[clip][0, -1:], clips.features[clip][1:whole].flatten(0, 1)])
@@ -138,10 +165,13 @@ def rollouts(
             model, clips.latents[clip][None, :, :1].float(), FixedFeatures(rows, model.config.fps, size),
             psb=settings.psb, mci=settings.mci, urcr=settings.urcr, seed=seed,
         )  # fmt: skip
-        with StreamRun(stream) as run:
-            made.append(torch.cat([block.latents for block in run], dim=2)[0].bfloat16())
+        streams.append(stream)
         chosen.append(clip)
-    return LatentClips(torch.stack(made), clips.features[chosen, :whole], clips.boxes[chosen, :whole])
+    made = []
+    for first in range(0, len(streams), together):
+        with StreamRun(batched(streams[first : first + together])) as run:
+            made.append(torch.cat([block.latents for block in run], dim=2).bfloat16())
+    return LatentClips(torch.cat(made), clips.features[chosen, :whole], clips.boxes[chosen, :whole])
 
 
 def distil(
@@ -150,6 +180,7 @@ def distil(
     clips: LatentClips,
     settings: LoopSettings,
     recipe: DistillRecipe = DistillRecipe(),
+    compiled: bool = False,
     bfloat16: bool = True,
     sharded: bool = False,
 ) -> dict[str, Tensor]:
@@ -164,20 +195,20 @@ def distil(
     for model in (*pair.values(), teacher) if sharded else ():
         shard(model, SHARDED_METHODS)
     trainer = Trainer(pair, settings)
-    layouts = {copies: excerpts.layout(copies) for copies in (0, excerpts.copies)}
+    passes = {copies: MatchingPasses.of(pair, teacher, recipe, copies, compiled) for copies in {0, excerpts.copies}}
     sampler, pool = preset("checkpoint", teacher.config), Pool(pair["student"], clips, recipe)
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = excerpts.copies if step % excerpts.copied_every == 0 else 0
         cells, room = excerpts.crop(step, *clips.latents.shape[-2:])
         generators = draw(room * excerpts.batch)
-        batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layouts[copies], generators, cells)
-        noise = torch.stack([torch.randn(batch.target.shape[1:], generator=generator) for generator in generators])
-        u = torch.stack([torch.rand((), generator=generator) for generator in generators])
-        noise, u = (to_device(x, batch.target.device) for x in (noise, u))
+        layout = passes[copies].student.layout
+        batch = forcing_batch(pool.at(step, sampler, draw), excerpts, layout, generators, cells)
+        noise = noise_of(generators, batch.target.shape[1:], batch.target.device)
+        u = to_device(torch.stack([torch.rand((), generator=generator) for generator in generators]), noise.device)
         moves = step % recipe.critic_steps == 0  # at the first step too: the optimizer's state is then complete
         with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=bfloat16):
-            return matching_losses(pair, teacher, recipe, batch, copies, noise, u, moves)
+            return matching_losses(passes[copies], recipe, batch, noise, u, moves)
 
     trainer.run(step_loss)
     mark = "student."
@@ -194,5 +225,6 @@ class Pool:
     def at(self, step: int, settings: Preset, draw: Draw) -> LatentClips:
         """The pool for a step; it is generated again when it is due."""
         if self.made is None or step % self.recipe.pool_steps == 0:
-            self.made = rollouts(self.student, self.clips, settings, draw(self.recipe.pool, POOL))
+            generators = draw(self.recipe.pool, POOL)
+            self.made = rollouts(self.student, self.clips, settings, generators, self.recipe.rollout_batch)
         return self.made

@@ -158,13 +158,15 @@ class Trainer:
         self.ema = {name: spread(state["ema"][name], like) for name, like in self.ema.items()}
         self.step, self.seconds = state["step"], state["seconds"]
 
+    def draws(self, step: int) -> Draw:
+        """What gives a step's generators."""
+        return lambda batch, salt=0: self.share.generators(self.settings.seed, step, batch, salt)
+
     def _update(self, step_loss: StepLoss) -> Mapping[str, Tensor]:
         settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group["scale"]
-        losses = step_loss(
-            self.step, lambda batch, salt=0: self.share.generators(settings.seed, self.step, batch, salt)
-        )
+        losses = step_loss(self.step, self.draws(self.step))
         losses["loss"].backward()
         self.share.average_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)

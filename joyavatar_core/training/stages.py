@@ -153,7 +153,7 @@ def distil(options: argparse.Namespace) -> None:
     settings = _settings(options, "distill", chosen.rates[1], weight_decay=0.0)
     run = RunFolder.of(options)
     latents = run.latents(options.device)
-    weights = distillation.distil(student, teacher, latents, settings, recipe, sharded=options.shard)
+    weights = distillation.distil(student, teacher, latents, settings, recipe, options.compile, sharded=options.shard)
     if Share.mine().leads:
         run.save_transformer(blended(begin, weights, options.blend))
 

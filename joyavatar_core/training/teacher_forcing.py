@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from ..config import AvatarConfig
 from ..geometry import tokens_per_frame
-from ..model.attention import Attention
 from ..model.transformer import AvatarTransformer, SelfContext
 from .batches import forcing_batch
 from .initial_weights import SHARDED_METHODS, new_transformer
@@ -35,7 +33,8 @@ class ForcingRecipe:
     close: of every 4 steps, those that show the face alone, from brows to chin, with more samples instead.
     close_cells: height and width of that part, in latent cells.
     own: of every 3 steps, those whose past is a self-rollout's. self_rollouts: their number in each process.
-    advance_every: every so many steps one of them advances by a block.
+    rollout_batch: self-rollouts that are sampled in one batch. advance_every: for every so many steps one of them
+        advances by a block; a batch advances as much less often as it has rows.
     guidance: scale of the audio's effect, where 1 is its effect in the data.
     """
 
@@ -58,6 +57,7 @@ class ForcingRecipe:
     close_cells: int = 8
     own: int = 2
     self_rollouts: int = 16
+    rollout_batch: int = 4
     advance_every: int = 1
     guidance: float = 1.0
 
@@ -96,26 +96,23 @@ def train_forcing(
     if sharded:
         shard(model, SHARDED_METHODS)
     trainer = Trainer(model, settings)
-    passes = {copies: ForcedPass(model, recipe.layout(copies)) for copies in {0, recipe.copies}}
-    runs: dict[int, Callable] = {
-        copies: torch.compile(one, dynamic=False) if compiled else one for copies, one in passes.items()
-    }
-    self_rollouts = SelfRollouts(model, clips, recipe.self_rollouts)
+    passes = {copies: ForcedPass(model, recipe.layout(copies), compiled) for copies in {0, recipe.copies}}
+    self_rollouts = SelfRollouts(model, clips, recipe.self_rollouts, recipe.rollout_batch)
+    advance_every = recipe.advance_every * recipe.rollout_batch
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         copies = recipe.copies if step % recipe.copied_every == 0 else 0
         cells, room = recipe.crop(step, *clips.latents.shape[-2:])
-        if recipe.own and step % recipe.advance_every == 0:
-            self_rollouts.advance(step // recipe.advance_every, draw, trainer.share.world)
+        if recipe.own and step % advance_every == 0:
+            self_rollouts.advance(step // advance_every, draw, trainer.share.world)
         own = self_rollouts if (step + 1) % 3 < recipe.own else None
         batch = forcing_batch(clips, recipe, passes[copies].layout, draw(room * recipe.batch), cells, own)
-        passes[copies].prepare(*batch.latents.shape[-2:])
         with torch.autocast(clips.latents.device.type, torch.bfloat16, enabled=bfloat16):
-            flow = runs[copies](batch.latents, batch.timesteps, batch.features)
+            flow = passes[copies](batch.latents, batch.timesteps, batch.features)
             target = batch.target
             if recipe.guidance != 1:
                 with torch.no_grad():
-                    silent = runs[copies](batch.latents, batch.timesteps, torch.zeros_like(batch.features))
+                    silent = passes[copies](batch.latents, batch.timesteps, torch.zeros_like(batch.features))
                 target = guided_target(target, flow.detach().float(), silent.float(), recipe.guidance)
         return {"loss": flow_loss(flow, target, batch.weight)}
 
@@ -131,29 +128,41 @@ def guided_target(target: Tensor, conditional: Tensor, unconditional: Tensor, gu
     return target + (1 - 1 / guidance) * (conditional - unconditional)
 
 
-class ForcedPass:
-    """The transformer over one layout: (latents, timesteps, features) -> flow of the blocks to be denoised."""
+COMPILED_PASSES = 64  # most compiled forms: a model's layout, crop, and whether gradients are needed
 
-    def __init__(self, model: AvatarTransformer, layout: Layout) -> None:
+
+class ForcedPass:
+    """The transformer over one layout: (latents, timesteps, features) -> flow of the blocks to be denoised.
+
+    compiled: through torch.compile, anew for every shape of the latents.
+    """
+
+    def __init__(self, model: AvatarTransformer, layout: Layout, compiled: bool = False) -> None:
         self.model, self.layout = model, layout
+        self._run = self._flow
+        if compiled:
+            limits = torch._dynamo.config
+            limits.recompile_limit = max(limits.recompile_limit, COMPILED_PASSES)
+            self._run = torch.compile(self._flow, dynamic=False)
         self.first_target = self.layout.of_kind(TARGET)[0].start
         device = next(model.parameters()).device
         self.text = torch.zeros(1, model.config.text_tokens, model.config.text_dim, device=device)
-        self._prepared: dict[tuple[int, int], tuple[Tensor, Attention]] = {}  # by the picture's height and width
-
-    def prepare(self, height: int, width: int) -> None:
-        """Make what pictures of so many latent cells need, once; before a compiled call, which cannot."""
-        if (height, width) not in self._prepared:
-            rope = self.model.rope(self.layout.frames, height, width, self.text.device)
-            tokens = tokens_per_frame((width, height))
-            self._prepared[height, width] = rope, self.layout.attention(tokens, self.text.device)
+        self._contexts: dict[tuple[int, int], SelfContext] = {}  # by the picture's height and width
 
     def __call__(self, latents: Tensor, timesteps: Tensor, features: Tensor) -> Tensor:
-        model, size = self.model, tuple(latents.shape[-2:])
-        if not torch.compiler.is_compiling():
-            self.prepare(*size)
-        rope, attention = self._prepared[size]
+        self._prepare(*latents.shape[-2:])
+        return self._run(latents, timesteps, features)
+
+    def _prepare(self, height: int, width: int) -> None:
+        """Make what pictures of so many latent cells need, once; compiled code can only read it."""
+        if (height, width) not in self._contexts:
+            rope = self.model.rope(self.layout.frames, height, width, self.text.device)
+            attention = self.layout.attention(tokens_per_frame((width, height)), self.text.device)
+            self._contexts[height, width] = SelfContext(rope, attention=attention)
+
+    def _flow(self, latents: Tensor, timesteps: Tensor, features: Tensor) -> Tensor:
+        model = self.model
         text = model.encode_text(self.text.expand(len(latents), -1, -1))
         audio = model.project_audio(model.encode_audio(features))
-        flow = model(latents, timesteps, text, audio, SelfContext(rope, attention=attention))
+        flow = model(latents, timesteps, text, audio, self._contexts[tuple(latents.shape[-2:])])
         return flow[:, :, self.first_target :]

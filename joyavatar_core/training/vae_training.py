@@ -19,9 +19,11 @@ from ..vae.wan import WAN_MEAN, WAN_STD
 from .loop import Draw, LoopSettings, Trainer
 from .losses import KL_WEIGHT, box_weight, kl_divergence, reconstruction_losses
 from .parallel import Share
+from .steps_ahead import StepsAhead
 from .vae_start import start_linear
 
 MOUTH_WEIGHT = 4.0
+BATCH_WORKERS = 6  # threads that read batches ahead of a GPU
 FIRST_LOGVAR = -4.6  # a tenth of a deviation: makes the decoder robust to a transformer's errors
 PERTURBATION = 0.3  # in deviations of a channel, to see what it does to the pixels
 START_CLIPS, START_FRAMES, START_MOUTH_WEIGHT = 36, 9, 6.0
@@ -87,7 +89,9 @@ def train_vae(
         return parts | {"kl": kl, "loss": parts["reconstruction"] + KL_WEIGHT * kl}
 
     run = torch.compile(losses, dynamic=False) if compiled else losses
-    trainer.run(lambda step, draw: run(*(to_device(x, device) for x in vae_batch(paths, recipe, step, draw))))
+    workers = 0 if device.type == "cpu" else BATCH_WORKERS
+    with StepsAhead(lambda step: vae_batch(paths, recipe, step, trainer.draws(step)), workers) as batches:
+        trainer.run(lambda step, _: run(*(to_device(x, device) for x in batches(step))))
     vae.load_state_dict(trainer.averaged())
     return vae.cpu().eval()
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 X264, NVENC, AUTO = "x264", "nvenc", "auto"
-ENCODERS = (X264, NVENC, AUTO)
+ENCODERS = (AUTO, X264, NVENC)
 CODECS = {X264: "libx264", NVENC: "h264_nvenc"}
-PROBED = 256  # pixels: NVENC takes no picture below 145 x 49
+PROBED = (256, 256)  # pixels, where the video's size is not known yet
+PROBE_FRAMES = 3
 BT709 = 1  # the code point for matrix, primaries and transfer alike (ITU-T H.273)
 
 
@@ -29,17 +30,18 @@ def check_h264() -> None:
         raise AvatarError("This PyAV has no libx264, which writing H.264 needs; install PyAV from PyPI.")
 
 
-def chosen_encoder(name: str) -> str:
-    """The encoder for a name of ENCODERS: X264 or NVENC; AUTO is NVENC where it can be opened.
+def chosen_encoder(name: str, width: int = PROBED[0], height: int = PROBED[1]) -> str:
+    """The encoder for a name of ENCODERS: X264 or NVENC; AUTO is NVENC where it encodes pictures of this size.
 
-    Raises AvatarError where the one that is asked for cannot be opened.
+    Raises AvatarError where the one that is asked for does not work.
     """
-    if name == AUTO and opens(CODECS[NVENC]):
+    if name == AUTO and encodes(CODECS[NVENC], width, height):
         return NVENC
     if name == NVENC:
-        if not opens(CODECS[NVENC]):
+        if not encodes(CODECS[NVENC], width, height):
             raise AvatarError(
-                "NVIDIA's encoder cannot be opened here (no card, no driver, or a PyAV without it); use x264 or auto.",
+                f"NVIDIA's encoder does not encode {width}x{height} pixels here (no card, no driver, a PyAV without "
+                "it, or a picture below 145x49); use x264 or auto.",
                 "encoder",
             )
         return NVENC
@@ -48,16 +50,25 @@ def chosen_encoder(name: str) -> str:
 
 
 @cache
-def opens(codec: str) -> bool:
-    """Whether an encoder can be opened on this machine."""
+def encodes(codec: str, width: int, height: int) -> bool:
+    """Whether an encoder works on this machine: it gives a packet for every picture, the first a key frame."""
     try:
         context = av.CodecContext.create(codec, "w")
-        context.width, context.height, context.pix_fmt = PROBED, PROBED, "yuv420p"
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.time_base = Fraction(1, 25)
-        context.open()
+        if codec == CODECS[NVENC]:
+            context.options = nvenc_options({"crf": "18", "g": "50", "bf": "0"})
+        packets = []
+        for number in range(PROBE_FRAMES):
+            picture = av.VideoFrame(width, height, "yuv420p")
+            for plane in picture.planes:
+                plane.update(bytes(plane.buffer_size))
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            packets += context.encode(picture)
+        packets += context.encode(None)
     except (av.FFmpegError, ValueError):
         return False
-    return True
+    return len(packets) == PROBE_FRAMES and packets[0].is_keyframe
 
 
 def nvenc_options(x264: Mapping[str, str]) -> dict[str, str]:

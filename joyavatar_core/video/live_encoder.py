@@ -84,7 +84,7 @@ class LiveEncoder:
         if unknown or not self.formats:
             raise AvatarError(f"The live format is {unknown or 'missing'}, expected {' or '.join(FORMATS)}.")
         check_quality(crf)
-        encoder = chosen_encoder(encoder)
+        encoder = chosen_encoder(encoder, width, height)
         self.width, self.height, self.fps = width, height, Fraction(fps)
         self.frames = 0  # encoded so far
         self._fragments = 0

@@ -82,7 +82,7 @@ class VideoWriter:
         check_quality(crf)
         if preset not in PRESETS:
             raise AvatarError(f"The encoder preset is {preset!r}, expected one of {', '.join(PRESETS)}; choose one.")
-        self._encoder = chosen_encoder(encoder)
+        self._encoder = chosen_encoder(encoder, width, height)
         if sample_rate is not None:
             check_sound(sample_rate, channels)
         self.path = checked_target(path)
