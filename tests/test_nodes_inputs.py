@@ -235,13 +235,13 @@ def test_continuity_is_checked_against_a_wired_model(host):
 
 def test_a_gpu_with_room_decodes_a_block_at_once(host, pack, monkeypatch):
     known = pack.nodes.vae
-    decoder = known.HostDecoder(known.StreamingVAE(96), torch.device("cuda"), torch.device("cpu"))
+    decoder = known.HostDecoder(known.StreamingVAE(96).bfloat16(), torch.device("cuda"), torch.device("cpu"))
     monkeypatch.setattr(known.mm, "get_total_memory", lambda device: 24 << 30)
     assert decoder.at_once((512, 512)) == 3 and decoder.at_once((1024, 1024)) == 1
-    assert decoder.working_bytes((512, 512)) == known.decoder_bytes((512, 512), torch.float32, 3)
+    assert decoder.working_bytes((512, 512)) == known.decoder_bytes((512, 512), torch.bfloat16, 3)
     monkeypatch.setattr(known.mm, "get_total_memory", lambda device: 8 << 30)
     assert decoder.at_once((512, 512)) == 1
-    assert decoder.working_bytes((512, 512)) == known.decoder_bytes((512, 512), torch.float32, 1)
+    assert decoder.working_bytes((512, 512)) == known.decoder_bytes((512, 512), torch.bfloat16, 1)
     decoder.compute_device = torch.device("cpu")
     assert decoder.at_once((64, 64)) == 1
 
