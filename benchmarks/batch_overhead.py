@@ -49,7 +49,9 @@ def main() -> int:
     for repeat in range(args.repeats + 1):
         with tempfile.TemporaryDirectory() as folder:
             table = Path(folder, "jobs.csv")
-            table.write_text("\n".join(["portrait,voice", *(f"{portrait},{voice}" for portrait, voice in jobs)]))
+            table.write_text(
+                "\n".join(["portrait,voice", *(f"{portrait},{voice}" for portrait, voice in jobs)]), encoding="utf-8"
+            )
 
             def one_by_one(folder: str = folder) -> None:
                 speak = VideoMaker()

@@ -39,7 +39,7 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.geometry import LATENT_CHANNELS, to_latent_size, tokens_per_frame
 from joyavatar_core.model import pointwise
 from joyavatar_core.model.attention import attention_backend, available_backends
-from joyavatar_core.model.fp8 import keep_in_fp8
+from joyavatar_core.model.fp8_linear import keep_in_fp8
 from joyavatar_core.model.graphs import GraphedPasses
 from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer, SelfContext

@@ -56,8 +56,10 @@ def make_voice(path: Path, seconds: float, seed: int = 0) -> None:
 def status(process: int) -> tuple[int, float] | None:
     """Resident bytes and processor seconds so far of a process."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-        resident = int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+        resident = int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
     except (OSError, IndexError):
         return None
     return resident, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

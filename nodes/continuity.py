@@ -142,7 +142,7 @@ class JoyAvatarContinuity(io.ComfyNode):
         config = avatar_of(model).config if model is not None else AvatarConfig()
         if model is not None:
             urcr.check(config, mci)
-        text = effect_of(mci, urcr, config) + ("" if model is not None else " (as for the public 1.3B; wire model)")
+        text = effect_of(mci, urcr, config) + ("" if model is not None else " (as for the public 1.3B; connect model)")
         return io.NodeOutput(ContinuitySettings(mci, urcr), ui=note(text))
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from ..joyavatar_core.audio import num_blocks
 from ..joyavatar_core.geometry import to_video_frames
 from ..joyavatar_core.pipeline.render import frames_of
+from ..joyavatar_core.refiner import USUAL_MOTION, FaceMotion
 from .notes import note, show_text, title
 from .progress import StreamProgress
-from .refine import AUTO, Refine, refine_input
+from .refine import AUTO, Refine, refine_inputs
 from .stream import HostStream
 from .types import OUTPUT, Stream
 from .vae import streaming_vae, to_host
@@ -62,7 +63,7 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
                     optional=True,
                     tooltip="The VAE that encoded the portrait. The embedded avatar has its own VAE and needs none.",
                 ),
-                refine_input(),
+                *refine_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -81,10 +82,17 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, stream: HostStream, batching: str, count: int, vae: object | None = None, refine: str = AUTO
+        cls,
+        stream: HostStream,
+        batching: str,
+        count: int,
+        vae: object | None = None,
+        refine: str = AUTO,
+        blinks: float = USUAL_MOTION.blinks,
+        articulation: float = USUAL_MOTION.articulation,
     ) -> io.NodeOutput:
         total = stream.recipe.num_video_frames
-        refining = Refine(stream, refine)
+        refining = Refine(stream, refine, FaceMotion(blinks, articulation))
         width, height = refining.pixel_size
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
         decoder = streaming_vae(vae, stream.avatar)

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 COMPUTE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]  # best first, as the host's choice goes
 NOT_SAMPLED = (
-    "This node does not fit a JoyAvatar model, which has no sampling of the host's kind; wire the MODEL of Load "
-    "JoyAvatar Model, or of LoRA loaders behind it, straight to the JoyAvatar nodes (to keep it, keep its file)."
+    "This node does not fit a JoyAvatar model, which has no sampling of the host's kind; connect the MODEL of Load "
+    "JoyAvatar Model, or of LoRA loaders behind it, directly to the JoyAvatar nodes (to keep it, keep its file)."
 )
 
 
@@ -104,7 +104,7 @@ def avatar_of(model: object) -> HostAvatar:
     inner = getattr(model, "model", None)
     if not isinstance(inner, HostAvatar):
         raise AvatarError(
-            f"This model is a {type(inner).__name__}, expected a JoyAvatar model; wire Load JoyAvatar Model here (it "
-            "reads Wan2.1-style avatar files)."
+            f"This model is a {type(inner).__name__}, expected a JoyAvatar model; connect Load JoyAvatar Model here "
+            "(it reads Wan2.1-style avatar files)."
         )
     return inner

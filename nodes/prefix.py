@@ -10,9 +10,10 @@ from ..joyavatar_core.errors import AvatarError
 
 DEFAULT = "JoyAvatar/talk"
 LONGEST = 200  # bytes of a folder's or file's name; file systems take 255, and a counter and an ending follow
+SHOWN = 60  # characters of a name in a sentence
 DATE = re.compile(r"%date:([^%]+)%")
 TOKENS = re.compile(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?")
-UNSAFE = re.compile(r'[<>:"|?*\x00-\x1f\x7f]')
+UNSAFE = re.compile(r'[<>:"|?*\x00-\x1f\x7f\ud800-\udfff]')
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)  # on Windows, with any ending
 
 
@@ -25,16 +26,21 @@ def safe_prefix(prefix: str, now: datetime | None = None) -> str:
     filled = DATE.sub(lambda found: written_date(found[1], now or datetime.now()), prefix)
     if PureWindowsPath(filled).drive or filled.startswith(("/", "\\")):
         raise AvatarError(
-            f"The filename prefix {prefix!r} leads out of the output folder; give a name or a folder below it."
+            f"The filename prefix {quoted(prefix)} leads out of the output folder; give a name or a folder below it."
         )
     parts = [safe_name(part) for part in re.split(r"[/\\]+", filled)]
     for part in parts:
         if len(part.encode()) > LONGEST:
             raise AvatarError(
                 f"The filename prefix has a part of {len(part)} characters, expected at most {LONGEST} bytes; shorten "
-                f"'{part[:40]}…'."
+                f"{quoted(part)}."
             )
     return "/".join(filter(None, parts)) or DEFAULT
+
+
+def quoted(text: str) -> str:
+    """A user's text in quotes for a sentence, its beginning if it is long."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
 
 def safe_name(part: str) -> str:

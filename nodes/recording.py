@@ -15,6 +15,7 @@ from ..joyavatar_core.refiner import PortraitRefiner
 from ..joyavatar_core.sampling.stream import AvatarStream, LatentBlock
 from ..joyavatar_core.vae import Decoder
 from ..joyavatar_core.video.h264 import AUTO
+from .prefix import quoted
 from .watch import Watch
 
 log = logging.getLogger(__name__)
@@ -32,14 +33,16 @@ def state_folder(name: str) -> Path | None:
     output = Path(folder_paths.get_output_directory()).resolve()
     try:
         folder = (output / name.strip()).resolve()
-        if output not in folder.parents:
-            raise AvatarError(
-                f"The state folder '{name}' leads out of the output folder; give a name or a folder below it."
-            )
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        inside = output in folder.parents
+        if inside:
+            folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
-        raise AvatarError(f"The state folder {name!r} cannot be used ({reason}); give another name.") from None
+        raise AvatarError(f"The state folder {quoted(name)} cannot be used ({reason}); give another name.") from None
+    if not inside:
+        raise AvatarError(
+            f"The state folder {quoted(name)} leads out of the output folder; give a name or a folder below it."
+        )
     return folder
 
 

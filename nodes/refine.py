@@ -10,19 +10,20 @@ from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_REFINER
-from ..joyavatar_core.refiner import MOST, PortraitRefiner, load_refiner, refined_size
+from ..joyavatar_core.refiner import MOST, USUAL_MOTION, FaceMotion, PortraitRefiner, load_refiner, refined_size
 from .model import HostAvatar
 from .patcher import host_patcher
 from .stream import HostStream
+from .types import advanced
 from .vae import HostDecoder
 
 AUTO, OFF = "auto", "off"
 TIMES = {f"{times}x": times for times in range(1, MOST + 1)}
 
 
-def refine_input() -> io.Input:
-    """The last input of the Stream nodes."""
-    return io.Combo.Input(
+def refine_inputs() -> list[io.Input]:
+    """The last inputs of the Stream nodes."""
+    size = io.Combo.Input(
         "refine",
         options=[AUTO, OFF, *TIMES],
         default=AUTO,
@@ -30,6 +31,25 @@ def refine_input() -> io.Input:
         tooltip="Adds the portrait's detail to the frames, moved to the position of the face, at this multiple of the "
         "stream's size. 'auto': 2x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
     )
+    blinks = io.Float.Input(
+        "blinks",
+        default=USUAL_MOTION.blinks,
+        min=0,
+        max=60,
+        step=1,
+        optional=True,
+        tooltip="Mean number of blinks in a minute, for refined faces. 0: none.",
+    )
+    articulation = io.Float.Input(
+        "articulation",
+        default=USUAL_MOTION.articulation,
+        min=0,
+        max=3,
+        step=0.1,
+        optional=True,
+        tooltip="How far the lips of refined faces move. 1.5 is usual, 1 is calmer, 2 is livelier.",
+    )
+    return [size, advanced(blinks), advanced(articulation)]
 
 
 def has_refiner(avatar: HostAvatar) -> bool:
@@ -44,8 +64,8 @@ class Refine:
     Raises AvatarError if refinement is requested and not possible.
     """
 
-    def __init__(self, stream: HostStream, setting: str) -> None:
-        self.stream = stream
+    def __init__(self, stream: HostStream, setting: str, motion: FaceMotion = USUAL_MOTION) -> None:
+        self.stream, self.motion = stream, motion
         can = has_refiner(stream.avatar) and stream.recipe.portrait is not None
         if setting not in (AUTO, OFF) and not can:
             raise AvatarError(
@@ -61,7 +81,7 @@ class Refine:
         """The refiner, after the models are loaded; None if the frames stay as decoded."""
         if not self.patchers:
             return None
-        return PortraitRefiner.of(self.patchers[0].model, self.stream.recipe, decoder, self.pixel_size)
+        return PortraitRefiner.of(self.patchers[0].model, self.stream.recipe, decoder, self.pixel_size, self.motion)
 
 
 @lru_cache(1)

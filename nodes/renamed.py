@@ -1,6 +1,8 @@
 """Renamed nodes: graphs with the old id run as the new one, where the host can replace nodes (0.14 and newer).
 
-An entry holds the arguments of the host's `io.NodeReplace`: old and new id, and which input became which.
+An entry holds the arguments of the host's `io.NodeReplace`: old and new id, and which input became which. The host
+replaces only ids that no node has, so an input is renamed together with its node's id. It passes on only the inputs in
+`input_mapping`, and fails on one of them that a graph lacks: list all required inputs, and no optional ones.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def saved_summary(video: object) -> dict[str, Any]:
     source = video.get_stream_source() if hasattr(video, "get_stream_source") else None
     if not isinstance(source, (str, Path)) or not report_file(Path(source)).is_file():
         raise AvatarError(
-            "This video has no report of its run; wire the VIDEO of JoyAvatar Stream to Video, or load a video "
+            "This video has no report of its run; connect the VIDEO of JoyAvatar Stream to Video, or load a video "
             "that still has its .report.json beside it."
         )
     return read_report(report_file(Path(source)))

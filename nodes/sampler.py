@@ -56,8 +56,8 @@ class JoyAvatarStreamingSampler(io.ComfyNode):
                     tooltip="PSB, MCI and URCR settings if psb or continuity is not connected. 'checkpoint': "
                     "recommended by the checkpoint. 'joyavatar': all three on. 'plain': none of them, as for the "
                     "public student models. 'rolling': AvatarForcing's window, which is also what its checkpoint "
-                    "recommends. 'realtime': as 'checkpoint', with at most four denoising steps a block; wire a tiny "
-                    "decoder (taew2_1) to the Stream node with it.",
+                    "recommends. 'realtime': as 'checkpoint', with at most four denoising steps a block; connect a "
+                    "tiny decoder (taew2_1) to the Stream node with it.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -132,6 +132,6 @@ def reference_of(latent: dict, config: AvatarConfig) -> tuple[Tensor, str | None
     if samples.ndim != 5 or samples.shape[1] != config.out_channels:
         raise AvatarError(
             f"The reference latent is {list(samples.shape)}, expected a Wan2.1 latent [1, {config.out_channels}, 1, h, "
-            "w]; wire JoyAvatar Reference here."
+            "w]; connect JoyAvatar Reference here."
         )
     return samples[:1], check_trained_size(*to_pixel_size((samples.shape[-1], samples.shape[-2])), config)

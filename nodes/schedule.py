@@ -120,7 +120,7 @@ def curve_of(settings: PsbSettings, trained: int | None) -> tuple[Image.Image, s
     shown = min(max(12, ramp + 4), MOST_BLOCKS)
     steps = [settings.steps_for(block, levels) for block in range(shown)]
     base = settings.steps_for(10**6, levels)
-    guess = "" if trained or settings.steps or settings.base else f" (with {levels} trained levels; wire model)"
+    guess = "" if trained or settings.steps or settings.base else f" (with {levels} trained levels; connect model)"
     listed = " ".join(map(str, steps[: min(ramp + 1, 12)]))
     text = f"steps {listed} …, then {base} a block{guess}"
     return chart(f"PSB: steps a block{guess}", steps, bars=True), text

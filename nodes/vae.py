@@ -79,7 +79,7 @@ def streaming_vae(vae: object | None, avatar: HostAvatar) -> HostDecoder:
     """The decoder of a host's VAE object, with the checkpoint's latent statistics; built once for each.
 
     Without a VAE the embedded avatar gets the one it comes with. Raises AvatarError for a VAE that is not Wan2.1's nor
-    in its layout, and where a checkpoint needs one and none is wired.
+    in its layout, and where a checkpoint needs one and none is connected.
     """
     config = avatar.config
     statistics = (config.latent_mean, config.latent_std)
@@ -100,7 +100,8 @@ def encoding_vae(vae: object | None, avatar: HostAvatar) -> HostVAE:
 def _embedded(avatar: HostAvatar) -> HostVAE:
     if avatar.name != EMBEDDED:
         raise AvatarError(
-            f"'{avatar.name}' comes without a VAE and none is wired; add Load VAE with the Wan2.1 VAE (wan_2.1_vae)."
+            f"'{avatar.name}' comes without a VAE and none is connected; add Load VAE with the Wan2.1 VAE "
+            "(wan_2.1_vae)."
         )
     device = mm.vae_device()
     module = load_vae(EMBEDDED, avatar.config).to(mm.vae_dtype(device, [torch.bfloat16]))  # float32 on a CPU

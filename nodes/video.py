@@ -15,17 +15,17 @@ from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.monitoring.report import RunReport
 from ..joyavatar_core.pipeline.render import output_pixel_size, talk
-from ..joyavatar_core.refiner import PortraitRefiner
+from ..joyavatar_core.refiner import USUAL_MOTION, FaceMotion, PortraitRefiner
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video import VideoWriter
 from ..joyavatar_core.video.h264 import AUTO, ENCODERS, chosen_encoder
 from .notes import note, title
-from .prefix import safe_prefix
+from .prefix import quoted, safe_prefix
 from .progress import StreamProgress
 from .recording import interval, record, state_folder
 from .refine import AUTO as REFINE
-from .refine import Refine, refine_input
+from .refine import Refine, refine_inputs
 from .report import report_file
 from .stream import HostStream
 from .types import OUTPUT, Stream, advanced
@@ -93,7 +93,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                         "minute of video). Empty: 30s, or longer if 30s would write more than 1 GB a minute.",
                     )
                 ),
-                refine_input(),
+                *refine_inputs(),
                 advanced(
                     io.Combo.Input(
                         "encoder",
@@ -122,12 +122,14 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         state: str = "",
         checkpoint_every: str = "",
         refine: str = REFINE,
+        blinks: float = USUAL_MOTION.blinks,
+        articulation: float = USUAL_MOTION.articulation,
         encoder: str = AUTO,
     ) -> io.NodeOutput:
         sound = waveform_of(audio) if audio is not None else stream.voice.source
         every, folder = interval(checkpoint_every), state_folder(state)
         decoder = streaming_vae(vae, stream.avatar)
-        refining = Refine(stream, refine)
+        refining = Refine(stream, refine, FaceMotion(blinks, articulation))
         chosen_encoder(encoder, *refining.pixel_size)  # raises AvatarError before anything is loaded
         place = OutputFile.claim(filename_prefix, *refining.pixel_size)
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
@@ -202,10 +204,13 @@ class OutputFile:
                 prefix, folder_paths.get_output_directory(), width, height
             )
         except OSError as problem:
-            raise AvatarError(f"'{prefix}' cannot be a file name ({problem.strerror}); change the prefix.") from None
+            raise AvatarError(
+                f"{quoted(prefix)} cannot be a file name ({problem.strerror}); change the prefix."
+            ) from None
         except Exception:  # the host raises nothing more specific
             raise AvatarError(
-                f"The filename prefix '{prefix}' leads out of the output folder; give a name or a folder below it."
+                f"The filename prefix {quoted(prefix)} leads out of the output folder; give a name or a folder below "
+                "it."
             ) from None
         return cls(Path(folder, f"{name}_{counter:05}_.mp4"), subfolder)
 

@@ -74,7 +74,7 @@ class JoyAvatarAudioEncode(io.ComfyNode):
 def waveform_of(audio: dict | None, max_seconds: float = 0.0) -> ArrayAudio:
     """A host's AUDIO as a source, the first of its batch, cut after `max_seconds` (0: not at all)."""
     if not audio or audio.get("waveform") is None:
-        raise AvatarError("There is no audio here, expected a waveform; wire Load Audio or another AUDIO.")
+        raise AvatarError("There is no audio here, expected a waveform; connect Load Audio or another AUDIO.")
     waveform, sample_rate = audio["waveform"], audio["sample_rate"]
     if waveform.ndim == 3 and len(waveform):
         waveform = waveform[0]  # [channels, samples]
@@ -93,13 +93,13 @@ def encoder_for(
     if not config.audio_dim or config.audio_features != "wav2vec2":
         if config.audio_dim and audio_encoder is not None:
             raise AvatarError(
-                f"This checkpoint uses {config.audio_features} features, which need no audio encoder; unwire "
-                "audio_encoder."
+                f"This checkpoint uses {config.audio_features} features, which need no audio encoder; "
+                "disconnect audio_encoder."
             )
         return built_in_encoder(config), None
     if audio_encoder is None:
         raise AvatarError(
-            "This checkpoint uses wav2vec2 features and no audio_encoder is wired; add Load Audio Encoder with "
+            "This checkpoint uses wav2vec2 features and no audio_encoder is connected; add Load Audio Encoder with "
             "facebook/wav2vec2-base-960h's model.safetensors."
         )
     if audio_encoder not in _encoders:
@@ -115,6 +115,6 @@ def encoder_for(
     if encoder.feature_dim != config.audio_dim:
         raise AvatarError(
             f"This audio encoder gives {encoder.feature_dim} numbers a frame and the checkpoint wants "
-            f"{config.audio_dim}; wire facebook/wav2vec2-base-960h (or the encoder it was trained with)."
+            f"{config.audio_dim}; connect facebook/wav2vec2-base-960h (or the encoder it was trained with)."
         )
     return encoder, patcher

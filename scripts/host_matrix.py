@@ -4,7 +4,8 @@
 
 Pages are installed side by side below --work. --python names a Python that can run the hosts; without it an environment
 is made below --work for each host from its requirements.txt (several GB). Further arguments go to pytest, after `--`.
-Prints a line for each cell and returns the number of cells that failed.
+Prints a line for each cell and returns the number of cells that failed. The whole output of a cell is in
+tests-<host>-<page>.log below --work while it runs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+REPORTED = ("FAILED", "ERROR", "SKIPPED", "E  ")  # beginnings of pytest's lines that are printed below a cell's
 PAGE = "comfyui-frontend-package"
 BIN = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
 
@@ -57,6 +59,7 @@ def main() -> int:
     top.add_argument("pytest", nargs="*", help="further arguments for pytest")
     chosen = top.parse_args()
     work = chosen.work.expanduser().resolve()
+    work.mkdir(parents=True, exist_ok=True)
     failed = 0
     for tree in (tree.expanduser().resolve() for tree in chosen.host):
         python = chosen.python or environment(tree, work)
@@ -64,14 +67,16 @@ def main() -> int:
             found = {"COMFYUI_PATH": str(tree), "COMFYUI_PYTHON": str(python)}
             found["COMFYUI_FRONT_END"] = str(page_root(version, work))
             command = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "host"), *chosen.pytest]
-            run = subprocess.run(
-                command, cwd=ROOT, env={**os.environ, **found}, capture_output=True, text=True, check=False
-            )
-            lines = run.stdout.strip().splitlines() or [run.stderr.strip()[-300:]]
-            print(f"ComfyUI {host_version(tree)}, page {version}: {lines[-1]}", flush=True)
-            if run.returncode:
-                failed += 1
-                print("\n".join(line for line in lines if line.startswith(("FAILED", "ERROR", "E  "))), flush=True)
+            log = work / f"tests-{host_version(tree)}-{version}.log"
+            with log.open("w", encoding="utf-8") as sink:
+                code = subprocess.call(
+                    command, cwd=ROOT, env={**os.environ, **found}, stdout=sink, stderr=subprocess.STDOUT
+                )
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [str(log)]
+            counts = [line for line in lines if re.search(r"\d (passed|failed|skipped|error)", line)] or lines
+            print(f"ComfyUI {host_version(tree)}, page {version}: {counts[-1].strip('= ')}")
+            print(*(line for line in lines if line.startswith(REPORTED)), sep="\n", flush=True)
+            failed += bool(code)
     return failed
 
 

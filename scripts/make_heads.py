@@ -51,7 +51,7 @@ class Mesh:
 
     def __init__(self, path: Path) -> None:
         vertices, uv, self.faces, group = [], [], {}, ""
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             kind, *rest = line.split() or [""]
             if kind == "v":
                 vertices.append([float(x) for x in rest[:3]])
@@ -86,7 +86,7 @@ def near(vertices: np.ndarray, lowest: float = LOWEST) -> np.ndarray:
 
 def read_target(path: Path, count: int) -> np.ndarray:
     """[V, 3] moves of a morph."""
-    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text(encoding="utf-8")
     moves = np.zeros((count, 3))
     for line in text.splitlines():
         if line and not line.startswith(("#", '"')):
@@ -100,7 +100,7 @@ class Fitting:
 
     def __init__(self, path: Path) -> None:
         self.scale, rows, inside = {}, [], False
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue

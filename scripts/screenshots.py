@@ -46,7 +46,8 @@ WORKFLOW_WIDTH, THUMBNAIL_WIDTH, NODE_WIDTH = 1600, 480, 560
 
 READY = "() => window.app?.graph && window.LiteGraph?.registered_node_types?.JoyAvatarStreamToVideo"
 FIT = """([left, top, right, bottom]) => {
-  const { ds, canvas } = app.canvas, boxes = app.graph.groups.map((g) => [...g.pos, ...g.size]);
+  const { ds, canvas } = app.canvas;
+  const boxes = [...app.graph.groups, ...app.graph.nodes].map((b) => [...b.pos, ...b.size]);
   const x = Math.min(...boxes.map((b) => b[0])), y = Math.min(...boxes.map((b) => b[1]));
   const w = Math.max(...boxes.map((b) => b[0] + b[2])) - x, h = Math.max(...boxes.map((b) => b[1] + b[3])) - y;
   ds.scale = Math.min((canvas.clientWidth - left - right) / w, (canvas.clientHeight - top - bottom) / h);

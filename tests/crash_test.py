@@ -199,7 +199,7 @@ def wait_until(condition: Callable[[], bool], process: int, seconds: float = 120
         time.sleep(0.0005)
         if time.monotonic() > deadline:
             return False
-        with contextlib.suppress(FileNotFoundError), open(f"/proc/{process}/stat") as status:
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{process}/stat", encoding="utf-8") as status:
             if status.read().rsplit(")", 1)[1].split()[0] == "Z":
                 return False
     return True

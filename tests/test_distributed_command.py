@@ -76,7 +76,7 @@ def launched(rank: int, world: int, port: int, folder: Path, arguments: list[str
         Observer.__call__ = observe
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / f"{name} {rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     code = main(arguments)
     (folder / f"code {rank}").write_text(str(code))
 

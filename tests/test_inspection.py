@@ -72,7 +72,7 @@ def test_a_file_of_ours_says_its_behaviour(tmp_path):
     description = inspection.describe(tmp_path / "ours.safetensors")
     assert (description["layout"], description["heads"], description["fps"]) == ("JoyAvatar", "2 of 12", 16)
     text = inspection.format_description(description)
-    assert "1000 (σ 1), 936 (σ 0.9375)" in text
+    assert "1000 (sigma 1), 936 (sigma 0.9375)" in text
     assert "float32" in text
 
 

@@ -17,7 +17,7 @@ NOW = datetime(2026, 3, 7, 14, 5, 9)
         ("%width%x%height%", "%width%x%height%"),  # the host's own
         ("", "JoyAvatar/talk"),
         (" / ", "JoyAvatar/talk"),
-        ("a\x00b", "a_b"),
+        ("a\x00b\ud800", "a_b_"),
         ('take 1: "two"?', "take 1_ _two__"),
         ("CON/lpt1.txt/console", "_CON/_lpt1.txt/console"),
         ("day./name. ", "day/name"),

@@ -174,6 +174,17 @@ def test_what_nodes_say_is_translated_and_translations_are_of_what_is_said():
             assert fragment.strip(" ;,.") in said, (english, fragment)
 
 
+def test_what_users_read_says_connect_and_names_nodes_as_they_are_titled():
+    for text in [*sentences(ROOT / "nodes"), *sentences(ROOT / "joyavatar_core")]:
+        assert not re.search(r"\b(un)?wire[ds]?\b", text), text
+    nodes = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    titles = {node["display_name"] for node in nodes.values()}
+    texts = json.loads((ROOT / "web" / "texts" / "zh.json").read_text(encoding="utf-8"))
+    tooltips = [entry["tooltip"] for node in nodes.values() for entry in node["inputs"].values()]
+    for target in [*texts.values(), *tooltips]:
+        assert set(re.findall(r"“([^”]*JoyAvatar[^”]*)”", target)) <= titles, target
+
+
 NAMES = ["## LiveTalk-1.3B, 512 × 512", "JoyAvatar", "6 · JoyAvatar", "|---|---|---|"]  # and rows with names alone
 
 

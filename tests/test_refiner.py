@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.recording.fingerprint import module_fingerprint
-from joyavatar_core.refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
-from joyavatar_core.refiner.model import VISEME_LAYERS, Prediction, compose, resized, viseme_condition, warp
+from joyavatar_core.refiner import MOST, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from joyavatar_core.refiner.eye_movements import EyeMovements
+from joyavatar_core.refiner.model import Prediction, compose, resized, warp
 from joyavatar_core.sampling.run import StreamRun
 
 from .conftest import MINIATURE, RecordedFeatures, build_model
@@ -36,7 +36,7 @@ def net() -> RefinerNet:
     torch.manual_seed(0)
     net = RefinerNet()
     with torch.no_grad():
-        for layer in (net.coarse_flow, net.fine_flow, net.head[-1], net.fine_mouth, net.mouth_head, *net.film):
+        for layer in (net.coarse_flow, net.fine_flow, net.head[-1], net.fine_maps, net.head_maps, *net.film):
             torch.nn.init.normal_(layer.weight, std=0.05)
     return net.eval().requires_grad_(False)
 
@@ -102,19 +102,34 @@ def test_a_stream_of_other_features_is_refined_as_without_a_voice(net: RefinerNe
     ).abs().max() > 0.01  # silence is a condition, too
 
 
-def test_weights_from_before_refiners_heard_do_as_they_did(net: RefinerNet, tmp_path) -> None:
-    from safetensors.torch import save_file
+def test_eyes_follow_the_number_of_the_frame(net: RefinerNet) -> None:
+    portrait, round_trip = smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1)
+    video, eyes = picture(3, 1, SIDE, SIDE, seed=2).expand(-1, 64, -1, -1), EyeMovements(seed=3, fps=16, blinks=60)
+    refine = PortraitRefiner(net, portrait, round_trip, (64, 64), eyes=eyes)
+    whole = refine(video)
+    torch.testing.assert_close(refine(video[:, 40:], first_frame=40), whole[:, 40:], atol=2e-2, rtol=0)
+    closed = eyes(0, 64)[:, 0].argmax()
+    still = refiner(net)(video[:, :1])[:, 0]
+    assert (whole[:, closed] - still).abs().max() > 0.05
 
-    old = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(VISEME_LAYERS)}
-    save_file(old, tmp_path / "old")
-    loaded, given = load_refiner(tmp_path / "old"), (picture(2, 3, SIDE, SIDE), picture(1, 3, SIDE, SIDE))
-    given = (*given, picture(1, 3, 2 * SIDE, 2 * SIDE))
-    for one, other in zip(loaded(*given), loaded(*given, viseme_condition(picture(2, 8), 2)), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert module_fingerprint(loaded) == module_fingerprint(load_refiner(tmp_path / "old"))
-    save_file(old | {"film.0.weight": net.film[0].weight}, tmp_path / "half")
-    with pytest.raises(AvatarError, match="is no portrait refiner of this version"):
-        load_refiner(tmp_path / "half")
+
+def test_eye_movements_depend_on_seed_and_frame_alone() -> None:
+    eyes = EyeMovements(seed=5, fps=16)
+    whole = eyes(0, 16 * 600)
+    torch.testing.assert_close(eyes(4000, 300), whole[4000:4300], rtol=0, atol=0)
+    assert not torch.equal(EyeMovements(seed=6, fps=16)(0, 160), whole[:160])
+    assert eyes(10**9, 4).isfinite().all()
+
+
+@pytest.mark.parametrize("fps", [16, 25])
+def test_people_blink_as_often_as_asked_and_their_eyes_stay_near_the_camera(fps: int) -> None:
+    closure, across, up = EyeMovements(seed=5, fps=fps)(0, fps * 600).T
+    began = ((closure[1:] > 0.5) & (closure[:-1] <= 0.5)).sum().item()
+    assert 160 < began < 200  # 17 a minute, 7 % of them twice
+    assert closure.min() == 0 and closure.max() > 0.99 and 0.02 < (closure > 0.5).float().mean() < 0.1
+    assert across.abs().max() <= 0.6 and up.abs().max() <= 0.6 and 0.03 < across.std() < 0.2
+    assert (across.abs() < 0.1).float().mean() > 0.7
+    assert not EyeMovements(seed=5, fps=fps, blinks=0)(0, fps * 60)[:, 0].any()
 
 
 def test_part_of_a_picture_moves_as_far_in_pixels(net: RefinerNet) -> None:
@@ -147,6 +162,22 @@ def test_refined_sizes() -> None:
 def test_other_settings_are_refused(setting: str | int, said: str) -> None:
     with pytest.raises(AvatarError, match=said):
         refined_size(setting, (128, 128))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("blinks", -1), ("blinks", 61), ("articulation", 4), ("blinks", float("nan"))]
+)
+def test_a_face_s_motion_out_of_bounds_is_refused(name: str, value: float) -> None:
+    with pytest.raises(AvatarError, match=f"{name} is {value}, expected a number from 0 to"):
+        FaceMotion(**{name: value})
+
+
+def test_articulation_scales_what_visemes_do(net: RefinerNet) -> None:
+    video, visemes = picture(3, 1, SIDE, SIDE, seed=2), picture(1, 8, seed=3)
+    given = smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1), (64, 64)
+    small, usual = (PortraitRefiner(net, *given, articulation=a)(video, visemes) for a in (0.75, 1.5))
+    torch.testing.assert_close(PortraitRefiner(net, *given, articulation=0.75)(video, 2 * visemes), usual)
+    assert (small - usual).abs().max() > 0.01
 
 
 def test_files_that_are_no_refiner_are_refused(tmp_path) -> None:

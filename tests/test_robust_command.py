@@ -224,4 +224,4 @@ def test_names_that_begin_with_a_dash_are_names(files, tmp_path, monkeypatch):
     short = ["--size", "32x32", "--psb", "1"]
     given = ["--portrait", "--portrait.png", "--audio", "-voice.wav", "--out", "-v.mp4", "--report", "r.json", *short]
     assert main(["speak", *given]) == 0
-    assert Path("-v.mp4").exists() and json.loads(Path("r.json").read_text())["frames"] == 8
+    assert Path("-v.mp4").exists() and json.loads(Path("r.json").read_text(encoding="utf-8"))["frames"] == 8

@@ -13,7 +13,7 @@ from .visemes import VisemeEncoder
 from .wav2vec2 import Wav2Vec2
 
 __all__ = [
-    "PCM_FORMATS", "ArrayAudio", "AudioFeatures", "AudioSource", "Clock", "FeatureEncoder", "Features", "FileAudio",
+    "PCM_FORMATS", "ArrayAudio", "AudioFeatures", "AudioSource", "Clock", "FeatureEncoder", "Features", "FileAudio",  # noqa: F822
     "FixedFeatures", "GrowingAudio", "LogMel", "SwitchedAudio", "VisemeEncoder", "Wav2Vec2", "block_to_frames",
     "latent_to_frames", "num_blocks", "open_voice", "read_pcm", "reference_features",
 ]  # fmt: skip

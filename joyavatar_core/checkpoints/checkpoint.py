@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -19,7 +19,7 @@ from .families import AVATARFORCING, Family, is_avatarforcing
 from .kinds import kind_of
 from .layouts import FLAT, canonical_names, layout_name
 from .lora import LoraScale, merge_lora, scale_beside, split_lora
-from .quantised import dequantised
+from .quantised import dequantised, rounded_to_fp8
 from .reader import LazyTensor, TensorFile, from_state_dict, read_file
 from .releases import check_release, release_named
 from .shapes import canonical_shapes, key_fingerprint, mismatch
@@ -62,19 +62,28 @@ class Checkpoint:
         """The dtype of most parameters."""
         return self.dtypes.most_common(1)[0][0]
 
+    @property
+    def in_fp8(self) -> bool:
+        """Whether most of its parameters are stored as float8 and can be kept so."""
+        kept = sum(prod(tensor.shape) for tensor in self.lazy.values() if tensor.fp8 is not None)
+        return 2 * kept > self.parameters
+
     def fingerprint(self) -> str:
         """The md5 by which DiffSynth-style loaders know a key set (`key_fingerprint`)."""
         return key_fingerprint(self.shapes)
 
-    def tensors(self, dtype: torch.dtype | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """Canonical (name, tensor) pairs, one at a time, in the file's dtypes or in `dtype`.
+    def tensors(
+        self, dtype: torch.dtype | None = None, leave: Collection[str] = ()
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Canonical (name, tensor) pairs, one at a time, in the file's dtypes or in `dtype`; without those in `leave`.
 
         In the file's own dtype a tensor is the mapped file itself: its pages come in when first used, are shared with
         other processes and can be dropped by the system, so the weights cost at most the file's size once. A
-        conversion or a LoRA merge makes a copy and lets go of the safetensors pages it read, so that it too costs only
-        its result; pages read from a PyTorch file stay mapped beside it (clean, so the system may drop them).
+        conversion or a LoRA merge makes a copy and lets go of the pages it read, so that it too costs only its result.
         """
         for name, tensor in self.lazy.items():
+            if name in leave:
+                continue
             wanted = dtype or tensor.dtype
             yield name, tensor.copy(wanted) if self.merges or wanted != tensor.dtype else tensor.view()
 
@@ -191,6 +200,18 @@ def with_lora(
     scale = LoraScale(alpha) if alpha is not None or adapter.alpha() is not None else scale_beside(path)
     lazy = merge_lora(checkpoint.lazy, adapter, scale, strength)
     return dataclasses.replace(checkpoint, lazy=lazy, merges=True, layout=f"{checkpoint.layout} + {path.name}")
+
+
+def rounded(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint whose blocks' linear layers can be kept as float8: those that are stored otherwise are rounded."""
+
+    def in_fp8(name: str, tensor: LazyTensor) -> LazyTensor:
+        linear = name.startswith("blocks.") and name.endswith(".weight") and len(tensor.shape) == 2
+        if not linear or tensor.fp8 is not None:
+            return tensor
+        return dataclasses.replace(tensor, fp8=lambda: rounded_to_fp8(tensor))
+
+    return dataclasses.replace(checkpoint, lazy={name: in_fp8(name, t) for name, t in checkpoint.lazy.items()})
 
 
 def on_base(base: Checkpoint, full: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:

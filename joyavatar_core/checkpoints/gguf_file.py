@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from ..errors import AvatarError
+from .mapped_pages import release_pages
 from .reader import EXPECTED_FILE, LazyTensor, TensorFile
 
-ROWS = 256  # dequantised at a time
+NUMBERS = 1 << 18  # dequantised at a time: larger temporaries leave holes in the heap behind
 SHAPE_KEY = "comfy.gguf.orig_shape."  # of tensors that were reshaped to be quantised
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -65,9 +66,11 @@ def lazy_tensor(tensor, shape: tuple[int, ...]) -> LazyTensor:
         rows = tensor.data.reshape(-1, tensor.data.shape[-1])  # quantised in blocks along the last axis
         columns = rows.shape[-1] if rows.dtype != np.uint8 else rows.shape[-1] // size * block
         result = torch.empty(len(rows), columns, dtype=dtype)
-        for start in range(0, len(rows), ROWS):
-            part = gguf.quants.dequantize(np.ascontiguousarray(rows[start : start + ROWS]), kind)
-            result[start : start + ROWS] = torch.from_numpy(np.array(part, np.float32))
+        step = max(1, NUMBERS // columns)
+        for start in range(0, len(rows), step):
+            part = gguf.quants.dequantize(np.ascontiguousarray(rows[start : start + step]), kind)
+            result[start : start + step] = torch.from_numpy(np.array(part, np.float32))
+        release_pages(rows.ctypes.data, rows.nbytes)
         return result.reshape(shape)
 
     dtype = FLOATS.get(kind.name, torch.bfloat16)

@@ -188,7 +188,7 @@ def shown(key: str, value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and key in ("parameters", "tensors"):
         return f"{value:,}"
     if key == "levels" and isinstance(value, list):
-        return ", ".join(f"{label:g} (σ {sigma:.4g})" for label, sigma in value)
+        return ", ".join(f"{label:g} (sigma {sigma:.4g})" for label, sigma in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value in (None, {}, []) else str(value)

@@ -12,9 +12,9 @@ import torch
 
 from ..errors import AvatarError
 from .adapter_names import ALPHA, DIFF_BIAS, A, B, adapter_role
+from .quantised import rows_at_a_time
 from .reader import LazyTensor
 
-ROWS = 256
 CONFIG_FILES = ("config.json", "adapter_config.json")
 
 
@@ -184,8 +184,8 @@ def with_product(weight: LazyTensor, pair: Pair, factor: float) -> LazyTensor:
     def copy(dtype: torch.dtype) -> torch.Tensor:
         merged = weight.copy(weight.dtype)  # rounded to it, as if the merged file had been written and read again
         a, b = (side.copy(torch.float32).flatten(1) for side in (pair.a, pair.b))
-        # A few rows at a time: whole float32 temporaries left a gigabyte of holes in the heap behind.
-        for rows, b_rows in zip(merged.flatten(1).split(ROWS), b.split(ROWS), strict=True):
+        step = rows_at_a_time(merged)
+        for rows, b_rows in zip(merged.flatten(1).split(step), b.split(step), strict=True):
             rows.copy_(torch.addmm(rows.float(), b_rows, a, alpha=factor))
         return merged.to(dtype)
 
@@ -194,12 +194,17 @@ def with_product(weight: LazyTensor, pair: Pair, factor: float) -> LazyTensor:
 
 def with_sum(weight: LazyTensor, difference: LazyTensor, factor: float) -> LazyTensor:
     def copy(dtype: torch.dtype) -> torch.Tensor:
-        merged = weight.copy(torch.float32).add_(difference.copy(torch.float32), alpha=factor)
-        return merged.to(weight.dtype).to(dtype)
+        merged, added = weight.copy(weight.dtype), difference.copy(difference.dtype)
+        step = rows_at_a_time(merged)
+        for rows, more in zip(merged.split(step), added.split(step), strict=True):
+            rows.copy_(torch.add(rows.float(), more.float(), alpha=factor))
+        return merged.to(dtype)
 
     return derived(weight, copy)
 
 
 def derived(weight: LazyTensor, copy) -> LazyTensor:
     """A tensor computed from another of the same shape and dtype; it is stored nowhere."""
-    return dataclasses.replace(weight, view=lambda: copy(weight.dtype), copy=copy, stored=None, stored_bytes=None)
+    return dataclasses.replace(
+        weight, view=lambda: copy(weight.dtype), copy=copy, stored=None, stored_bytes=None, fp8=None
+    )

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import torch
 
 from ..errors import AvatarError
+from ..model.fp8_linear import FP8
 from .reader import LazyTensor
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-ROWS = 256
-FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+NUMBERS = 1 << 18  # computed at a time in float32: larger temporaries leave holes in the heap behind
 READ_AS = torch.bfloat16  # a float8 is exact in it
 SCALES = (".scale_weight", ".weight_scale")  # of layer `name`; ComfyUI's older and newer ending
 # What says how to compute with a layer, or that a file is scaled; the weights' values do not depend on it.
@@ -70,14 +70,32 @@ def scaled(name: str, weight: LazyTensor, scale: LazyTensor | None, label: str) 
         factor = scale.copy(torch.float32)
         factor = factor.reshape(-1, *[1] * (len(weight.shape) - 1))
         result = weight.copy(dtype)  # exact: every float8 is a number of the wider types
-        # A few rows at a time: whole float32 temporaries leave holes in the heap behind.
+        step = rows_at_a_time(result)
         for part, factors in zip(
-            result.split(ROWS), factor.expand(len(result), *factor.shape[1:]).split(ROWS), strict=True
+            result.split(step), factor.expand(len(result), *factor.shape[1:]).split(step), strict=True
         ):
             part.copy_(part.float() * factors)
         return result
 
     stored = weight.format if scale is None else f"scaled {weight.format}"
     return dataclasses.replace(
-        weight, dtype=READ_AS, view=lambda: copy(READ_AS), copy=copy, stored=stored, stored_bytes=weight.nbytes
-    )
+        weight, dtype=READ_AS, view=lambda: copy(READ_AS), copy=copy, stored=stored, stored_bytes=weight.nbytes,
+        fp8=lambda: (weight.view(), None if scale is None else scale.copy(torch.float32)),
+    )  # fmt: skip
+
+
+def rows_at_a_time(tensor: torch.Tensor) -> int:
+    """How many rows of a tensor are computed in float32 at once."""
+    return max(1, NUMBERS * len(tensor) // max(1, tensor.numel()))
+
+
+def rounded_to_fp8(tensor: LazyTensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A tensor as float8_e4m3fn and the one scale that makes its largest number the largest of the format."""
+    weight = tensor.copy(tensor.dtype)
+    parts = weight.split(rows_at_a_time(weight))
+    largest = max(part.float().abs().max() for part in parts)
+    scale = largest.clamp(min=torch.finfo(torch.float32).tiny) / torch.finfo(torch.float8_e4m3fn).max
+    result = torch.empty_like(weight, dtype=torch.float8_e4m3fn)
+    for part, source in zip(result.split(len(parts[0])), parts, strict=True):
+        part.copy_(source.float() / scale)
+    return result, scale

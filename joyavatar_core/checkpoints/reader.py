@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import AvatarError
+from .mapped_pages import release_pages
 
 SAFETENSORS_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -41,9 +42,10 @@ class LazyTensor:
     """A tensor that is known by shape and dtype and read on demand.
 
     `view` shares memory with its file's mapping or with the caller's tensor, where it is not quantised. `copy(dtype)`
-    never does, and leaves no page of a safetensors file mapped behind it.
+    never does, and leaves no page of the file resident behind it.
     `stored` names the number format of a quantised tensor ("float8_e4m3fn", "Q4_K") and `stored_bytes` its size in the
-    file; `dtype` is then what it is read as.
+    file; `dtype` is then what it is read as. `fp8` gives a tensor that can be kept so as float8 values and their scale
+    (one number or one a row, None for 1).
     """
 
     shape: tuple[int, ...]
@@ -52,6 +54,7 @@ class LazyTensor:
     copy: Callable[[torch.dtype], torch.Tensor]
     stored: str | None = None
     stored_bytes: int | None = None
+    fp8: Callable[[], tuple[torch.Tensor, torch.Tensor | None]] | None = None
 
     @property
     def format(self) -> str:
@@ -105,7 +108,8 @@ def read_file(path: str | Path) -> TensorFile:
     if head.startswith((b"PK\x03\x04", b"\x80")):
         if path.suffix == ".safetensors":  # torch.load goes by this name
             raise AvatarError(f"'{path.name}' is a PyTorch (zip or pickle) file, not safetensors; rename it to .pt.")
-        return from_state_dict(load_pickle(path, zipped=head.startswith(b"PK")), path.name)
+        zipped = head.startswith(b"PK")
+        return from_state_dict(load_pickle(path, zipped), path.name, mapped=zipped)
     raise AvatarError(f"'{path.name}' is of no known kind (it starts with {head[:4]!r}), {EXPECTED_FILE}.")
 
 
@@ -179,8 +183,13 @@ def load_pickle(path: Path, zipped: bool) -> object:
         ) from None
 
 
-def from_state_dict(tree: object, label: str, metadata: Mapping[str, str] | None = None) -> TensorFile:
-    """Lazy tensors over tensors in memory, out of the containers that training code wraps around them."""
+def from_state_dict(
+    tree: object, label: str, metadata: Mapping[str, str] | None = None, mapped: bool = False
+) -> TensorFile:
+    """Lazy tensors over tensors in memory, out of the containers that training code wraps around them.
+
+    mapped: the tensors are a mapped file, whose pages are let go once a tensor was copied.
+    """
     containers: tuple[str, ...] = ()
     while isinstance(tree, Mapping):
         inner = next((key for key in CONTAINERS if isinstance(tree.get(key), Mapping)), None)
@@ -190,10 +199,20 @@ def from_state_dict(tree: object, label: str, metadata: Mapping[str, str] | None
     if not isinstance(tree, Mapping):
         raise AvatarError(f"'{label}' holds a {type(tree).__name__}, expected a state dict (name to tensor).")
 
+    viewed: set[int] = set()  # addresses of tensors that are in use as they are: they may have been written to
+
     def lazy(tensor: torch.Tensor) -> LazyTensor:
-        return LazyTensor(
-            tuple(tensor.shape), tensor.dtype, tensor.detach, lambda dtype: tensor.detach().to(dtype, copy=True)
-        )
+        def view() -> torch.Tensor:
+            viewed.add(tensor.data_ptr())
+            return tensor.detach()
+
+        def copy(dtype: torch.dtype) -> torch.Tensor:
+            result = tensor.detach().to(dtype, copy=True)
+            if mapped and tensor.data_ptr() not in viewed and tensor.is_contiguous():
+                release_pages(tensor.data_ptr(), tensor.nbytes)
+            return result
+
+        return LazyTensor(tuple(tensor.shape), tensor.dtype, view, copy)
 
     tensors = {str(name): lazy(value) for name, value in tree.items() if isinstance(value, torch.Tensor)}
     if not tensors:

@@ -17,8 +17,8 @@ from ..pipeline.avatar_options import EMBEDDED
 OWN = {"state": "records every job", "resume": "resumes every job", "report": "writes a report of every job"}
 FILES = ("portrait", "audio", "weights", "vae", "decoder", "audio_encoder", "prompt_embeds", "base")
 MODEL = (
-    "weights", "vae", "decoder", "audio_encoder", "base", "lora", "lora_alpha", "lora_rank", "device", "dtype",
-    "attention", "compile",
+    "weights", "vae", "decoder", "audio_encoder", "base", "lora", "lora_alpha", "lora_rank", "release", "device",
+    "dtype", "weight_dtype", "attention", "compile",
 )  # fmt: skip
 
 

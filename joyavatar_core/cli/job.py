@@ -62,7 +62,7 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
         kv_dtype=options.kv_dtype, graphs=options.cuda_graphs,
     )  # fmt: skip
     avatar.check_memory(stream)
-    refine = avatar.refine(stream, options.refine)
+    refine = avatar.refine(stream, options.refine, options.face_motion())
     width, height = output_pixel_size(stream, refine)
     facts = {
         "preset": options.preset, "seed": options.seed, "width": width, "height": height,

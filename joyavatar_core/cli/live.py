@@ -68,7 +68,7 @@ def live(args: argparse.Namespace) -> None:
             paced = options.pace == "on" or (options.pace == "auto" and not voice.live)
             run_live(job, sinks, progress, paced)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - without a reader Python would complain at its end
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - without a reader Python would complain at its end
         log.info("the reader of standard output has gone")
     finally:
         progress.finish()

@@ -19,10 +19,11 @@ from ..recording.interval import Interval
 if TYPE_CHECKING:
     from ..audio import AudioSource
     from ..framing.crop import Box
+    from ..refiner import FaceMotion
 
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ENCODERS = ("auto", "x264", "nvenc")  # of video/h264.py, which needs PyAV
-EIGHT_BITS = {"auto": None, "fp8": torch.float8_e4m3fn}  # of weights, and of keys and values
+KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
 USUAL_DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
 
@@ -49,6 +50,8 @@ class VideoOptions:
     urcr: str | None
     size: tuple[int, int] | None
     refine: str | None
+    blinks: float
+    articulation: float
     seconds: float | None
     seed: int
     quality: int
@@ -60,6 +63,12 @@ class VideoOptions:
     prompt_embeds: str | None
     kv_dtype: torch.dtype | None
     cuda_graphs: bool
+
+    def face_motion(self) -> FaceMotion:
+        """How lively the refined face is. Raises AvatarError for values out of bounds."""
+        from ..refiner import FaceMotion
+
+        return FaceMotion(self.blinks, self.articulation)
 
     @property
     def title(self) -> str:
@@ -89,6 +98,7 @@ class VideoOptions:
             raise AvatarError(f"--seconds is {self.seconds}; give a length above 0.")
         self._check_places()
         check_quality(self.quality)
+        self.face_motion()
         chosen_encoder(self.encoder)
         if self.size is not None:
             check_size(*self.size)
@@ -186,9 +196,9 @@ def parsed(kind: type[Options], args: argparse.Namespace) -> Options:
         weights=args.weights, vae=args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
         lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, release=args.release, loras=tuple(args.lora),
         device=device, dtype=DTYPES[args.dtype] or USUAL_DTYPES.get(device.type), attention=args.attention,
-        compiled=args.compile, team=args.team, weight_dtype=EIGHT_BITS[args.weight_dtype],
+        weight_dtype=args.weight_dtype, compiled=args.compile, team=args.team,
     )  # fmt: skip
-    values = {**vars(args), "avatar": avatar, "kv_dtype": EIGHT_BITS[args.kv_dtype]}
+    values = {**vars(args), "avatar": avatar, "kv_dtype": KV_DTYPES[args.kv_dtype]}
     if kind is SpeakOptions and args.checkpoint_every is not None:
         values["checkpoint_every"] = Interval.parse(args.checkpoint_every)
     if kind is LiveOptions:

@@ -23,10 +23,11 @@ from ..checkpoints.releases import RELEASES
 from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
 from ..paths import printable
+from ..pipeline.avatar_options import WEIGHT_DTYPES
 from ..sampling.presets import PRESETS
 from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
-from .options import DTYPES, EIGHT_BITS, ENCODERS
+from .options import DTYPES, ENCODERS, KV_DTYPES
 from .processes import run_command
 from .serve import SERVE, add_serve_flags, serve
 from .speak import speak
@@ -119,6 +120,10 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         help="restore the portrait's detail in the frames; on: twice the size; WIDTH: pixels, up to four times the "
         "size; default: on for the embedded avatar, which has a refiner",
     )  # fmt: skip
+    command.add_argument("--blinks", type=float, default=17.0, help="of refined faces, a minute; 0: none; default 17")
+    command.add_argument(
+        "--articulation", type=float, default=1.5, help="how far the lips of refined faces move, 0 to 3; default 1.5"
+    )
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
@@ -157,11 +162,12 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
     machine.add_argument("--dtype", choices=DTYPES, default="auto", help="default: bfloat16 on CUDA, float32 on a CPU")
     machine.add_argument(
-        "--weight-dtype", choices=EIGHT_BITS, default="auto",
-        help="of the blocks' linear layers; fp8 halves their memory, and multiplies in fp8 on GPUs that can",
+        "--weight-dtype", choices=WEIGHT_DTYPES, default="auto",
+        help="how the transformer's linear layers are kept: fp8 halves their memory and multiplies in fp8 on GPUs that "
+        "can; full is --dtype; default: fp8 where the file is fp8",
     )  # fmt: skip
     machine.add_argument(
-        "--kv-dtype", choices=EIGHT_BITS, default="auto", help="of cached keys and values; fp8 halves their memory"
+        "--kv-dtype", choices=KV_DTYPES, default="auto", help="of cached keys and values; fp8 halves their memory"
     )
     machine.add_argument(
         "--compile", action="store_true", help="fuse element-wise steps with torch.compile: slower start, faster blocks"

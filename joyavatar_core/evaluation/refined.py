@@ -18,25 +18,27 @@ from .autoencoder import psnr, round_trip
 from .drift import sharpness
 from .lip_sync import correlation
 from .sheet import contact_sheet
-from .stream_pictures import as_pictures, decoded, features_of, stream_size
+from .stream_pictures import as_pictures, decoded, eye_changes, features_of, stream_size
 
 
 def evaluate_refiner(
     avatar: Avatar, net: RefinerNet, paths: Sequence[Path], sheet: Path | None = None
 ) -> dict[str, dict[str, float]]:
-    """Means over clips of twice the avatar's size, for frames "decoded" (enlarged) and "refined" with the clip's
-    first portrait: PSNR in dB; sharpness of the whole and of the eyes over the truth's; the correlation of the mouth's
-    changes, pixel by pixel, with the truth's, and their size over the truth's.
+    """Means over clips of twice the avatar's size: of frames "decoded" (enlarged), and of frames "refined" with the
+    clip's first frame as the portrait, its visemes and its eyes.
+
+    PSNR in dB; sharpness of the whole and of the eyes over the truth's; the correlation of the mouth's changes, pixel
+    by pixel, with the truth's, and their size over the truth's.
     """
     figures, rows = {"decoded": [], "refined": []}, []
     for path in paths:
         clip = load_clip(path)
         small = stream_size(clip, avatar)
         soft = as_pictures(round_trip(avatar.vae, torch.from_numpy(small.frames)).numpy())
-        side = clip.frames.shape[1]
-        refine = PortraitRefiner(net, *_portrait(avatar, clip, small), (side, side))
-        made = {"decoded": resized(soft, (side, side)).movedim(0, 1)}
-        made["refined"] = refine(soft.movedim(0, 1), features_of(clip, avatar))
+        made = {
+            "decoded": resized(soft, clip.frames.shape[1:3]).movedim(0, 1),
+            "refined": _refined(avatar, net, clip, small, soft),
+        }
         rows.append(clip.frames)
         for name, video in made.items():
             frames = to_uint8(video).numpy()
@@ -50,11 +52,20 @@ def evaluate_refiner(
     }
 
 
+def _refined(avatar: Avatar, net: RefinerNet, clip: Clip, small: Clip, soft: torch.Tensor) -> torch.Tensor:
+    """A clip's decoded frames [T, 3, S, S], refined, [3, T, 2S, 2S]; small: the clip at the stream's size."""
+    eyes, side = eye_changes(clip.lids, clip.tracks, 0), clip.frames.shape[1]
+    refine = PortraitRefiner(
+        net, *_portrait(avatar, clip, small), (side, side), eyes=lambda first, count: eyes[first : first + count]
+    )
+    return refine(soft.movedim(0, 1), features_of(clip, avatar))
+
+
 @torch.no_grad()
 def _portrait(avatar: Avatar, clip: Clip, small: Clip) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first portrait [3, 2S, 2S] and its round trip [3, S, S]."""
-    latent = avatar.encode_portrait(as_pictures(small.portraits[:1])[0])
-    return as_pictures(clip.portraits[:1])[0], as_pictures(decoded(avatar, latent))[0]
+    """The first frame [3, 2S, 2S] as a portrait, and its round trip [3, S, S]."""
+    latent = avatar.encode_portrait(as_pictures(small.frames[:1])[0])
+    return as_pictures(clip.frames[:1])[0], as_pictures(decoded(avatar, latent))[0]
 
 
 def _compare(frames: np.ndarray, clip: Clip) -> dict[str, float]:

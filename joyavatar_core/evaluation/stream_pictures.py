@@ -1,4 +1,4 @@
-"""Clips and an avatar's latents as a stream would have them, for the refiner: pictures of its size, and features."""
+"""Clips and an avatar's latents as a stream would have them, for the refiner: pictures of its size, features, eyes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from ..errors import AvatarError
 from ..geometry import VIDEO_FRAMES_PER_LATENT
 from ..pipeline.avatar import Avatar
 from ..synthetic.clips import Clip
+from ..synthetic.moment import Moment
 from ..video.portrait import to_uint8
 
+OPEN = 0.6  # lids that are less open than this, of 1 at rest, are closing
+GAZE = [Moment._fields.index(name) for name in ("gaze_x", "gaze_y")]
 SCALE = 2  # the refined side, in sides of the stream's picture
 
 
@@ -31,6 +34,17 @@ def features_of(clip: Clip, avatar: Avatar) -> Tensor:
     audio = AudioFeatures(voice, avatar.encoder, config.fps, config.block_frames)
     latents = -(-len(clip.frames) // VIDEO_FRAMES_PER_LATENT)
     return ungroup_frames(audio.latent_features(0, latents), 0)[: len(clip.frames)]
+
+
+def eye_changes(lids: np.ndarray, tracks: np.ndarray, portrait: int) -> Tensor:
+    """How the eyes differ from those of one frame, the portrait: [T, 3] as `EyeMovements` gives them.
+
+    lids [T, 2] and tracks [T, 20] of a clip.
+    """
+    opened = lids.mean(1)
+    closure = np.clip(1 - opened / max(opened[portrait], OPEN), -0.5, 1)
+    gaze = tracks[:, GAZE] - tracks[portrait, GAZE]
+    return torch.from_numpy(np.column_stack([closure, gaze])).float()
 
 
 def as_pictures(frames: np.ndarray) -> Tensor:

@@ -179,7 +179,7 @@ class Head(nn.Module):
 class AvatarTransformer(nn.Module):
     """The denoiser. `forward` predicts the flow noise - x0 of some latent frames over the cached past.
 
-    `operations` supplies Linear, LayerNorm and Conv3d (torch.nn, or a host's casting variants).
+    `operations` supplies Linear, LayerNorm and Conv3d (torch.nn, `Fp8Operations`, or a host's casting variants).
     """
 
     def __init__(self, config: AvatarConfig, operations=nn, device=None, dtype=None) -> None:

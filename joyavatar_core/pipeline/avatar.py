@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..audio import AudioFeatures, AudioSource, Clock, FeatureEncoder, LogMel, VisemeEncoder, Wav2Vec2
-from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint, with_lora
+from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, open_checkpoint, rounded, with_lora
 from ..checkpoints.random_weights import RANDOM_CONFIG, random_state_dict
 from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
@@ -20,10 +20,10 @@ from ..framing.portrait_framing import FramedPortrait, frame_for
 from ..geometry import Size, to_latent_size
 from ..model import pointwise
 from ..model.attention import attention_backend
-from ..model.fp8 import keep_in_fp8
+from ..model.fp8_linear import Fp8Operations
 from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
-from ..refiner import MOST, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from ..refiner import MOST, USUAL_MOTION, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
@@ -153,18 +153,20 @@ class Avatar:
             latent_size=to_latent_size((width, height)), portrait=picture, **fields,
         )  # fmt: skip
 
-    def refine(self, stream: AvatarStream, setting: str | int | None = None) -> PortraitRefiner | None:
+    def refine(
+        self, stream: AvatarStream, setting: str | int | None = None, motion: FaceMotion = USUAL_MOTION
+    ) -> PortraitRefiner | None:
         """What refines a stream's frames, None where they stay as decoded.
 
-        setting: as in `refined_size`; None is "on" where the avatar has a refiner. Raises AvatarError for settings out
-        of bounds, and for avatars without a refiner.
+        setting: as in `refined_size`; None is "on" where the avatar has a refiner. motion: of lips and lids.
+        Raises AvatarError for settings out of bounds, and for avatars without a refiner.
         """
         size = refined_size(default_refine(self) if setting is None else setting, stream.pixel_size)
         if size is None:
             return None
         if self.refiner is None:
             raise AvatarError(f"'{self.name}' has no portrait refiner, only the embedded avatar has; refine: off.")
-        return PortraitRefiner.of(self.refiner, stream, self.decoder, size)
+        return PortraitRefiner.of(self.refiner, stream, self.decoder, size, motion)
 
 
 def default_refine(avatar: Avatar) -> str:
@@ -257,15 +259,16 @@ def decoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtyp
 
 def load_transformer(options: AvatarOptions, checkpoint: Checkpoint) -> AvatarTransformer:
     """The checkpoint's transformer on the options' device, ready to run."""
+    in_fp8 = options.weight_dtype == "fp8" or (options.weight_dtype == "auto" and checkpoint.in_fp8)
+    if options.weight_dtype == "fp8":
+        checkpoint = rounded(checkpoint)
     with torch.device("meta"):
-        transformer = AvatarTransformer(checkpoint.config)
+        transformer = AvatarTransformer(checkpoint.config, Fp8Operations if in_fp8 else nn)
     load_into(transformer, checkpoint, transformer_dtype(options, checkpoint))
-    if options.weight_dtype is not None:
-        keep_in_fp8(transformer.blocks)
     transformer.to(options.device).eval().requires_grad_(False)
     dtype = next(transformer.parameters()).dtype
     transformer.attention = attention_backend(options.attention, options.device, dtype)
-    if torch.device(options.device).type == "cuda" and options.weight_dtype is None:
+    if torch.device(options.device).type == "cuda" and not in_fp8:
         for block in transformer.blocks:
             block.self_attn.pack()
     if options.compiled:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..distributed.team import Team
 
 EMBEDDED = "embedded"  # in place of a file: the one that comes with the project
+WEIGHT_DTYPES = ("auto", "fp8", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ class AvatarOptions:
     device: where the avatar runs.
     dtype: of the transformer. None is that of most of the file's parameters, bfloat16 for quantised files and float32
         for the embedded avatar, which is stored in half precision to be small.
-    weight_dtype: float8_e4m3fn keeps the linear layers of the transformer's blocks in 8 bits; None is `dtype`.
+    weight_dtype: how the transformer's linear layers are kept: "fp8", as float8; "full", in the dtype; "auto", as
+        float8 where the file has them so. They are computed in the dtype.
     attention: a key of `model.attention.BACKENDS`.
     compiled: fuse the element-wise steps with torch.compile.
     team: the processes that share the avatar's work, of which this one leads; None for one process.
@@ -46,7 +48,7 @@ class AvatarOptions:
     loras: tuple[tuple[str | Path, float], ...] = ()
     device: torch.device | str = "cpu"
     dtype: torch.dtype | None = None
-    weight_dtype: torch.dtype | None = None
+    weight_dtype: str = "auto"
     attention: str = "sdpa"
     compiled: bool = False
     team: Team | None = None

@@ -82,7 +82,7 @@ def decoded(
         with torch.cuda.stream(stream) if stream else nullcontext():
             latents = block.latents.to(device, dtype)
             video = decoder.decode(latents, cache)[0][:, : block.num_video_frames]
-            frames = convert(video if refine is None else refine(video, block.features))
+            frames = convert(video if refine is None else refine(video, block.features, block.first_frame))
             if stream:
                 block.latents.record_stream(stream)
                 frames = downloaded(frames)

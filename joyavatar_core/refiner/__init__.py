@@ -1,6 +1,6 @@
 """After the decoder: the portrait's own detail, moved to where a frame shows the face."""
 
 from .model import RefinerNet
-from .portrait_refiner import MOST, PortraitRefiner, load_refiner, refined_size
+from .portrait_refiner import MOST, USUAL_MOTION, FaceMotion, PortraitRefiner, load_refiner, refined_size
 
-__all__ = ["MOST", "PortraitRefiner", "RefinerNet", "load_refiner", "refined_size"]
+__all__ = ["MOST", "USUAL_MOTION", "FaceMotion", "PortraitRefiner", "RefinerNet", "load_refiner", "refined_size"]

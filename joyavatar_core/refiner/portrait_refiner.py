@@ -1,7 +1,9 @@
-"""Refines the frames of one portrait. Each depends on itself and its visemes alone, as resuming a stream needs."""
+"""Refines the frames of one portrait. Each depends on itself, its visemes and its number, as resuming needs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +13,36 @@ from torch import Tensor
 
 from ..errors import AvatarError
 from ..geometry import Size
-from .model import SCALE, VISEME_LAYERS, RefinerNet, compose, resized, viseme_condition
+from .eye_movements import EyeMovements
+from .model import EYES, SCALE, RefinerNet, compose, condition_of, resized
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream
     from ..vae import Decoder
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
-ARTICULATION = 1.5  # times the visemes: without it the lips move less than the voice says
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
+
+
+@dataclass(frozen=True)
+class FaceMotion:
+    """How lively the refined face is.
+
+    blinks: mean number in a minute, 0 ... 60. articulation: factor of the visemes, 0 ... 3; the lips move farther with
+    it. Raises AvatarError for other values.
+    """
+
+    blinks: float = 17.0
+    articulation: float = 1.5  # with 1 the lips of photographs move too little
+
+    def __post_init__(self) -> None:
+        for name, most in (("blinks", 60), ("articulation", 3)):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise AvatarError(f"{name} is {value}, expected a number from 0 to {most}.", name)
+
+
+USUAL_MOTION = FaceMotion()
 
 
 class PortraitRefiner:
@@ -27,14 +50,23 @@ class PortraitRefiner:
 
     net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
-    what comes out. uses_visemes: whether the stream's features are visemes.
+    what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
+    `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`.
     """
 
     def __init__(
-        self, net: RefinerNet, portrait: Tensor, round_trip: Tensor, pixel_size: Size, uses_visemes: bool = True
+        self,
+        net: RefinerNet,
+        portrait: Tensor,
+        round_trip: Tensor,
+        pixel_size: Size,
+        uses_visemes: bool = True,
+        eyes: Callable[[int, int], Tensor] | None = None,
+        articulation: float = FaceMotion.articulation,
     ) -> None:
         device = next(net.parameters()).device
         self.net, self.pixel_size, self.uses_visemes = net, pixel_size, uses_visemes
+        self.eyes, self.articulation = eyes, articulation
         self.portrait = portrait
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
@@ -44,7 +76,14 @@ class PortraitRefiner:
         self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
 
     @classmethod
-    def of(cls, net: RefinerNet, stream: AvatarStream, decoder: Decoder, pixel_size: Size) -> PortraitRefiner:
+    def of(
+        cls,
+        net: RefinerNet,
+        stream: AvatarStream,
+        decoder: Decoder,
+        pixel_size: Size,
+        motion: FaceMotion = USUAL_MOTION,
+    ) -> PortraitRefiner:
         """For a stream that carries its portrait; `decoder` shows what the autoencoder makes of it.
 
         Raises AvatarError for a stream without a portrait's picture.
@@ -52,20 +91,29 @@ class PortraitRefiner:
         if stream.portrait is None or stream.reference is None:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
         with torch.no_grad():
-            uses_visemes = stream.config.audio_features == "visemes"
-            return cls(net, stream.portrait, decode_still(decoder, stream.reference), pixel_size, uses_visemes)
+            return cls(
+                net, stream.portrait, decode_still(decoder, stream.reference), pixel_size,
+                uses_visemes=stream.config.audio_features == "visemes",
+                eyes=EyeMovements(stream.seed, stream.config.fps, motion.blinks), articulation=motion.articulation,
+            )  # fmt: skip
+
+    @property
+    def blinks(self) -> float | None:
+        """Mean number of blinks in a minute; None if the eyes' movements are not an `EyeMovements`."""
+        return self.eyes.blinks if isinstance(self.eyes, EyeMovements) else None
 
     @torch.no_grad()
-    def __call__(self, video: Tensor, features: Tensor | None = None) -> Tensor:
+    def __call__(self, video: Tensor, features: Tensor | None = None, first_frame: int = 0) -> Tensor:
         """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32.
 
         features: the audio features of each frame, [T, audio_dim]. If they are visemes, they shape the lips. Otherwise
-        the lips stay as decoded.
+        the lips stay as decoded. first_frame: number of the first frame in its stream, for the eyes.
         """
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
-        condition = viseme_condition(features if self.uses_visemes else None, len(frames)).to(device)
-        condition[:, 1:] *= ARTICULATION
+        visemes = self.articulation * features if features is not None and self.uses_visemes else None
+        eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES)
+        condition = condition_of(visemes, eyes).to(device)
         parts = zip(frames.split(AT_ONCE), condition.split(AT_ONCE), strict=True)
         return torch.cat([self._refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
@@ -114,30 +162,14 @@ def refined_size(setting: str | int, frame: Size) -> Size | None:
 
 
 def load_refiner(path: str | Path) -> RefinerNet:
-    """A refiner from a safetensors file, in float32. A file without weights for visemes gives one that ignores them.
-
-    Raises AvatarError for any other file.
-    """
+    """A refiner from a safetensors file, in float32. Raises AvatarError for any other file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)  # weights that the file lacks are the same on every load, as a recording's identity needs
-        net = RefinerNet()
+    net = RefinerNet()
     try:
-        take_weights(net, {name: tensor.float() for name, tensor in load_file(path).items()})
+        net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         detail = str(problem).splitlines()[-1].strip()
         raise AvatarError(f"'{Path(path).name}' is no portrait refiner of this version: {detail}") from None
     return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-def take_weights(net: RefinerNet, weights: dict[str, Tensor]) -> None:
-    """Load weights into a fresh net; those without FiLM leave its own, which do nothing.
-
-    Raises RuntimeError for anything else that is missing or too much.
-    """
-    own = net.state_dict()
-    if not any(name.startswith(VISEME_LAYERS) for name in weights):
-        weights = {name: own[name] for name in own if name.startswith(VISEME_LAYERS)} | weights
-    net.load_state_dict(weights)

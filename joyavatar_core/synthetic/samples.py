@@ -1,4 +1,4 @@
-"""The sample portraits and voices that come with the project: three held-out people with three expressions."""
+"""The sample portraits and voices that come with the project: three drawn and three rendered held-out people."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .drawn.characters import sample_character
-from .drawn.figure import Portrait
+from .clips import figure_of, person
 from .moment import Moment
 from .voices import SAMPLE_RATE, Voice, speak
 
@@ -19,12 +18,13 @@ PAUSE = 0.35  # seconds between sentences
 
 @dataclass(frozen=True)
 class Sample:
-    """A held-out character's seed, how it looks into the camera, and what it says in which voice."""
+    """A held-out person's seed, how it looks into the camera, what it says in which voice, and its kind."""
 
     seed: int
     mood: Moment
     voice: Voice
     text: tuple[str, ...]
+    people: str = "drawn"
 
 
 SAMPLES = {
@@ -40,17 +40,31 @@ SAMPLES = {
         3, Moment(smile=-0.3), Voice("espeak-ng", "f3", "en", 150, 55, 45),
         ("I waited at the station for an hour.", "The train did not come, and it was getting dark."),
     ),
+    "leo": Sample(
+        217, Moment(smile=0.2), Voice("flite", "awb", "en-us", 160, 50, 50),
+        ("Welcome back.", "Nobody has ever taken a photograph of me.", "I was made by a program, from public models."),
+        "rendered",
+    ),
+    "ines": Sample(
+        228, Moment(smile=0.35), Voice("flite", "slt", "en-us", 160, 50, 50),
+        ("Please take a seat.", "The doctor will be with you in five minutes.", "Would you like some water?"),
+        "rendered",
+    ),
+    "yuki": Sample(
+        324, Moment(smile=0.3), Voice("espeak-ng", "f4", "en", 155, 58, 50),
+        ("The exhibition is open until nine.", "Most of the paintings are on the second floor."), "rendered",
+    ),
 }  # fmt: skip
 
 
 def write_samples(folder: Path) -> None:
-    """(Re)make portraits/*.png and voices/*.flac below `folder`; needs the speech synthesisers that training needs."""
+    """(Re)make portraits/*.png and voices/*.flac below `folder`; needs what training needs."""
     import soundfile
 
     for name in ("portraits", "voices"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, sample in SAMPLES.items():
-        picture, _ = Portrait(sample_character(sample.seed, "held-out"), SIZE).draw(sample.mood)
+        picture, _ = figure_of(person(sample.seed, "held-out", sample.people), SIZE).draw(sample.mood)
         Image.fromarray(picture).save(folder / "portraits" / f"{name}.png", optimize=True)
         pause = np.zeros(round(PAUSE * SAMPLE_RATE), np.float32)
         spoken = [part for sentence in sample.text for part in (speak(sentence, sample.voice)[0], pause)]

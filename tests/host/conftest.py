@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -32,6 +33,7 @@ HOST = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
 VENV_PYTHON = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
 PYTHON = Path(os.environ.get("COMFYUI_PYTHON", HOST / ".venv" / VENV_PYTHON)).expanduser()
 RATE = 16000
+PATIENCE = float(os.environ.get("JOYAVATAR_PATIENCE", "60"))  # seconds until a test gives up on what shall appear
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,14 +57,14 @@ class Server:
         self.output = base / "output"
 
     def get(self, path: str) -> dict:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: dict) -> tuple[int, dict]:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as refused:
             return refused.code, json.loads(refused.read())
@@ -72,7 +74,7 @@ class Server:
         assert status == 200, answer
         return answer["prompt_id"]
 
-    def wait(self, prompt_id: str, seconds: float = 120) -> dict:
+    def wait(self, prompt_id: str, seconds: float = 2 * PATIENCE) -> dict:
         """The history entry of a finished prompt."""
         for _ in range(int(seconds / 0.1)):
             history = self.get(f"/history/{prompt_id}")
@@ -114,13 +116,16 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The host's folders: the pack, a narrow VAE, a portrait and two voices."""
+    """The host's folders: the pack, a narrow VAE, a LoRA of another model, a portrait and three voices."""
     base = tmp_path_factory.mktemp("host")
     for folder in ("custom_nodes", "input", "output", "models/vae", "models/loras"):
         (base / folder).mkdir(parents=True)
     (base / "custom_nodes" / "ComfyUI-JoyAvatar").symlink_to(ROOT, target_is_directory=True)
+    shutil.copy(Path(__file__).with_name("old_names.py"), base / "custom_nodes")
     vae = {name: tensor.contiguous() for name, tensor in random_state_dict(16).items()}
     save_file(vae, base / "models" / "vae" / "narrow.safetensors")
+    foreign = {f"other.lora_{side}.weight": torch.ones(4, 4) for side in "AB"}
+    save_file(foreign, base / "models" / "loras" / "foreign.safetensors")
     picture = np.random.default_rng(0).integers(0, 255, (80, 70, 3), dtype=np.uint8)
     Image.fromarray(picture).save(base / "input" / "portrait.png")
     for name, seconds in (("short", 0.7), ("medium", 4.0), ("long", 60.0)):

@@ -6,6 +6,7 @@ import copy
 import json
 import sys
 import time
+import urllib.error
 from pathlib import Path
 
 import av
@@ -52,6 +53,17 @@ def test_a_talking_video_comes_out_and_native_nodes_take_it(server, talk, node):
     assert json.loads(tags["prompt"])["stream"]["class_type"] == "JoyAvatarStreamingSampler"
     assert np.array_equal(decoded(server.files(shown["save"])[0])[0], frames)
     assert shown["report"]["text"][0].startswith(f"{FRAMES} frames") and shown["report"]["images"]
+
+
+def test_a_graph_with_a_renamed_node_and_input_runs_as_the_new_one(server, talk, node):
+    try:
+        listed = server.get("/node_replacements")
+    except urllib.error.HTTPError:
+        pytest.skip("THIS HOST CANNOT REPLACE NODES (0.14 and newer can)")
+    assert listed["JoyAvatarOldVideo"][0]["new_node_id"] == "JoyAvatarStreamToVideo"
+    old = node("JoyAvatarOldVideo", stream=["stream", 0], prefix="by_its_old_name", crf=30)
+    shown = server.run(talk(video={**old, "_meta": {"title": "Old"}}))
+    assert shown["video"]["images"][0]["filename"] == "by_its_old_name_00001_.mp4"
 
 
 def test_same_seed_same_video_and_another_seed_another(server, talk, node):

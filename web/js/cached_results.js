@@ -6,9 +6,10 @@ import { isOurs, nodeOf } from "./nodes.js";
 import { showResult } from "./node_text.js";
 
 const RUNS = 64; // that are looked through
-const ENTRY_MS = 1000; // until the host has written the finished run's entry
+const TRIES = 10;
 
 const unvisited = new Map(); // id of a run -> ids of this pack's cached nodes
+const awaited = new Map(); // id of a finished run -> the same, and how often its entry is still looked for
 
 // A node's inputs and those of all nodes before it, as text.
 function ancestry(prompt, id, seen = {}) {
@@ -20,10 +21,14 @@ function ancestry(prompt, id, seen = {}) {
   return JSON.stringify(Object.entries(seen).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-async function recall(runId, ids) {
+async function recall(runId, ids, tries) {
+  awaited.delete(runId);
   const history = await (await api.fetchApi(`/history?max_items=${RUNS}`)).json();
   const prompt = history[runId]?.prompt?.[2];
-  if (!prompt) return;
+  if (!prompt) {
+    if (tries > 1) awaited.set(runId, [ids, tries - 1]);
+    return;
+  }
   const runs = Object.values(history).reverse();
   for (const id of ids) {
     const same = ancestry(prompt, id);
@@ -46,7 +51,9 @@ app.registerExtension({
     api.addEventListener("execution_success", ({ detail }) => {
       const ids = unvisited.get(detail.prompt_id);
       unvisited.clear();
-      if (ids?.size) setTimeout(() => recall(detail.prompt_id, ids), ENTRY_MS);
+      if (ids?.size) awaited.set(detail.prompt_id, [ids, TRIES]);
     });
+    // The host says how many runs are left when it has written a run's entry, and on other occasions.
+    api.addEventListener("status", () => awaited.forEach(([ids, tries], runId) => recall(runId, ids, tries)));
   },
 });

@@ -1,6 +1,7 @@
 // JoyAvatar Stream to Video shows live pictures while it runs and a player when it is done, never both. The page shows
 // the one or the other, whichever came first, so this clears the player when the node starts and the last live picture
-// when it ends. The page loads a live picture late: one that arrives after the result is not taken.
+// when it ends. The page loads a live picture late: one that arrives after the result is not taken. The page tries twice
+// to load a video, 8 s each; on a busy machine this takes longer, so it is asked again.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { nodeOf } from "./nodes.js";
@@ -8,6 +9,8 @@ import { nodeOf } from "./nodes.js";
 const CLASS = "JoyAvatarStreamToVideo";
 const LIVE_PICTURE = "$$canvas-image-preview";
 const PLAYER = "video-preview";
+const GIVEN_UP_MS = 17_000; // after which the page tries no more
+const TRIES = 20;
 
 // Pictures and outputs are kept under the node's id, inside a subgraph after the id of that graph.
 const keyOf = (node) => (node.graph?.isRootGraph === false ? `${node.graph.id}:${node.id}` : String(node.id));
@@ -27,7 +30,7 @@ function removeWidget(node, name) {
   node.widgets.splice(index, 1);
 }
 
-const finished = new WeakSet(); // nodes whose result has come
+const finished = new WeakMap(); // nodes whose result has come -> the result
 
 function showLivePictures(node) {
   finished.delete(node);
@@ -36,12 +39,22 @@ function showLivePictures(node) {
   forget("nodeOutputs", node);
 }
 
-function showPlayer(node) {
-  finished.add(node);
+function showPlayer(node, result) {
+  finished.set(node, result);
   removeWidget(node, LIVE_PICTURE);
   node.imgs = undefined;
   node.previewMediaType = "video";
   forget("nodePreviewImages", node);
+  setTimeout(loadAgain, GIVEN_UP_MS, node, result, TRIES);
+}
+
+// The page loads what differs from `node.images`. Nodes 2.0 load their player without a limit.
+function loadAgain(node, result, tries) {
+  const shown = node.widgets?.some((widget) => widget.name === PLAYER);
+  if (!tries || shown || !node.graph || finished.get(node) !== result || document.querySelector("[data-node-id]")) return;
+  node.images = undefined;
+  node.graph.setDirtyCanvas(true, true);
+  setTimeout(loadAgain, GIVEN_UP_MS, node, result, tries - 1);
 }
 
 function refuseLatePictures(node) {
@@ -59,7 +72,7 @@ function on(event, act) {
   api.addEventListener(event, ({ detail }) => {
     const id = detail?.display_node ?? detail?.node ?? detail;
     const node = id && nodeOf(id);
-    if (node?.comfyClass === CLASS) act(node);
+    if (node?.comfyClass === CLASS) act(node, detail);
   });
 }
 

@@ -52,6 +52,13 @@ function showText(node, text, isError = false) {
 
 export const showResult = (node, output) => showText(node, translated(wordsOf(output) ?? ""));
 
+// The page's own dialog and panel show this event, too. A listener added while extensions load is called before the
+// page's, so what it changes is what they show.
+const isOurError = ({ exception_type, node_type }) => exception_type === "AvatarError" || node_type?.startsWith(PACK);
+api.addEventListener("execution_error", ({ detail }) => {
+  if (isOurError(detail)) detail.exception_message = translated(detail.exception_message.trim());
+});
+
 const wordsOf = (output) => output?.text && [output.text].flat().join("\n");
 
 function onOurs(event, act) {
@@ -66,13 +73,12 @@ app.registerExtension({
   setup() {
     onOurs("joyavatar.text", (node, { text }) => showText(node, translated(text)));
     onOurs("executed", (node, { output }) => showResult(node, output));
-    onOurs("execution_error", (node, { exception_message }) => showText(node, translated(exception_message), true));
+    onOurs("execution_error", (node, { exception_message }) => showText(node, exception_message, true));
     // The page's own message names the node alone; the sentence says what to do. Native nodes fail with it too.
     api.addEventListener("execution_error", ({ detail }) => {
-      if (detail.exception_type !== "AvatarError" && !detail.node_type?.startsWith(PACK)) return;
-      const title = nodeOf(detail.node_id)?.title ?? detail.node_type;
-      const sentence = translated(detail.exception_message.trim());
-      app.extensionManager?.toast?.add({ severity: "error", summary: title, detail: sentence, life: 20000 });
+      if (!isOurError(detail)) return;
+      const summary = nodeOf(detail.node_id)?.title ?? detail.node_type;
+      app.extensionManager?.toast?.add({ severity: "error", summary, detail: detail.exception_message, life: 20000 });
     });
   },
   // A workflow that is opened again in this page: its results are still known.

@@ -15,9 +15,10 @@ CONVERGENCE = 0.03  # radians: how far both eyes turn in
 
 
 class Rest(NamedTuple):
-    """The expression of a face at rest."""
+    """The expression of a face at rest. It stays while the person talks."""
 
     smile: float = 0.08
+    teeth: float = 0.0  # 0..1: an open smile; pressed lips still close
     wide: float = 0.04  # of the lids
     lift: float = 0.12  # of the brows' inner ends: without it faces look stern
 
@@ -57,16 +58,17 @@ def face_units(moment: Moment, names: dict[str, int], rest: Rest) -> np.ndarray:
     m = moment
     opened, spread, pursed = max(m.open, 0.0), max(m.spread, 0.0), m.round + 0.4 * max(-m.spread, 0.0)
     apart, smile = 1 - m.press, max(m.smile, 0.0)
+    shown = rest.teeth * apart * (1 - 0.6 * min(pursed, 1)) * (1 - 0.6 * min(opened, 1))
     # The jaw, and the lips' outline.
-    add("jawOpen", 0.72 * opened + 0.05 * m.teeth * apart)
+    add("jawOpen", 0.65 * opened + 0.05 * m.teeth * apart + 0.1 * shown)
     add("mouthPucker", 1.5 * pursed * (1 - 0.25 * min(opened, 1)) * apart)
     add("mouthFunnel", 0.6 * m.round * (0.35 + 0.65 * min(opened, 1)) * apart)
     add("mouthStretch", 0.85 * spread * apart)
     add("mouthDimple", 0.4 * spread * apart)
-    add("mouthSmile", (0.14 * spread + 0.5 * smile + rest.smile) * (1 - 0.5 * min(pursed, 1)))
+    add("mouthSmile", (0.14 * spread + 0.5 * smile + rest.smile + 0.6 * rest.teeth) * (1 - 0.5 * min(pursed, 1)))
     # The lips' edges: teeth shown, the lower lip under the teeth, lips pressed.
-    add("mouthUpperUp", (0.22 * m.teeth + 0.3 * m.tuck + 0.12 * opened * (1 - m.round)) * apart)
-    add("mouthLowerDown", (0.4 * m.teeth + 0.1 * opened) * apart)
+    add("mouthUpperUp", (0.22 * m.teeth + 0.3 * m.tuck + 0.12 * opened * (1 - m.round)) * apart + 0.75 * shown)
+    add("mouthLowerDown", (0.4 * m.teeth + 0.1 * opened) * apart + 0.55 * shown)
     add("mouthRollLower", 0.7 * m.tuck + 0.35 * m.press)
     add("mouthRollUpper", 0.35 * m.press)
     add("mouthShrugLower", 0.2 * m.press)
@@ -74,7 +76,7 @@ def face_units(moment: Moment, names: dict[str, int], rest: Rest) -> np.ndarray:
     # Moods.
     add("mouthFrown", -0.5 * m.smile)
     add("mouthShrugLower", -0.2 * m.smile)
-    add("cheekSquint", 0.45 * smile + 0.3 * m.squint)
+    add("cheekSquint", 0.45 * smile + 0.3 * m.squint + 0.4 * rest.teeth)
     add("browInnerUp", rest.lift + 0.45 * max(m.lift, 0) + 0.7 * max(m.worry, 0))
     add("browOuterUp", 0.65 * m.lift)
     add("browDown", 0.35 * max(-m.lift, 0) + 0.25 * max(-m.worry, 0))

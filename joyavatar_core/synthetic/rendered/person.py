@@ -14,6 +14,7 @@ from .shape import face_weights, macro_weights
 from .wardrobe import choose, weighed
 
 BEARDS = {"stubble": 0.4, "short": 0.2, "full": 0.17, "goatee": 0.13, "moustache": 0.1}
+OPEN_SMILES = 0.35  # share of people who talk with an open smile, as many do in portraits
 ORIGINS = ("african", "asian", "caucasian")
 LIGHT_TONE, DARK_TONE = np.array([0.60, 0.39, 0.29]), np.array([0.125, 0.068, 0.044])  # linear
 
@@ -96,10 +97,11 @@ def sample_person(rng: np.random.Generator, split: str, bundle: Bundle, seed: tu
         beard=weighed(rng, BEARDS) if bearded else "none", beard_density=float(rng.uniform(0.5, 1)),
         glasses=bool(rng.random() < (0.35 if age == "elder" else 0.18)),
         hat=weighed(rng, HATS),
-        rest=Rest(
-            smile=float(np.clip(0.12 + 0.1 * temper, 0.0, 0.3)), lift=float(np.clip(rng.normal(0.34, 0.12), 0.05, 0.6))
-        ),
         turned=(float(np.clip(rng.normal(0, 0.13), -0.35, 0.35)), float(rng.normal(0, 0.06)), 0.0),
+        rest=Rest(
+            smile=float(np.clip(0.12 + 0.1 * temper, 0.0, 0.3)), lift=float(np.clip(rng.normal(0.34, 0.12), 0.05, 0.6)),
+            teeth=float(rng.uniform(0.2, 1.0)) if rng.random() < OPEN_SMILES else 0.0,
+        ),
         seed=seed,
     )  # fmt: skip
 
