@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..device import to_device
 from ..errors import AvatarError
 from ..geometry import Size
 from .eye_movements import EyeMovements
@@ -113,7 +114,7 @@ class PortraitRefiner:
         frames = video.movedim(1, 0).to(device, torch.float32)
         visemes = self.articulation * features if features is not None and self.uses_visemes else None
         eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES)
-        condition = condition_of(visemes, eyes).to(device)
+        condition = to_device(condition_of(visemes, eyes), device)
         parts = zip(frames.split(AT_ONCE), condition.split(AT_ONCE), strict=True)
         return torch.cat([self._refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
