@@ -11,13 +11,15 @@ from torch import Tensor
 
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.geometry import Size
+from ..joyavatar_core.geometry import Size, to_pixel_size
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, load_vae
 from ..joyavatar_core.sampling.memory import decoder_bytes
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
 from .model import HostAvatar
 from .patcher import host_patcher
 
+BLOCK = 3  # latent frames of a block of the public checkpoints
+SHARE = 0.25  # of a GPU's memory that decoding a block at once may take
 Statistics = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
 _known: WeakKeyDictionary[object, dict[Statistics, HostDecoder]] = WeakKeyDictionary()  # per VAE
 
@@ -39,17 +41,30 @@ class HostDecoder:
         return self.module.new_cache()
 
     def decode(self, latents: Tensor, cache: VAECache | None = None) -> Tensor:
-        """Normalised latents [1, 16, t, h, w] -> frames [1, 3, T, 8h, 8w] in [-1, 1]; Stop is noticed at each t."""
+        """Normalised latents [1, 16, t, h, w] -> frames [1, 3, T, 8h, 8w] in [-1, 1].
+
+        Stop is noticed between two calls of the module.
+        """
         cache = self.new_cache() if cache is None else cache
+        at_once = self.at_once(to_pixel_size(tuple(latents.shape[:-3:-1])))
         parts = []
-        for latent in latents.to(self.compute_device).split(1, dim=2):  # as the module does: equal bits
+        for some in latents.to(self.compute_device).split(at_once, dim=2):
             mm.throw_exception_if_processing_interrupted()
-            parts.append(self.module.decode(latent, cache))
+            parts.append(self.module.decode(some, cache))
         return torch.cat(parts, dim=2)
 
+    def at_once(self, pixel_size: Size) -> int:
+        """Latent frames decoded in one call: BLOCK of them on a GPU with room for that, which is faster; else one."""
+        if self.compute_device.type != "cuda":
+            return 1
+        return BLOCK if self._bytes(pixel_size, BLOCK) < SHARE * mm.get_total_memory(self.compute_device) else 1
+
     def working_bytes(self, pixel_size: Size) -> int:
-        """Bytes alive while one latent frame is decoded."""
-        return decoder_bytes(pixel_size, self.module.compute_dtype, 1, self.module.kind, self.module.dim)
+        """Bytes alive while latent frames are decoded."""
+        return self._bytes(pixel_size, self.at_once(pixel_size))
+
+    def _bytes(self, pixel_size: Size, latent_frames: int) -> int:
+        return decoder_bytes(pixel_size, self.module.compute_dtype, latent_frames, self.module.kind, self.module.dim)
 
 
 class HostVAE(HostDecoder):
@@ -88,7 +103,9 @@ def _embedded(avatar: HostAvatar) -> HostVAE:
             f"'{avatar.name}' comes without a VAE and none is connected; add Load VAE with the Wan2.1 VAE "
             "(wan_2.1_vae)."
         )
-    return HostVAE(load_vae(EMBEDDED, avatar.config), mm.vae_device(), mm.vae_offload_device())
+    device = mm.vae_device()
+    module = load_vae(EMBEDDED, avatar.config).to(mm.vae_dtype(device, [torch.bfloat16]))  # float32 on a CPU
+    return HostVAE(module, device, mm.vae_offload_device())
 
 
 def _of_host(vae: object, statistics: Statistics) -> HostDecoder:

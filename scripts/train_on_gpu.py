@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -43,7 +44,7 @@ from joyavatar_core.synthetic.dataset import load_clip, save_clip
 from joyavatar_core.synthetic.takes import Take, load_takes, save_takes
 from joyavatar_core.training.initial_weights import read_weights
 from joyavatar_core.training.latents import LatentClips, encode_pictures
-from joyavatar_core.training.loop import LoopSettings, averaged_weights
+from joyavatar_core.training.loop import LoopSettings
 
 BLOCK, FPS = 3, 16
 
@@ -144,7 +145,7 @@ def train(args: argparse.Namespace) -> None:
         print(more, flush=True)
 
     if args.tiny:
-        takes, args.size = made_up(3, 81), 64
+        takes, args.size, args.minutes = made_up(3, 81), 64, math.inf  # three steps, however long they take
     elif args.takes is None:
         raise AvatarError("There is nothing to learn from; give --takes with a file made by 'pack'.")
     else:
@@ -155,7 +156,7 @@ def train(args: argparse.Namespace) -> None:
         left = lambda: args.minutes - (time.monotonic() - started) / 60 - args.spare  # noqa: E731
         settings = LoopSettings(
             folder / "run", steps=3 if args.tiny else 10**9, minutes=max(0.1, left()), device=args.device,
-            learning_rate=args.learning_rate, warmup=50, save_seconds=1e9, resume=False, seed=args.seed,
+            learning_rate=args.learning_rate, warmup=50, save_seconds=45, resume=False, seed=args.seed,
         )  # fmt: skip
         try:
             if args.stage == "vae":
@@ -221,23 +222,28 @@ def _train_vae(args, folder: Path, numbers: Iterable[int], settings: LoopSetting
     note(trained="vae", **_steps(settings))
 
 
+def _state(settings: LoopSettings) -> dict:
+    return torch.load(settings.checkpoint, map_location="cpu", weights_only=True)
+
+
 @contextlib.contextmanager
 def _rescued(settings: LoopSettings, note) -> Iterator[dict[str, Tensor]]:
-    """A training; where it fails behind its first steps, the averaged weights that it had come into the dictionary."""
+    """A training; where it fails behind its first step, the averaged weights last stored come into the dictionary."""
     weights: dict[str, Tensor] = {}
     try:
         yield weights
     except Exception as problem:
         note(failed=f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0][:300]}")
-        if not settings.checkpoint.exists():
+        state = _state(settings) if settings.checkpoint.exists() else {"step": 0}
+        if not state["step"]:
             raise
         traceback.print_exc()
-        weights.update(averaged_weights(settings.folder))
+        weights.update(state["ema"])
 
 
 def _steps(settings: LoopSettings) -> dict[str, object]:
     """Steps and milliseconds a step, from the run's checkpoint."""
-    state = torch.load(settings.checkpoint, map_location="cpu", weights_only=True)
+    state = _state(settings)
     return {"steps": state["step"], "ms_a_step": round(1e3 * state["seconds"] / max(1, state["step"]), 1)}
 
 

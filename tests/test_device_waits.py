@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from joyavatar_core import device
 from joyavatar_core.model.transformer import AvatarTransformer
+from joyavatar_core.pipeline import render
 from joyavatar_core.sampling.mci import MciSettings
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.psb import PsbSettings
@@ -119,3 +122,46 @@ def test_a_copy_to_cuda_goes_through_pinned_memory(monkeypatch):
 
     device.to_device(torch.ones(2).as_subclass(Host), "cuda", torch.bfloat16)
     assert asked[:2] == ["pinned", ((torch.device("cuda"),), {"non_blocking": True})]
+
+
+class Cuda(str):
+    """The meta device under the name of a GPU, for code that asks what a device is."""
+
+    type = "cuda"
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Stands for CUDA's streams, and counts how often one of them, or the device, is waited for."""
+    counted = collections.Counter()
+
+    class Stream:
+        def __init__(self, *_):
+            pass
+
+        def synchronize(self):
+            counted["stream"] += 1
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: counted.update(["device"]))
+    return counted
+
+
+def test_a_block_waits_for_the_device_once_for_its_latents_and_once_for_its_frames(waits, monkeypatch):
+    run = StreamRun(stream_of(**vars(preset("joyavatar", MINIATURE))))
+    run.sampler.device = Cuda("meta")
+    with DEVICE:
+        vae = StreamingVAE(8).eval()
+    downloads = []
+    monkeypatch.setattr(render, "downloaded", lambda frames: downloads.append(frames) or torch.zeros(frames.shape))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    decoder = SimpleNamespace(
+        new_cache=vae.new_cache, decode=vae.decode, compute_device=Cuda("meta"), compute_dtype=torch.float32
+    )
+    for number, (block, _) in enumerate(render.decoded(run, decoder), 1):
+        assert block.index == number - 1 and len(downloads) == number
+        assert waits.total() == waits["stream"] == 2 * number
+        if number == 10:  # behind a reset
+            break

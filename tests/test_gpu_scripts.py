@@ -105,7 +105,10 @@ def test_a_training_that_fails_leaves_the_weights_it_had(train_on_gpu, tmp_path)
     with pytest.raises(ZeroDivisionError), train_on_gpu._rescued(settings, lambda **facts: said.update(facts)):
         raise ZeroDivisionError("in the first step")
     assert said == {"failed": "ZeroDivisionError: in the first step"}
-    torch.save({"ema": {"student.a": torch.ones(2)}}, settings.checkpoint)
+    torch.save({"step": 0, "ema": {}}, settings.checkpoint)
+    with pytest.raises(ZeroDivisionError), train_on_gpu._rescued(settings, lambda **_: None):
+        raise ZeroDivisionError
+    torch.save({"step": 3, "ema": {"student.a": torch.ones(2)}}, settings.checkpoint)
     with train_on_gpu._rescued(settings, lambda **facts: said.update(facts)) as weights:
         raise RuntimeError("CUDA error\nand its explanation")
     assert said == {"failed": "RuntimeError: CUDA error"} and torch.equal(weights["student.a"], torch.ones(2))

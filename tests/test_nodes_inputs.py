@@ -233,6 +233,29 @@ def test_continuity_is_checked_against_a_wired_model(host):
         continuity(host, frames=9, model=host.model)
 
 
+def test_a_gpu_with_room_decodes_a_block_at_once(host, pack, monkeypatch):
+    known = pack.nodes.vae
+    decoder = known.HostDecoder(known.StreamingVAE(96).bfloat16(), torch.device("cuda"), torch.device("cpu"))
+    monkeypatch.setattr(known.mm, "get_total_memory", lambda device: 24 << 30)
+    assert decoder.at_once((512, 512)) == 3 and decoder.at_once((1024, 1024)) == 1
+    assert decoder.working_bytes((512, 512)) == known.decoder_bytes((512, 512), torch.bfloat16, 3)
+    monkeypatch.setattr(known.mm, "get_total_memory", lambda device: 8 << 30)
+    assert decoder.at_once((512, 512)) == 1
+    assert decoder.working_bytes((512, 512)) == known.decoder_bytes((512, 512), torch.bfloat16, 1)
+    decoder.compute_device = torch.device("cpu")
+    assert decoder.at_once((64, 64)) == 1
+
+
+def test_the_embedded_vae_is_in_the_dtype_that_the_host_gives_vaes(host, pack, monkeypatch):
+    known = pack.nodes.vae
+    monkeypatch.setattr(known.mm, "vae_dtype", lambda device, allowed: allowed[0])
+    decoder = known._embedded(host.model.model)
+    assert decoder.module.compute_dtype == torch.bfloat16
+    cache = decoder.new_cache()
+    assert torch.isfinite(decoder.decode(torch.randn(1, 16, 3, 4, 4), cache)).all()
+    assert decoder.encode(torch.zeros(3, 32, 32)).shape == (1, 16, 1, 4, 4)
+
+
 def test_a_tiny_decoder_decodes_and_is_refused_as_an_encoder(host, pack):
     known = pack.nodes.vae
     tiny = make_vae(pack, known.TinyDecoder((32, 16, 8, 8)).state_dict())

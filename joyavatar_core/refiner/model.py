@@ -75,6 +75,7 @@ class RefinerNet(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
+        self.editor: nn.Module | None = None  # a FaceEditorNet, where the refiner has one
         inputs = (3 + 3) * 4 + 3 * 16
         self.down = nn.ModuleList(Block(i, o) for i, o in zip((inputs, *widths[:-1]), widths, strict=True))
         self.up = nn.ModuleList(
@@ -153,26 +154,40 @@ def condition_of(visemes: Tensor | None, eyes: Tensor) -> Tensor:
     return torch.cat([heard, (eyes.float() * torch.tensor(EYE_SCALE)).to(heard)], dim=1)
 
 
-def warp(picture: Tensor, flow: Tensor) -> Tensor:
-    """Move a picture [B, C, H, W] by a flow [B, 2, h, w] of any size, in halves of the picture's side."""
-    height, width = picture.shape[-2:]
+def warp(picture: Tensor, flow: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Move a picture [B, C, H, W] by a flow [B, 2, h, w] of any size, in halves of the picture's side.
+
+    size: (height, width) of what comes out, by default the picture's.
+    """
+    return F.grid_sample(
+        picture.float(), places(flow, size or picture.shape[-2:]), mode="bilinear", padding_mode="border",
+        align_corners=False,
+    )  # fmt: skip
+
+
+def places(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where each pixel of a moved picture of a size (height, width) comes from, [B, height, width, 2] in -1 ... 1."""
+    height, width = size
     flow = F.interpolate(flow.float(), (height, width), mode="bilinear", align_corners=False)
     x, y = (torch.arange(side, device=flow.device) * 2 + 1 for side in (width, height))
     place = torch.stack(torch.meshgrid(x / width - 1, y / height - 1, indexing="xy"))
-    grid = (place + flow).permute(0, 2, 3, 1)
-    return F.grid_sample(picture.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return (place + flow).permute(0, 2, 3, 1)
 
 
 def compose(frame: Tensor, portrait: Tensor, predicted: Prediction) -> Tensor:
-    """Refined frames [B, 3, S, T] in [-1, 1], of the portrait's size [1 or B, 3, S, T].
+    """Refined frames [B, 3, S, T] in [-1, 1], of the portrait's size [1 or B, 3, S, T]."""
+    return blended(frame, warp(portrait.expand(len(frame), -1, -1, -1), predicted.flow), predicted)
 
-    Flow and mask are scaled to that size, and so is what the frame adds: only the portrait's own detail grows with it.
+
+def blended(frame: Tensor, moved: Tensor, predicted: Prediction) -> Tensor:
+    """Refined frames of the size of the moved portraits [B, 3, S, T].
+
+    The mask is scaled to that size, and so is what the frame adds: only the portrait's own detail grows with it.
     """
-    size = portrait.shape[-2:]
-    portrait = portrait.expand(len(frame), -1, -1, -1)
+    size = moved.shape[-2:]
     mask, new = predicted.mask, resized(frame.float(), predicted.mask.shape[-2:]) + predicted.residual
     mask, new = resized(mask, size).clamp(0, 1), resized(new, size)
-    return torch.lerp(new, warp(portrait, predicted.flow), mask).clamp(-1, 1)
+    return torch.lerp(new, moved, mask).clamp(-1, 1)
 
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:

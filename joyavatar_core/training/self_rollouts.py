@@ -113,9 +113,9 @@ class RolloutBatch:
     def advance(self) -> None:
         """Sample the next block of each rollout, and note its error."""
         made = next(self.run).latents
-        first = (self.run.block - 1) * made.shape[2]
-        frames = self.order[first : first + made.shape[2]]
-        if first:
+        place = (self.run.block - 1) * made.shape[2]
+        if place:
+            frames = slice(self.order[place], self.order[place] + made.shape[2])
             self.errors[:, :, frames] = made.to(self.errors) - self.truth[:, :, frames]
 
 

@@ -38,6 +38,14 @@ def is_device_cpu(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
+def vae_dtype(device: torch.device, allowed_dtypes: list) -> torch.dtype:
+    return torch.float32
+
+
+def get_total_memory(device: torch.device) -> int:
+    return 16 << 30
+
+
 def unet_dtype(device: object, model_params: int, supported_dtypes: list, weight_dtype: torch.dtype) -> torch.dtype:
     return torch.float32
 
