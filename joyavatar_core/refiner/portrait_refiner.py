@@ -16,8 +16,8 @@ from ..errors import AvatarError
 from ..framing.face_crop import find_face
 from ..geometry import Size
 from .eye_movements import EyeMovements
-from .face_editor import MOUTH_SIZE, FaceEditorNet, expression_of
-from .model import EYES, SCALE, Prediction, RefinerNet, blended, condition_of, resized, warp
+from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of
+from .model import SCALE, Prediction, RefinerNet, blended, resized, viseme_condition, warp
 from .portrait_face import PortraitFace
 
 if TYPE_CHECKING:
@@ -125,11 +125,12 @@ class PortraitRefiner:
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
         visemes = self.articulation * features if features is not None and self.uses_visemes else None
-        eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES)
         if self._face is not None and visemes is not None:
+            eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES_SIZE)
             refine, told = self._refine_edited, expression_of(ARTICULATION * visemes[:, :MOUTH_SIZE], eyes)
         else:
-            refine, told = self._refine, condition_of(None if visemes is None else WITHOUT_EDITOR * visemes, eyes)
+            refine, told = self._refine, viseme_condition(visemes, len(frames))
+            told[:, 1:] *= WITHOUT_EDITOR
         parts = zip(frames.split(AT_ONCE), to_device(told, device).split(AT_ONCE), strict=True)
         return torch.cat([refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
