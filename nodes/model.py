@@ -11,16 +11,18 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..joyavatar_core.checkpoints import Checkpoint, load_into
+from ..joyavatar_core.checkpoints import Checkpoint, load_into, rounded
 from ..joyavatar_core.checkpoints.inspection import loading_note
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.model.attention import sdpa
 from ..joyavatar_core.model.transformer import AvatarTransformer
+from .fp8 import HostFp8Operations
 from .patcher import watched_patcher
 
 log = logging.getLogger(__name__)
 
+FP8 = torch.float8_e4m3fn
 COMPUTE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]  # best first, as the host's choice goes
 NOT_SAMPLED = (
     "This node does not fit a JoyAvatar model, which has no sampling of the host's kind; connect the MODEL of Load "
@@ -70,20 +72,22 @@ class HostAvatar(torch.nn.Module):
 
 
 def avatar_patcher(checkpoint: Checkpoint, name: str, weight_dtype: torch.dtype | None = None) -> ModelPatcher:
-    """A MODEL of a checkpoint; `weight_dtype` None leaves the choice to the host."""
+    """A MODEL of a checkpoint; `weight_dtype` None keeps fp8 files as they are and else leaves the choice to the host.
+
+    With fp8, as it is in the file or chosen, linear layers are kept so and everything else in what is computed in.
+    """
     device = mm.get_torch_device()
     if weight_dtype is None:
-        weight_dtype = mm.unet_dtype(device, checkpoint.parameters, COMPUTE_DTYPES, checkpoint.dtype)
-        if weight_dtype not in COMPUTE_DTYPES:
-            raise AvatarError(
-                f"The host was started to keep models in {str(weight_dtype).removeprefix('torch.')}, which avatars do "
-                "not support; choose bf16, fp16 or fp32 as weight_dtype."
-            )
+        weight_dtype = FP8 if checkpoint.in_fp8 else hosts_choice(checkpoint, device)
+    elif weight_dtype == FP8:
+        checkpoint = rounded(checkpoint)
     compute_dtype = mm.unet_manual_cast(weight_dtype, device, COMPUTE_DTYPES) or weight_dtype
     operations = comfy.ops.disable_weight_init if compute_dtype == weight_dtype else comfy.ops.manual_cast
+    if weight_dtype == FP8:
+        operations, weight_dtype = HostFp8Operations, compute_dtype
     with torch.device("meta"):
         transformer = AvatarTransformer(checkpoint.config, operations=operations)
-    log.info("%s: %s", name, loading_note(checkpoint, weight_dtype))
+    log.info("%s: %s", name, loading_note(checkpoint, weight_dtype, operations is HostFp8Operations))
     load_into(transformer, checkpoint, weight_dtype)
     transformer.eval().requires_grad_(False)
     # The host's default on a CPU is its sub-quadratic attention, 1.5x slower than torch's at avatar sizes.
@@ -91,6 +95,17 @@ def avatar_patcher(checkpoint: Checkpoint, name: str, weight_dtype: torch.dtype 
     if not checkpoint.config.trained:
         log.warning("'%s' has seeded random weights and is not trained: the picture has no meaning", name)
     return watched_patcher(HostAvatar(transformer, name, compute_dtype), device, mm.unet_offload_device())
+
+
+def hosts_choice(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """The dtype that the host would keep the weights in. Raises AvatarError where it was started with another one."""
+    dtype = mm.unet_dtype(device, checkpoint.parameters, COMPUTE_DTYPES, checkpoint.dtype)
+    if dtype not in COMPUTE_DTYPES:
+        raise AvatarError(
+            f"The host was started to keep models in {str(dtype).removeprefix('torch.')}, which avatars do not "
+            "support; choose fp8, bf16, fp16 or fp32 as weight_dtype."
+        )
+    return dtype
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
+from .fp8 import scaled_key
+
 COMPILED = "torch_compile_kwargs"  # in model_options, beside the wrapper that `compiled.py` runs
 LORAS = "joyavatar_loras"  # in model_options, which clones take along: [(layers that fit, layers), ...]
 
@@ -77,6 +79,7 @@ def load_bare(patcher: ModelPatcher, device: torch.device, *_: Any) -> None:
 def _watching(base: type[ModelPatcher]) -> type[ModelPatcher]:
     class AvatarPatcher(base):
         def add_patches(self, patches: Mapping[Any, Any], *args: Any, **kwargs: Any) -> list[Any]:
+            patches = {scaled_key(self.model, key): patch for key, patch in patches.items()}
             added = super().add_patches(patches, *args, **kwargs)
             fitting = sum(key in added and fits(patch, self.model, key) for key, patch in patches.items())
             self.model_options[LORAS] = [*self.model_options.get(LORAS, []), (fitting, len(patches))]
@@ -87,7 +90,7 @@ def _watching(base: type[ModelPatcher]) -> type[ModelPatcher]:
 
 def fits(patch: Any, module: torch.nn.Module, key: Any) -> bool:
     """Whether a LoRA's layer has the size of its weight; patches of another kind count as fitting."""
-    factors = getattr(patch, "weights", None)
+    factors, key = getattr(patch, "weights", None), key[0] if isinstance(key, tuple) else key
     if getattr(patch, "name", None) != "lora" or not factors or not isinstance(key, str):
         return True
     up, down = factors[:2]

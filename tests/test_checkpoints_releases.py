@@ -118,13 +118,13 @@ def test_a_student_runs_with_its_own_blocks_and_steps(tmp_path, name):
     assert dict(taken) == {index: len(later if index else first) for index in range(len(latents))}
 
 
-def test_longlives_relative_window_is_refused_and_its_bounded_positions_are_not(tmp_path):
+def test_longlives_positions_stay_within_its_window(tmp_path):
     torch.save({"generator": under("model.", PLAIN)}, tmp_path / "student.pt")
     config = open_checkpoint(tmp_path / "student.pt", metadata=HEADS, release="longlive").config
     urcr = preset("checkpoint", config).urcr
-    assert (urcr.mode, urcr.sinks, urcr.recent, urcr.capacity(config)) == ("rotate", 3, 3, 12)
-    with pytest.raises(AvatarError, match="rotate keys twice within 12 positions"):
-        dataclasses.replace(urcr, recent=6).check(config, MCI_OFF)
+    assert (urcr.mode, urcr.sinks, urcr.recent, urcr.sink_source) == ("rotate", 3, 6, "first")
+    assert urcr.capacity(config) == 12
+    urcr.check(config, MCI_OFF)
 
 
 def test_a_merged_copy_of_avatarforcing_is_what_it_is_said_to_be(tmp_path):

@@ -11,7 +11,7 @@ from ..errors import AvatarError
 from .mapped_pages import release_pages
 from .reader import EXPECTED_FILE, LazyTensor, TensorFile
 
-NUMBERS = 1 << 18  # dequantised at a time: larger temporaries leave holes in the heap behind
+NUMBERS = 1 << 18  # dequantised at a time
 SHAPE_KEY = "comfy.gguf.orig_shape."  # of tensors that were reshaped to be quantised
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

@@ -13,7 +13,7 @@ from ..config import METADATA_KEY
 from ..errors import AvatarError
 from ..sampling.memory import memory_needed
 from .adapter_names import other_kind
-from .checkpoint import Checkpoint, recognise
+from .checkpoint import Checkpoint, recognise, rounded
 from .families import KNOWN
 from .kinds import kind_of
 from .layouts import canonical_names, layout_name, strip_prefixes
@@ -79,23 +79,38 @@ def formats(tensors: Mapping[str, LazyTensor]) -> str:
     return " + ".join(name for name, _ in counts.most_common())
 
 
-def loading_note(checkpoint: Checkpoint, dtype: torch.dtype) -> str:
-    """What a checkpoint's file holds and how much memory its weights take in `dtype`, for a log."""
+def loading_note(checkpoint: Checkpoint, dtype: torch.dtype, in_fp8: bool = False) -> str:
+    """What a checkpoint's file holds and how much memory its weights take, for a log.
+
+    in_fp8: layers that can be kept as float8 are, and only the rest is in `dtype`.
+    """
     stored = sum(tensor.nbytes for tensor in checkpoint.lazy.values()) / 2**30
-    kept = checkpoint.parameters * dtype.itemsize / 2**30
-    name = str(dtype).removeprefix("torch.")
+    kept = kept_bytes(checkpoint, dtype, in_fp8) / 2**30
+    name = ("fp8 and " if in_fp8 else "") + str(dtype).removeprefix("torch.")
     return f"{checkpoint.layout}, {formats(checkpoint.lazy)}, {stored:.2f} GiB; kept as {name}, {kept:.2f} GiB"
 
 
+def kept_bytes(checkpoint: Checkpoint, dtype: torch.dtype, in_fp8: bool) -> int:
+    """Bytes of the weights in memory: in `dtype`, or as float8 where they can be kept so and `in_fp8`."""
+    return sum(
+        prod(tensor.shape) * (1 if in_fp8 and tensor.fp8 is not None else dtype.itemsize)
+        for tensor in checkpoint.lazy.values()
+    )
+
+
 def describe_transformer(checkpoint: Checkpoint) -> dict[str, object]:
-    config, bfloat16 = checkpoint.config, 2  # bytes
+    config = checkpoint.config
+    whole, in_fp8 = (
+        kept_bytes(one, torch.bfloat16, one is not checkpoint) for one in (checkpoint, rounded(checkpoint))
+    )
+    memory = f"{whole / 2**30:.2f} GiB in bfloat16, twice that in float32, {in_fp8 / 2**30:.2f} GiB in fp8"
     return {
         "layout": checkpoint.layout,
         "fingerprint": checkpoint.fingerprint(),
         "tensors": len(checkpoint.lazy),
         "parameters": checkpoint.parameters,
         "dtype": formats(checkpoint.lazy),
-        "memory": f"{bfloat16 * checkpoint.parameters / 2**30:.2f} GiB in bfloat16, twice that in float32",
+        "memory": f"{memory} (as the file is)" if checkpoint.in_fp8 else memory,
         "dim": config.dim,
         "ffn_dim": config.ffn_dim,
         "heads": f"{config.num_heads} of {config.head_dim}",
@@ -122,14 +137,16 @@ def device_memory(checkpoint: Checkpoint) -> dict[str, str]:
     own = (checkpoint.config.width, checkpoint.config.height)
     sizes = [own, (832, 480)] if own == (512, 512) else [own]
     eight = torch.float8_e4m3fn
+    usual = {"weight_dtype": eight} if checkpoint.in_fp8 else {}
     small = {"kv_dtype": eight, "weight_dtype": eight, "decoder": "tiny", "latent_frames": 1}
     found = {}
     for size in sizes:
-        usual, least = (
-            memory_needed(checkpoint.config, checkpoint.parameters, size, **more).total / 2**30 for more in ({}, small)
+        most, least = (
+            memory_needed(checkpoint.config, checkpoint.parameters, size, **settings).total / 2**30
+            for settings in (usual, small)
         )
         found[f"memory_{size[0]}x{size[1]}"] = (
-            f"{usual:.1f} GiB on a GPU in bfloat16; {least:.1f} with fp8 weights and keys and a tiny decoder"
+            f"{most:.1f} GiB on a GPU in bfloat16; {least:.1f} with fp8 weights and keys and a tiny decoder"
         )
     return found
 

@@ -12,7 +12,7 @@ from ..model.fp8_linear import FP8
 from .reader import LazyTensor
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-NUMBERS = 1 << 18  # computed at a time in float32: larger temporaries leave holes in the heap behind
+NUMBERS = 1 << 16  # computed at a time in float32: each tensor's temporary leaves a hole of its size in the heap
 READ_AS = torch.bfloat16  # a float8 is exact in it
 SCALES = (".scale_weight", ".weight_scale")  # of layer `name`; ComfyUI's older and newer ending
 # What says how to compute with a layer, or that a file is scaled; the weights' values do not depend on it.
@@ -68,13 +68,13 @@ def scaled(name: str, weight: LazyTensor, scale: LazyTensor | None, label: str) 
         if scale is None:
             return weight.copy(dtype)
         factor = scale.copy(torch.float32)
-        factor = factor.reshape(-1, *[1] * (len(weight.shape) - 1))
         result = weight.copy(dtype)  # exact: every float8 is a number of the wider types
+        if factor.numel() == 1:
+            return result.mul_(factor.item())
         step = rows_at_a_time(result)
-        for part, factors in zip(
-            result.split(step), factor.expand(len(result), *factor.shape[1:]).split(step), strict=True
-        ):
-            part.copy_(part.float() * factors)
+        factors = factor.reshape(-1, *[1] * (len(weight.shape) - 1)).split(step)
+        for part, factor in zip(result.split(step), factors, strict=True):
+            part.copy_(part.float() * factor)
         return result
 
     stored = weight.format if scale is None else f"scaled {weight.format}"

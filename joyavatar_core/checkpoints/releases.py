@@ -30,11 +30,11 @@ TEXT_TO_VIDEO = {
     "causal-forcing-2step": Family("Causal-Forcing++, frame-wise, 2 steps", APACHE, TWO_STEPS),
     "causal-forcing-1step": Family("Causal-Forcing++, frame-wise, 1 step", APACHE, ONE_STEP),
     "one-forcing": Family("One-Forcing, frame-wise", APACHE, ONE_STEP),
-    # 12 frames are seen in its training, 3 of them the first: the positions that URCR keeps to.
+    # Positions within its window of 12 frames, the first 3 and the newest 9 with the block: use_infinite_attention.
     "longlive": Family(
         "LongLive-1.3B",
         "Apache-2.0 since November 2025, CC BY-NC-SA 4.0 before; two of its code files are still marked so",
-        {**SIZE, "trained_positions": 12},
+        {**SIZE, "trained_positions": 12, "preset": {"urcr": {"recent": 6}}},
     ),
 }
 RELEASES: Mapping[str, Family] = {**AVATARS, **TEXT_TO_VIDEO}

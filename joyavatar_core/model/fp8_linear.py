@@ -29,12 +29,24 @@ class Fp8Weight:
             self.scale = scale.float().item()
         self.register_buffer("row_scales", rows, persistent=False)  # moves with the module, is in no state dict
 
+    @property
+    def has_scale(self) -> bool:
+        """Whether the values are to be multiplied at all."""
+        return self.scale != 1.0 or getattr(self, "row_scales", None) is not None
+
     def scaled(self, weight: Tensor) -> Tensor:
         """`weight`, already of the dtype of the computation, times its scale, rounded once."""
+        if not self.has_scale:
+            return weight
+        return (weight * self._factor(weight)).to(weight.dtype)
+
+    def unscaled(self, change: Tensor) -> Tensor:
+        """A change of the weight [rows, columns], divided by the scale: what to add to the kept values."""
+        return (change / self._factor(change)).to(change.dtype)
+
+    def _factor(self, like: Tensor) -> Tensor | float:
         rows = getattr(self, "row_scales", None)
-        if rows is not None:
-            return (weight * rows.to(weight.device)).to(weight.dtype)
-        return weight if self.scale == 1.0 else weight * self.scale
+        return self.scale if rows is None else rows.to(like.device)
 
 
 class Fp8Linear(Fp8Weight, nn.Linear):

@@ -167,7 +167,7 @@ class BlockSampler:
             if dropped:
                 cache.keep([slot for slot in range(cache.length) if slot not in dropped])
             return False
-        if not urcr.reset_due(self.cursor, config):
+        if not urcr.reset_due(self.cursor, config.block_frames, config):
             return False
         self._keep(urcr.recent)
         return True

@@ -59,7 +59,10 @@ class RollingSampler(BlockSampler):
             return False
         first = self._frame_ids_of(self.block).start - urcr.recent
         cache.keep([slot for slot, frame in enumerate(cache.frame_ids) if frame == 0 or frame >= first])
-        if not urcr.reset_due(self.cursor, self.stream.config):
+        config = self.stream.config
+        ahead = config.window_frames // config.block_frames
+        blocks = sum(self.has_block(index) for index in range(self.block, self.block + ahead))
+        if not urcr.reset_due(self.cursor, blocks * config.block_frames, config):
             return False
         self._keep(urcr.recent)
         return True

@@ -16,6 +16,7 @@ from .mci import MciSettings
 MODES = ("rotate", "prefill", "window")
 OLD_MODES = {"off": "window"}  # before it was renamed
 SINK_SOURCES = ("first", "portrait")
+MOST_ROTATIONS = 2  # of a key while it is in the cache: each rounds it once to the cache's dtype
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ class UrcrSettings:
                 f"URCR keeps {self.sinks} + {self.recent} frames, which leaves no room for a block of {block} "
                 f"within the {trained} trained positions; keep at most {trained - block}."
             )
-        if self.mode == "rotate" and self.recent > trained - self.sinks - self.recent:
-            most = (trained - self.sinks) // 2 // block * block
+        between = (trained - self.sinks - self.recent) // block * block  # frames from one reset to the next
+        if self.mode == "rotate" and self.recent > MOST_ROTATIONS * between:
             raise AvatarError(
-                f"URCR 'rotate' with {self.sinks} sinks and {self.recent} recent frames would rotate keys twice within "
-                f"{trained} positions; keep at most {most} recent frames or use 'prefill'."
+                f"URCR 'rotate' with {self.sinks} sinks and {self.recent} recent frames would rotate a key more than "
+                f"{MOST_ROTATIONS} times within {trained} positions; keep fewer recent frames or use 'prefill'."
             )
         if mci.injected > self.recent:
             raise AvatarError(
@@ -118,9 +119,9 @@ class UrcrSettings:
                 f"{config.trained_positions} trained positions."
             )
 
-    def reset_due(self, cursor: int, config: AvatarConfig) -> bool:
-        """Whether a block whose first frame would sit at position `cursor` needs a reset before it."""
-        return self.mode != "window" and cursor + config.window_frames > config.trained_positions
+    def reset_due(self, cursor: int, frames: int, config: AvatarConfig) -> bool:
+        """Whether a pass over `frames` latent frames, the first at position `cursor`, needs a reset before it."""
+        return self.mode != "window" and cursor + frames > config.trained_positions
 
     def capacity(self, config: AvatarConfig) -> int:
         """Most latent frames cached or being denoised at once."""

@@ -168,6 +168,31 @@ with torch.inference_mode():
     patched.unpatch_model(patched.offload_device)
     mm.load_models_gpu = load_models
 
+# --- weights kept in fp8 with a scale, and a LoRA on them
+with torch.inference_mode():
+    small = ours["JoyAvatarModelLoader"].execute("embedded", "fp8", "none")[0]
+    found["fp8_size"] = sum(p.nbytes for p in small.model.parameters()) / sum(
+        p.nbytes for p in model.model.parameters()
+    )
+    in_fp8, kept = latents(small), weights(small)
+    found["fp8_difference"] = float((in_fp8 - plain).abs().mean() / plain.abs().mean())
+    with_lora = nodes.LoraLoaderModelOnly().load_lora_model_only(small, "tiny.safetensors", 0.01)[0]
+    found["fp8_remarks"] = remarks(with_lora)
+    fp8_whole = latents(with_lora)
+    errors = []
+    for name in layers:
+        layer, exact = small.model.diffusion_model.get_submodule(name), before[f"diffusion_model.{name}.weight"]
+        difference = layer.scaled(layer.weight.float()) - exact - 0.01 * up @ down
+        errors.append(float(difference.square().mean().sqrt() / exact.square().mean().sqrt()))
+    found["fp8_lora_error"], found["fp8_lora_size"] = max(errors), float((0.01 * up @ down).std() / exact.std())
+    mm.unload_all_models()
+    found["fp8_restored"] = all(torch.equal(kept[n].float(), t.float()) for n, t in weights(small).items())
+    mm.load_models_gpu = lambda models, **_: [m.patch_model(m.load_device, lowvram_model_memory=1) for m in models]
+    in_part = latents(with_lora)
+    with_lora.unpatch_model(with_lora.offload_device)
+    mm.load_models_gpu = load_models
+    found["fp8_lowvram_difference"] = float((in_part - fp8_whole).abs().mean() / plain.abs().mean())
+
 module = sys.modules[type(model.model).__module__]
 model.model.diffusion_model.attention = module.host_attention
 found["host_attention_difference"] = float((latents(model) - plain).abs().max())

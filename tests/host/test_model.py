@@ -45,6 +45,12 @@ def test_the_host_casts_half_precision_weights(probe):
     assert 0 < probe["bf16_difference"] < 0.05
 
 
+def test_fp8_weights_are_small_near_and_take_loras(probe):
+    assert probe["fp8_size"] < 0.35 and 0 < probe["fp8_difference"] < 0.1
+    assert probe["fp8_lora_error"] < 0.06 < probe["fp8_lora_size"]  # relative to the weights
+    assert probe["fp8_remarks"] == [] and probe["fp8_restored"] and probe["fp8_lowvram_difference"] < 0.05
+
+
 def test_the_hosts_attention_gives_the_same_stream(probe):
     assert probe["repeats"] and probe["host_attention_difference"] < 1e-3
 

@@ -51,4 +51,4 @@ def unet_dtype(device: object, model_params: int, supported_dtypes: list, weight
 
 
 def unet_manual_cast(weight_dtype: torch.dtype, device: object, supported_dtypes: list) -> torch.dtype | None:
-    return None
+    return torch.float32 if weight_dtype.itemsize == 1 else None
