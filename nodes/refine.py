@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_REFINER
+from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER
 from ..joyavatar_core.refiner import MOST, USUAL_MOTION, FaceMotion, PortraitRefiner, load_refiner, refined_size
 from .model import HostAvatar
 from .patcher import host_patcher
@@ -47,7 +47,7 @@ def refine_inputs() -> list[io.Input]:
         max=3,
         step=0.1,
         optional=True,
-        tooltip="How far the lips of refined faces move. 1.5 is usual, 1 is calmer, 2 is livelier.",
+        tooltip="How far the lips of refined faces move. 1: as the voice says; less is calmer, more is livelier.",
     )
     return [size, advanced(blinks), advanced(articulation)]
 
@@ -86,4 +86,4 @@ class Refine:
 
 @lru_cache(1)
 def _patcher() -> ModelPatcher:
-    return host_patcher(load_refiner(EMBEDDED_REFINER), mm.vae_device(), mm.vae_offload_device())
+    return host_patcher(load_refiner(EMBEDDED_REFINER, EMBEDDED_FACE_EDITOR), mm.vae_device(), mm.vae_offload_device())

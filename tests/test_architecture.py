@@ -19,13 +19,13 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "checkpoints": {"model", "sampling"},  # float8 layers; inspect says what a stream takes in memory
     "model": set(),
     "serving": set(),
-    "synthetic": set(),
+    "synthetic": {"framing"},  # faces are cut out as portraits' are
     "vae": set(),
     "video": {"audio"},
     "sampling": {"audio", "model"},
     "framing": {"video"},
     "distributed": {"model", "vae"},
-    "refiner": {"sampling", "vae"},
+    "refiner": {"framing", "sampling", "vae"},
     "pipeline": {"audio", "checkpoints", "distributed", "framing", "model", "refiner", "sampling", "vae", "video"},
     "batch": {"recording"},  # what makes a video is handed in
     "recording": {"audio", "checkpoints", "pipeline", "refiner", "sampling", "vae", "video"},

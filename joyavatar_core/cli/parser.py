@@ -122,7 +122,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--blinks", type=float, default=17.0, help="of refined faces, a minute; 0: none; default 17")
     command.add_argument(
-        "--articulation", type=float, default=1.5, help="how far the lips of refined faces move, 0 to 3; default 1.5"
+        "--articulation", type=float, default=1.0, help="how far the lips of refined faces move, 0 to 3; default 1"
     )
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)

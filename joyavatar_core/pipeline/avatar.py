@@ -37,6 +37,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
 EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
+EMBEDDED_FACE_EDITOR = ASSETS / "face_editor.safetensors"
 EMBEDDED_VISEME_ENCODER = ASSETS / "visemes.safetensors"  # for checkpoints with "visemes" features
 
 
@@ -209,7 +210,7 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
         decoder=decoder,
         encoder=load_audio_encoder(config, options.audio_encoder, device),
         name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in options.loras))),
-        refiner=load_refiner(EMBEDDED_REFINER).to(device) if refines else None,
+        refiner=load_refiner(EMBEDDED_REFINER, EMBEDDED_FACE_EDITOR).to(device) if refines else None,
     )
 
 

@@ -6,22 +6,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..device import to_device
 from ..errors import AvatarError
+from ..framing.face_crop import find_face
 from ..geometry import Size
 from .eye_movements import EyeMovements
-from .model import EYES, SCALE, RefinerNet, compose, condition_of, resized
+from .face_editor import MOUTH_SIZE, SIDE, FaceEditorNet, expression_of
+from .model import EYES, SCALE, Prediction, RefinerNet, compose, condition_of, resized
+from .portrait_face import PortraitFace
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream
     from ..vae import Decoder
 
+Net = TypeVar("Net", bound=nn.Module)
+
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
+ARTICULATION = 1.15  # times the visemes, whose encoder is cautious
+WITHOUT_EDITOR = 1.5  # likewise: the refiner's own lips move too little
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
 
 
@@ -34,7 +41,7 @@ class FaceMotion:
     """
 
     blinks: float = 17.0
-    articulation: float = 1.5  # with 1 the lips of photographs move too little
+    articulation: float = 1.0
 
     def __post_init__(self) -> None:
         for name, most in (("blinks", 60), ("articulation", 3)):
@@ -75,6 +82,15 @@ class PortraitRefiner:
         self._seen = resized(picture, predicted).clamp(-1, 1)  # by the network
         large = [max(pair) for pair in zip(predicted, pixel_size[::-1], strict=True)]
         self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
+        self._face = self._find_face(picture)
+
+    def _find_face(self, picture: Tensor) -> PortraitFace | None:
+        """What edits the portrait's face; None where there is no editor, or no face in the portrait."""
+        editor, crop = self.net.editor, None if self.net.editor is None else find_face(picture[0])
+        if crop is None:
+            return None
+        smaller = crop.times(self._moved.shape[-1] / picture.shape[-1])
+        return PortraitFace(editor, self._moved, smaller, crop.cut(picture, SIDE))
 
     @classmethod
     def of(
@@ -114,22 +130,40 @@ class PortraitRefiner:
         frames = video.movedim(1, 0).to(device, torch.float32)
         visemes = self.articulation * features if features is not None and self.uses_visemes else None
         eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES)
-        condition = to_device(condition_of(visemes, eyes), device)
-        parts = zip(frames.split(AT_ONCE), condition.split(AT_ONCE), strict=True)
-        return torch.cat([self._refine(*part) for part in parts]).movedim(0, 1).to(video.device)
+        if self._face is not None and visemes is not None:
+            refine, told = self._refine_edited, expression_of(ARTICULATION * visemes[:, :MOUTH_SIZE], eyes)
+        else:
+            refine, told = self._refine, condition_of(None if visemes is None else WITHOUT_EDITOR * visemes, eyes)
+        parts = zip(frames.split(AT_ONCE), to_device(told, device).split(AT_ONCE), strict=True)
+        return torch.cat([refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
     def _refine(self, frames: Tensor, condition: Tensor) -> Tensor:
-        quick = quick_dtype(frames.device.type)
-        with torch.autocast(frames.device.type, quick or torch.bfloat16, enabled=quick is not None):
+        with quick_arithmetic(frames.device.type):
             predicted = self.net(frames, self.round_trip, self._seen, condition)
+        return self._composed(frames, self._moved, predicted)
+
+    def _refine_edited(self, frames: Tensor, expressions: Tensor) -> Tensor:
+        """The frame moves the head; lips and lids are those of the edited portrait."""
+        with quick_arithmetic(frames.device.type):
+            predicted = self.net(frames, self.round_trip, self._seen)
+            portraits = self._face.edited(expressions)
+        return self._composed(frames, portraits, self._face.moved_as_one(predicted))
+
+    def _composed(self, frames: Tensor, portraits: Tensor, predicted: Prediction) -> Tensor:
         width, height = self.pixel_size
-        return resized(compose(frames, self._moved, predicted), (height, width)).clamp(-1, 1)
+        return resized(compose(frames, portraits, predicted), (height, width)).clamp(-1, 1)
 
 
 def decode_still(decoder: Decoder, latent: Tensor) -> Tensor:
     """One normalised latent [1, 16, 1, h, w] as a picture [3, 8h, 8w] in [-1, 1]."""
     latent = latent.to(decoder.compute_device, decoder.compute_dtype)
     return decoder.decode(latent, decoder.new_cache())[0, :, 0].float()
+
+
+def quick_arithmetic(device: str) -> torch.autocast:
+    """Autocast to `quick_dtype`, where there is one."""
+    quick = quick_dtype(device)
+    return torch.autocast(device, quick or torch.bfloat16, enabled=quick is not None)
 
 
 @lru_cache
@@ -162,15 +196,24 @@ def refined_size(setting: str | int, frame: Size) -> Size | None:
     return wanted, 2 * round(wanted * height / width / 2)
 
 
-def load_refiner(path: str | Path) -> RefinerNet:
-    """A refiner from a safetensors file, in float32. Raises AvatarError for any other file."""
+def load_refiner(path: str | Path, editor: str | Path | None = None) -> RefinerNet:
+    """A refiner from a safetensors file, in float32, and its face editor from another, where there is one.
+
+    Raises AvatarError for any other files.
+    """
+    net = _load(RefinerNet(), path, "portrait refiner")
+    if editor is not None:
+        net.editor = _load(FaceEditorNet(), editor, "face editor")
+    return net
+
+
+def _load(net: Net, path: str | Path, what: str) -> Net:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    net = RefinerNet()
     try:
         net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         detail = str(problem).splitlines()[-1].strip()
-        raise AvatarError(f"'{Path(path).name}' is no portrait refiner of this version: {detail}") from None
+        raise AvatarError(f"'{Path(path).name}' is no {what} of this version: {detail}") from None
     return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -92,6 +92,10 @@ def _refiner(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--rollouts", type=float, default=0.3, help="share of the clips that also get a self-rollout")
 
 
+def _editor(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--people", type=int, default=900, help="rendered people, and a quarter as many drawn ones")
+
+
 def _shipped(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--shipped", action="store_true", help="use the embedded avatar, not the run's")
 
@@ -119,13 +123,13 @@ def _ablate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--only", nargs="*", default=[], help="names of settings; all without it")
 
 
-TRAINED = ("viseme-encoder", "locator", "vae", "forcing", "distill", "refiner")
+TRAINED = ("viseme-encoder", "locator", "vae", "forcing", "distill", "refiner", "editor")
 GROUPS = {
     _data: ("data",),
     _models: (*TRAINED, "latents", "ship", "evaluate", "ablate"),
     _loop: TRAINED,
     _device: ("vae", "latents", "forcing", "distill"),
-    _fine_tune: ("vae", "forcing", "distill", "refiner"),
+    _fine_tune: ("vae", "forcing", "distill", "refiner", "editor"),
     _compile: ("vae", "forcing", "distill"),
     _locator: ("locator",),
     _viseme_encoder: ("viseme-encoder",),
@@ -133,6 +137,7 @@ GROUPS = {
     _transformer: ("forcing", "distill"),
     _distill: ("distill",),
     _refiner: ("refiner",),
+    _editor: ("editor",),
     _shipped: ("evaluate", "ablate", "refiner"),
     _judged: ("evaluate", "ablate"),
     _evaluate: ("evaluate",),

@@ -58,6 +58,11 @@ class RunFolder:
         """Where `refiner` writes."""
         return self.folder / "refiner.safetensors"
 
+    @property
+    def face_editor_path(self) -> Path:
+        """Where `editor` writes."""
+        return self.folder / "face_editor.safetensors"
+
     def clips(self) -> list[Path]:
         """The training clips. Raises AvatarError if there are none."""
         paths = sorted((self.folder / "data").glob("train-*.safetensors"))
@@ -101,7 +106,8 @@ class RunFolder:
         model = AvatarTransformer(self.config.model)
         model.load_state_dict(self.transformer_weights())
         vae = self.vae()
-        refiner = load_refiner(self.refiner_path) if self.refiner_path.exists() else None
+        editor = self.face_editor_path if self.face_editor_path.exists() else None
+        refiner = load_refiner(self.refiner_path, editor) if self.refiner_path.exists() else None
         return Avatar(model.eval().requires_grad_(False), vae, vae, self.encoder(), "run", refiner)
 
 

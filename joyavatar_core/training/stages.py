@@ -10,7 +10,13 @@ import shutil
 
 from ..checkpoints import save_checkpoint
 from ..errors import AvatarError
-from ..pipeline.avatar import EMBEDDED_REFINER, EMBEDDED_TRANSFORMER, EMBEDDED_VAE, EMBEDDED_VISEME_ENCODER
+from ..pipeline.avatar import (
+    EMBEDDED_FACE_EDITOR,
+    EMBEDDED_REFINER,
+    EMBEDDED_TRANSFORMER,
+    EMBEDDED_VAE,
+    EMBEDDED_VISEME_ENCODER,
+)
 from ..synthetic.clips import PEOPLE
 from ..synthetic.dataset import write_dataset
 from .configs import CONFIGS
@@ -183,6 +189,25 @@ def train_refiner(options: argparse.Namespace) -> None:
         save_file(weights, run.refiner_path)
 
 
+def train_face_editor(options: argparse.Namespace) -> None:
+    """The face editor, on people whose heads are still; first their pictures. Writes runs/face_editor.safetensors."""
+    from safetensors.torch import load_file, save_file
+
+    from ..synthetic.expressions import write_expressions
+    from .editor_training import BATCH, Faces, train_editor
+
+    if options.people < 1:
+        raise AvatarError(f"--people is {options.people}, expected 1 or more.")
+    settings = _settings(options, "editor", 2e-3, weight_decay=1e-3, ema=0.99)
+    paths = write_expressions(options.runs / "expressions", options.people, workers=options.threads)
+    start = load_file(options.fine_tune) if options.fine_tune else None
+    start = start and {name: tensor.float() for name, tensor in start.items()}
+    net = train_editor(Faces(paths), settings, start, options.batch or BATCH)
+    if Share.mine().leads:
+        weights = {name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}
+        save_file(weights, RunFolder.of(options).face_editor_path)
+
+
 def ship(options: argparse.Namespace) -> None:
     """The run's transformer and VAE as the embedded avatar, in half precision."""
     from .vae_training import save_vae
@@ -193,7 +218,10 @@ def ship(options: argparse.Namespace) -> None:
     EMBEDDED_VAE.parent.mkdir(parents=True, exist_ok=True)
     save_vae(run.vae(), EMBEDDED_VAE)
     encoder = options.audio_encoder or run.viseme_encoder_path
-    for own, embedded in ((encoder, EMBEDDED_VISEME_ENCODER), (run.refiner_path, EMBEDDED_REFINER)):
+    for own, embedded in (
+        (encoder, EMBEDDED_VISEME_ENCODER), (run.refiner_path, EMBEDDED_REFINER),
+        (run.face_editor_path, EMBEDDED_FACE_EDITOR),
+    ):  # fmt: skip
         if own.exists():
             shutil.copyfile(own, embedded)
 

@@ -1,0 +1,78 @@
+"""The face of a portrait as an upright square of its own, and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from .face_locator import Face, face_locator
+
+DEPTH = 0.5  # the square's centre below the eyes, in distances between eyes and chin
+SIDE = 1.7  # its side in the same unit: from the brows to below the chin of an open mouth
+FACE_DEPTH, FACE_SIZE = 0.1, 1.8  # of a `Face`: its centre below the eyes, and its size
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """A square in a picture's pixels: centre, side, and how far it is turned, in radians (clockwise)."""
+
+    x: float
+    y: float
+    side: float
+    roll: float
+
+    @classmethod
+    def of_points(cls, left_eye: np.ndarray, right_eye: np.ndarray, chin: np.ndarray, scale: float = 1.0) -> FaceCrop:
+        """From the eyes (the picture's left first) and the chin, (x, y) each; scale: of the square's side."""
+        eyes = (left_eye + right_eye) / 2
+        x, y = eyes + DEPTH * (chin - eyes)
+        roll = math.atan2(*(left_eye - chin + right_eye - chin) * (1, -1))
+        return cls(float(x), float(y), scale * SIDE * float(np.linalg.norm(chin - eyes)), roll)
+
+    @classmethod
+    def of_face(cls, face: Face) -> FaceCrop:
+        """From a face that the locator found."""
+        unit = face.size / FACE_SIZE  # from the eyes to the chin
+        down = (DEPTH - FACE_DEPTH) * unit
+        x, y = face.x - math.sin(face.roll) * down, face.y + math.cos(face.roll) * down
+        return cls(x, y, SIDE * unit, face.roll)
+
+    def times(self, factor: float) -> FaceCrop:
+        """The same square in a picture that is so many times as large."""
+        return FaceCrop(factor * self.x, factor * self.y, factor * self.side, self.roll)
+
+    def grid(self, height: int, width: int, size: int) -> Tensor:
+        """Where each pixel of the square lies in a picture, [1, size, size, 2] in -1 ... 1, for `grid_sample`."""
+        cos, sin = math.cos(self.roll) * self.side, math.sin(self.roll) * self.side
+        matrix = torch.tensor([
+            [cos / width, -sin / width, 2 * self.x / width - 1],
+            [sin / height, cos / height, 2 * self.y / height - 1],
+        ])  # fmt: skip
+        return F.affine_grid(matrix[None], [1, 3, size, size], align_corners=False)
+
+    def cut(self, pictures: Tensor, size: int) -> Tensor:
+        """The square of pictures [N, C, H, W], [N, C, size, size]; what lies outside is the nearest pixel's."""
+        fine = size * max(1, round(self.side / size))  # then shrunk, so that detail does not alias
+        grid = self.grid(*pictures.shape[-2:], fine).expand(len(pictures), -1, -1, -1).to(pictures.device)
+        square = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return F.avg_pool2d(square, fine // size)
+
+    def placed(self, height: int, width: int) -> Tensor:
+        """Where each pixel of a picture lies in the square, [1, height, width, 2]; -1 ... 1 is inside."""
+        cos, sin = math.cos(self.roll), math.sin(self.roll)
+        x, y = torch.arange(width) + 0.5 - self.x, torch.arange(height) + 0.5 - self.y
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        return torch.stack([(cos * x + sin * y) * 2 / self.side, (cos * y - sin * x) * 2 / self.side], -1)[None]
+
+
+def find_face(picture: Tensor) -> FaceCrop | None:
+    """The largest face of a picture [3, H, W] in [-1, 1]; None where there is none."""
+    pixels = picture.add(1).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    faces = face_locator().find(Image.fromarray(pixels))
+    return FaceCrop.of_face(faces[0]) if faces else None

@@ -1,0 +1,119 @@
+"""The face editor: a small U-Net that gives a portrait's face another expression, before the refiner moves the head.
+
+It sees the face as an upright square (`FaceCrop`) and is told what the mouth, the lids and the gaze are to be. It
+predicts where every pixel of the square has moved (flow), how far to trust the moved square (mask), and what is new
+(change: the mouth's inside, lids):
+
+    edited = mask * warp(face, flow) + (1 - mask) * (face + change)
+
+The definition is this project's own; flow and mask follow FOMM (arXiv 2003.00196), the condition FiLM
+(arXiv 1709.07871), the coordinates among the inputs CoordConv (arXiv 1807.03247).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .model import Block, warp
+
+SIDE = 128  # pixels of the square
+WIDTHS = (32, 64, 96, 128)  # channels at 1/2, 1/4, 1/8 and 1/16 of the side
+HEAD = 24  # channels of the head at the whole side
+EMBEDDED = 64  # numbers that are made of the condition, beside it
+COARSE, FINE = 32, 64  # sides of the maps that are the same for all faces
+REACH = 0.3  # the longest flow, in halves of the side
+SUREST = 4.0  # the mask's logit stays within: a surer one would no longer learn
+# Mean and deviation of `MouthShape`'s numbers over speech, as the viseme encoder scales them.
+MOUTH_MEAN = (0.255, 0.173, 0.204, 0.094, 0.085, 0.055, 0.152)
+MOUTH_DEVIATION = (0.234, 0.195, 0.233, 0.135, 0.091, 0.213, 0.339)
+EYE_SCALE = (2.0, 4.0, 4.0)  # of closure and gaze: their deviations are then like the mouth's
+MOUTH_SIZE = len(MOUTH_MEAN)
+EXPRESSION_SIZE = MOUTH_SIZE + 3
+
+
+class Edit(NamedTuple):
+    """What the editor says of B faces: flow [B, 2, S / 2, S / 2] in halves of the side, mask [B, 1, S, S] in 0 ... 1,
+    change [B, 3, S, S].
+    """
+
+    flow: Tensor
+    mask: Tensor
+    change: Tensor
+
+
+class FaceEditorNet(nn.Module):
+    """Faces [B, 3, 128, 128] in [-1, 1] and expressions [B, 10] of `expression_of` -> Edit."""
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        inputs = 3 * 4 + 2 + EXPRESSION_SIZE
+        self.embed = nn.Sequential(
+            nn.Linear(EXPRESSION_SIZE, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED), nn.SiLU()
+        )
+        self.down = nn.ModuleList(Block(i, o) for i, o in zip((inputs, *widths[:-1]), widths, strict=True))
+        self.up = nn.ModuleList(
+            Block(below + beside, beside) for below, beside in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        outputs = (*widths, *widths[-2::-1])
+        self.film = nn.ModuleList(nn.Linear(EXPRESSION_SIZE + EMBEDDED, 4 * count) for count in outputs)
+        self.flow = nn.Conv2d(widths[0], 2, 3, padding=1)
+        # What each number of an expression does to flow, mask and change of any face: squares are aligned.
+        self.usual_flow = nn.Parameter(torch.zeros(EXPRESSION_SIZE, 2, COARSE, COARSE))
+        self.usual_out = nn.Parameter(torch.zeros(EXPRESSION_SIZE, 1 + 3, FINE, FINE))
+        self.detail = nn.Conv2d(widths[0], HEAD, 1)
+        self.head = nn.Sequential(
+            nn.Conv2d(HEAD + 3 + 3, HEAD, 3, padding=1), nn.SiLU(), nn.Conv2d(HEAD, 1 + 3, 3, padding=1)
+        )
+        for layer in (self.flow, self.head[-1]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, face: Tensor, expression: Tensor) -> Edit:
+        count, side = len(face), face.shape[-1] // 2
+        told = torch.cat([expression, self.embed(expression)], dim=1)
+        film = [layer(told) for layer in self.film]
+        place = torch.linspace(-1, 1, side, device=face.device, dtype=face.dtype)
+        place = torch.stack(torch.meshgrid(place, place, indexing="xy")).expand(count, -1, -1, -1)
+        everywhere = expression[..., None, None].expand(-1, -1, side, side).to(face)
+        x = torch.cat([F.pixel_unshuffle(face, 2), place, everywhere], 1).contiguous(memory_format=torch.channels_last)
+        kept = []
+        for down, scales in zip(self.down, film[: len(self.down)], strict=True):
+            x = down(F.avg_pool2d(x, 2) if kept else x, scales)
+            kept.append(x)
+        for up, beside, scales in zip(self.up, kept[-2::-1], film[len(self.down) :], strict=True):
+            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1), scales)
+        flow = REACH * torch.tanh(self.flow(x).float() + combined(expression, self.usual_flow, side))
+        detail = F.interpolate(self.detail(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        near = torch.cat([detail, face, warp(face, flow).to(detail)], 1).contiguous(memory_format=torch.channels_last)
+        out = self.head(near).float() + combined(expression, self.usual_out, 2 * side)
+        mask = (SUREST * torch.tanh(out[:, :1] / SUREST)).sigmoid()
+        return Edit(flow, mask, out[:, 1:])
+
+
+def combined(weights: Tensor, maps: Tensor, side: int) -> Tensor:
+    """Sums of maps [K, C, S, S] with weights [B, K], enlarged to [B, C, side, side], in float32."""
+    made = torch.einsum("bk,kchw->bchw", weights.float(), maps.float())
+    return F.interpolate(made, (side, side), mode="bilinear", align_corners=False)
+
+
+def edited(face: Tensor, edit: Edit) -> Tensor:
+    """Faces [B, 3, S, S] with another expression."""
+    return torch.lerp(face + edit.change, warp(face, edit.flow), edit.mask).clamp(-1, 1)
+
+
+def expression_of(mouth: Tensor, eyes: Tensor) -> Tensor:
+    """The condition of `FaceEditorNet`, [N, 10] float32.
+
+    mouth [N, 7]: shapes at zero mean and unit deviation over speech, as the viseme encoder gives them. eyes [N, 3]: of
+    `EyeMovements`.
+    """
+    return torch.cat([mouth.float().clamp(-3, 4), eyes.float() * torch.tensor(EYE_SCALE)], dim=1)
+
+
+def scaled_mouth(shapes: Tensor) -> Tensor:
+    """`MouthShape`s [N, 7] at zero mean and unit deviation over speech."""
+    return (shapes - torch.tensor(MOUTH_MEAN)) / torch.tensor(MOUTH_DEVIATION)

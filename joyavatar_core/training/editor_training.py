@@ -1,0 +1,131 @@
+"""Training of the face editor: one face of a person as the input, another one as the target.
+
+The head is the same in both, so the difference is the expression alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..evaluation.stream_pictures import GAZE, OPEN
+from ..refiner.face_editor import SIDE, FaceEditorNet, edited, expression_of, scaled_mouth
+from ..refiner.model import warp
+from ..synthetic.expressions import MARGIN, MOUTH
+from ..synthetic.motion import COLUMN
+from .loop import Draw, LoopSettings, Trainer
+from .refiner_augment import Random, recolour
+from .refiner_training import edges, like, strength_error
+
+BATCH = 16
+DRAWN = 0.2  # share of drawn people
+CHANGED = 12.0  # weight of what differs between both faces, against 1 elsewhere
+SURE = 8  # a mean difference of 1 / SURE (of -1 ... 1) counts wholly
+NEAR = 9  # pixels around a difference that count, too
+BLURRED = (1, 4, 8)  # pixels over which faces are averaged before the flow is judged
+SCALES = {"pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02}
+ZOOM, MOVE, TURN = 0.07, 0.06, 0.08  # of the crop: share, halves of the side, radians
+
+
+class Faces:
+    """Expression sets on disk, one person each."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        drawn = [path for path in paths if path.stem.endswith("-drawn")]
+        self.kinds = [drawn, [path for path in paths if path not in {*drawn}]]
+
+    def sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(face, another face of the person, the other's expression)."""
+        from safetensors import safe_open
+
+        random = Random(generator)
+        drawn, others = self.kinds
+        kind = drawn if not others or (drawn and random.chance(DRAWN)) else others
+        with safe_open(kind[random.below(len(kind))], "np") as file:
+            moments = file.get_tensor("moments")
+            lids = moments[:, COLUMN["lid"]]
+            opened = np.flatnonzero(lids > OPEN)
+            given = random.choose(opened if len(opened) and random.chance(0.95) else range(len(moments)))
+            wanted = random.below(len(moments))
+            pair = [file.get_slice("pictures")[k] for k in (given, wanted)]
+        pair = torch.stack([torch.from_numpy(one).permute(2, 0, 1).float() / 127.5 - 1 for one in pair])
+        change = torch.tensor([
+            min(1.0, max(-0.5, 1 - float(lids[wanted]) / max(float(lids[given]), OPEN))),
+            *(moments[wanted, GAZE] - moments[given, GAZE]),
+        ]).float()  # fmt: skip
+        mouth = scaled_mouth(torch.from_numpy(moments[wanted, MOUTH]))
+        angle, size = random.uniform(-TURN, TURN), random.uniform(1 - ZOOM, 1 + ZOOM) / MARGIN
+        cos, sin = size * np.cos(angle), size * np.sin(angle)
+        across, down = random.uniform(-MOVE, MOVE), random.uniform(-MOVE, MOVE)
+        if random.chance(0.5):
+            pair, change = pair.flip(-1), change * torch.tensor([1.0, -1.0, 1.0])
+        matrix = torch.tensor([[cos, -sin, across], [sin, cos, down]]).float().expand(2, -1, -1)
+        grid = F.affine_grid(matrix, [2, 3, SIDE, SIDE], align_corners=False)
+        pair = F.grid_sample(pair, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(-1, 1)
+        face, other = recolour(tuple(pair), random)
+        if random.chance(0.3):  # a soft portrait
+            face, other = (self._soft(picture, random.uniform()) for picture in (face, other))
+        return face, other, expression_of(mouth[None], change[None])[0]
+
+    @staticmethod
+    def _soft(picture: Tensor, share: float) -> Tensor:
+        return torch.lerp(picture, F.avg_pool2d(picture[None], 3, 1, 1, count_include_pad=False)[0], share)
+
+    def batch(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, ...]:
+        """Faces [B, 3, 128, 128], the wanted faces, and their expressions [B, 10]."""
+        return tuple(torch.stack(part) for part in zip(*map(self.sample, generators), strict=True))
+
+
+def editor_losses(net: FaceEditorNet, face: Tensor, wanted: Tensor, expression: Tensor) -> dict[str, Tensor]:
+    """All parts, and their weighted sum as `loss`."""
+    with torch.autocast("cpu", torch.bfloat16):
+        edit = net(face, expression)
+    made = edited(face, edit)
+    difference = (face - wanted).abs().mean(1, keepdim=True)
+    changed = (SURE * F.max_pool2d(F.avg_pool2d(difference, 3, 1, 1), NEAR, 1, NEAR // 2)).clamp(max=1)
+    changed = F.avg_pool2d(changed, NEAR, 1, NEAR // 2, count_include_pad=False)
+    weight = 1 + (CHANGED - 1) * changed
+    losses = {
+        "pixel": ((made - wanted).abs() * weight).mean(),
+        "gradient": sum((edges(made, d) - edges(wanted, d)).abs().mul(like(weight, d)).mean() for d in (-1, -2)),
+        "strength": sum(strength_error(made, wanted, weight, d) for d in (-1, -2)),
+        "warp": sum(moved_error(face, wanted, edit.flow, weight, size) for size in BLURRED) / len(BLURRED),
+        "change": ((face + edit.change - wanted).abs() * weight).mean(),
+        "smooth": sum(edges(edit.flow, d).abs().mean() for d in (-1, -2)),
+    }
+    with torch.no_grad():
+        inside = changed.sum().clamp(min=1) * 3
+        beside = {
+            "still": (face - wanted).abs().mul(changed).sum() / inside,
+            "made": (made - wanted).abs().mul(changed).sum() / inside, "mask": edit.mask.mean(),
+        }  # fmt: skip
+    return losses | beside | {"loss": sum(SCALES[name] * value for name, value in losses.items())}
+
+
+def moved_error(face: Tensor, wanted: Tensor, flow: Tensor, weight: Tensor, size: int) -> Tensor:
+    """How far the moved face is from the wanted one, both averaged over squares of a size in pixels."""
+    face, wanted, weight = (F.avg_pool2d(x, size) for x in (face, wanted, weight))
+    return ((warp(face, flow) - wanted).abs() * weight).mean()
+
+
+def train_editor(
+    faces: Faces, settings: LoopSettings, start: dict[str, Tensor] | None = None, batch: int = BATCH
+) -> FaceEditorNet:
+    """Train until the settings' limit, from scratch or from weights; returns the averaged weights."""
+    torch.manual_seed(settings.seed)
+    net = FaceEditorNet()
+    if start is not None:
+        net.load_state_dict(start)
+    trainer = Trainer(net.to(memory_format=torch.channels_last).train(), settings)
+
+    def step_losses(step: int, draw: Draw) -> dict[str, Tensor]:
+        return editor_losses(net, *faces.batch(draw(batch)))
+
+    trainer.run(step_losses)
+    net.load_state_dict(trainer.averaged())
+    return net.eval().requires_grad_(False)

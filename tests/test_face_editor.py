@@ -1,0 +1,241 @@
+"""The face editor: faces are cut out and put back, edits stay in the face, and its training learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from joyavatar_core.errors import AvatarError
+from joyavatar_core.framing.face_crop import FaceCrop, find_face
+from joyavatar_core.framing.face_locator import Face
+from joyavatar_core.pipeline.avatar import EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER
+from joyavatar_core.refiner import PortraitRefiner, RefinerNet, load_refiner
+from joyavatar_core.refiner.face_editor import EXPRESSION_SIZE, SIDE, FaceEditorNet, edited, expression_of, scaled_mouth
+from joyavatar_core.refiner.model import Prediction
+from joyavatar_core.refiner.portrait_face import PortraitFace, affine_fit
+from joyavatar_core.synthetic.clips import figure_of, person
+from joyavatar_core.synthetic.cutouts import face_points
+from joyavatar_core.synthetic.dataset import clip_path
+from joyavatar_core.synthetic.expressions import HELD, expression_set
+from joyavatar_core.synthetic.moment import Moment
+from joyavatar_core.synthetic.motion import COLUMN
+from joyavatar_core.training.editor_training import Faces, editor_losses, train_editor
+from joyavatar_core.training.loop import LoopSettings
+from joyavatar_core.video.portrait import load_portrait
+
+PORTRAITS = Path(__file__).parents[1] / "joyavatar_core" / "assets" / "portraits"
+
+
+def smooth(*shape: int, seed: int = 0) -> torch.Tensor:
+    coarse = torch.rand(*shape[:2], 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return F.interpolate(coarse, shape[-2:], mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+@pytest.fixture
+def editor() -> FaceEditorNet:
+    """An editor with random weights everywhere, so that nothing is switched off."""
+    torch.manual_seed(0)
+    net = FaceEditorNet()
+    with torch.no_grad():
+        for weight in (net.flow.weight, net.head[-1].weight, net.usual_flow, net.usual_out):
+            torch.nn.init.normal_(weight, std=0.05)
+    return net.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
+    """One drawn person in four expressions."""
+    from safetensors.numpy import save_file
+
+    path = clip_path(tmp_path_factory.mktemp("expressions"), 3, "train", "drawn")
+    save_file(expression_set(3, "train", "drawn", 4)._asdict(), path)
+    return Faces([path])
+
+
+def test_a_cut_face_lies_where_it_is_put_back() -> None:
+    picture, crop = smooth(1, 3, 200, 240), FaceCrop(110.0, 90.0, 96.0, 0.3)
+    face = crop.cut(picture, 96)
+    back = F.grid_sample(face, crop.placed(200, 240), align_corners=False)
+    inside = (crop.placed(200, 240).abs().amax(-1) < 0.95)[:, None]
+    assert 0.15 < inside.float().mean() < 0.25
+    assert ((back - picture).abs() * inside).max() < 0.05
+
+
+def test_points_and_a_located_face_give_the_same_square() -> None:
+    eyes, chin = np.array([[90.0, 100], [130, 100]]), np.array([110.0, 160])
+    turn = np.array([[math.cos(0.2), math.sin(0.2)], [-math.sin(0.2), math.cos(0.2)]])  # clockwise, of rows
+    eyes, chin = eyes @ turn, chin @ turn
+    of_points = FaceCrop.of_points(*eyes, chin)
+    middle = eyes.mean(0)
+    centre = middle + 0.1 * (chin - middle)
+    of_face = FaceCrop.of_face(Face(*centre, 1.8 * float(np.linalg.norm(chin - middle)), 0.2, 1.0))
+    np.testing.assert_allclose(dataclasses.astuple(of_points), dataclasses.astuple(of_face), atol=1e-5)
+    assert of_points.times(2).side == 2 * of_points.side
+
+
+@pytest.mark.parametrize("name", ["ada", "ben", "leo", "yuki"])
+def test_the_face_of_a_portrait_is_found_in_its_place(name: str) -> None:
+    seed = {"ada": (12, "drawn"), "ben": (1, "drawn"), "leo": (217, "rendered"), "yuki": (324, "rendered")}[name]
+    if seed[1] == "rendered":
+        pytest.importorskip("moderngl")
+    found = find_face(load_portrait(PORTRAITS / f"{name}.png", 512, 512))
+    who = person(seed[0], "held-out", seed[1])
+    _, labels = figure_of(who, 512).draw(Moment(roll=who.lean))
+    true = FaceCrop.of_points(*face_points(labels))
+    assert math.hypot(found.x - true.x, found.y - true.y) < 0.1 * true.side and 0.85 < found.side / true.side < 1.18
+
+
+def test_a_picture_without_a_face_has_none() -> None:
+    assert find_face(torch.zeros(3, 128, 128)) is None
+
+
+def test_an_untrained_editor_changes_nothing() -> None:
+    face, expression = smooth(2, 3, SIDE, SIDE), torch.randn(2, EXPRESSION_SIZE)
+    torch.testing.assert_close(edited(face, FaceEditorNet()(face, expression)), face, atol=1e-5, rtol=0)
+
+
+def test_an_edit_stays_in_the_face(editor: FaceEditorNet) -> None:
+    portrait, crop = smooth(1, 3, 256, 256), FaceCrop(120.0, 110.0, 100.0, -0.2)
+    face = PortraitFace(editor, portrait, crop, crop.cut(portrait, SIDE))
+    made = face.edited(torch.randn(3, EXPRESSION_SIZE, generator=torch.Generator().manual_seed(0)))
+    changed = (made - portrait).abs().amax((0, 1))
+    outside = crop.placed(256, 256).abs().amax(-1)[0] >= 1
+    assert changed[outside].max() == 0 and changed[~outside].max() > 0.05
+    assert (made[0] - made[1]).abs().max() > 0.02
+
+
+def test_an_edit_moves_the_portrait_as_it_moves_the_square(editor: FaceEditorNet) -> None:
+    """Flow found on a turned square of another size moves the portrait's own pixels alike."""
+    portrait, crop = smooth(1, 3, 256, 256), FaceCrop(128.0, 120.0, 160.0, 0.4)
+    small = crop.cut(portrait, SIDE)
+    with torch.no_grad():
+        for weight in (editor.head[-1].weight, editor.usual_out):
+            weight.zero_()
+        editor.head[-1].bias[:1] = 100.0  # the moved face alone
+    told = torch.randn(1, EXPRESSION_SIZE, generator=torch.Generator().manual_seed(1))
+    whole = crop.cut(PortraitFace(editor, portrait, crop, small).edited(told), SIDE)
+    alone = edited(small, editor(small, told))
+    middle = slice(24, -24)
+    assert (alone - small)[..., middle, middle].abs().max() > 0.1
+    assert (whole - alone)[..., middle, middle].abs().mean() < 0.01
+
+
+def test_a_face_moves_as_one_piece(editor: FaceEditorNet) -> None:
+    portrait, crop = smooth(1, 3, 128, 128), FaceCrop(64.0, 60.0, 80.0, 0.0)
+    face = PortraitFace(editor, portrait, crop, crop.cut(portrait, SIDE))
+    flow = torch.zeros(1, 2, 32, 32)
+    flow[:, 0] = 0.05
+    flow[:, :, 17:22, 12:20] = 0.2  # lips of the frame
+    moved = face.moved_as_one(Prediction(flow, torch.zeros(1, 1, 128, 128), torch.zeros(1, 3, 128, 128)))
+    torch.testing.assert_close(moved.flow[0, :, 19, 16], torch.tensor([0.05, 0.0]), atol=5e-3, rtol=0)
+    assert moved.mask[0, 0, 60, 60] == 1 and moved.mask[0, 0, 5, 5] == 0
+
+
+def test_an_affine_flow_is_found_again() -> None:
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 16), torch.linspace(-1, 1, 20), indexing="ij")
+    true = torch.stack([0.1 + 0.05 * x - 0.02 * y, 0.03 * x])[None]
+    spoiled, weight = true.clone(), torch.ones(1, 1, 16, 20)
+    spoiled[..., 8:, :], weight[..., 8:, :] = 1.0, 0.0
+    torch.testing.assert_close(affine_fit(spoiled, weight), true, atol=1e-3, rtol=0)
+
+
+def test_lips_and_lids_come_from_the_editor_and_the_head_from_the_frame() -> None:
+    refiner = load_refiner(EMBEDDED_REFINER, EMBEDDED_FACE_EDITOR)
+    portrait = load_portrait(PORTRAITS / "ada.png", 512, 512)
+    small = F.avg_pool2d(portrait[None], 4)[0]
+    closed = torch.tensor([[0.0, 0, 0], [1, 0, 0]])
+    given = portrait, small, (256, 256)
+    refine = PortraitRefiner(refiner, *given, eyes=lambda first, count: closed[first : first + count])
+    visemes = torch.zeros(2, 8)
+    visemes[:, 0] = -1
+    video = small[:, None].expand(-1, 2, -1, -1)
+    silent = refine(video, visemes)
+    wide = visemes.clone()
+    wide[:, 0] = 2.5
+    crop = find_face(portrait).times(0.5)
+    u, v = crop.placed(256, 256)[0].unbind(-1)
+    eyes, mouth = ((v > -0.9) & (v < -0.3) & (u.abs() < 0.7)), ((v > 0) & (v < 0.6) & (u.abs() < 0.5))
+    blink = (silent[:, 1] - silent[:, 0]).abs().mean(0)
+    opened = (refine(video, wide)[:, 0] - silent[:, 0]).abs().mean(0)
+    assert blink[eyes].mean() > 5 * blink[mouth].mean() and opened[mouth].mean() > 5 * opened[eyes].mean()
+
+
+def test_a_portrait_without_a_face_is_refined_by_the_refiner_alone() -> None:
+    blank = torch.zeros(3, 512, 512)
+    refiner = load_refiner(EMBEDDED_REFINER, EMBEDDED_FACE_EDITOR)
+    both = [PortraitRefiner(net, blank, torch.zeros(3, 128, 128), (256, 256)) for net in (refiner, without(refiner))]
+    video, visemes = smooth(1, 3, 128, 128)[0][:, None], torch.randn(1, 8)
+    torch.testing.assert_close(*(refine(video, visemes) for refine in both), rtol=0, atol=0)
+
+
+def without(refiner: RefinerNet) -> RefinerNet:
+    net = RefinerNet().to(memory_format=torch.channels_last)
+    net.load_state_dict({name: w for name, w in refiner.state_dict().items() if not name.startswith("editor.")})
+    return net.eval().requires_grad_(False)
+
+
+def test_files_that_are_no_editor_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no tensors")
+    with pytest.raises(AvatarError, match="'text' is no face editor of this version"):
+        load_refiner(EMBEDDED_REFINER, tmp_path / "text")
+
+
+def test_expressions_are_of_one_head(faces: Faces) -> None:
+    from safetensors.numpy import load_file
+
+    made = load_file(faces.kinds[0][0])
+    assert made["pictures"].shape == (4, 144, 144, 3) and made["pictures"].std() > 20
+    assert not np.ptp(made["moments"][:, [COLUMN[name] for name in HELD]], axis=0).any()
+    assert np.ptp(made["moments"][:, -7:], axis=0).max() > 0.3
+    corner = np.abs(made["pictures"][:, :20, :20].astype(int) - made["pictures"][:1, :20, :20]).mean()
+    lips = np.abs(made["pictures"][:, 80:125, 40:105].astype(int) - made["pictures"][:1, 80:125, 40:105]).mean()
+    assert lips > 3 * corner
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(k) for k in range(count)]
+
+
+def test_samples_are_two_faces_and_the_second_one_s_expression(faces: Faces) -> None:
+    (face, wanted, told), again = faces.batch(generators(8)), faces.batch(generators(8))
+    torch.testing.assert_close(face, again[0], rtol=0, atol=0)
+    assert face.shape == wanted.shape == (8, 3, SIDE, SIDE) and told.shape == (8, EXPRESSION_SIZE)
+    same = (face == wanted).flatten(1).all(1)
+    assert not same.all() and not told[same][:, 7:].any()
+
+
+def test_the_editor_learns_one_expression(faces: Faces) -> None:
+    batch = faces.batch(generators(3))
+    torch.manual_seed(0)
+    net = FaceEditorNet()
+    optimizer, losses = torch.optim.Adam(net.parameters(), 3e-3), []
+    for _ in range(25):
+        losses.append(editor_losses(net, *batch)["pixel"])
+        optimizer.zero_grad()
+        editor_losses(net, *batch)["loss"].backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_resumed_training_goes_on(faces: Faces, tmp_path: Path) -> None:
+    for steps in (1, 2):
+        net = train_editor(faces, LoopSettings(tmp_path / "run", steps=steps, learning_rate=1e-4, warmup=1), batch=1)
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert net.usual_flow.abs().max() > 0
+
+
+def test_mouth_shapes_are_scaled_as_the_viseme_encoder_scales_them() -> None:
+    """Speech has zero mean and unit deviation."""
+    from joyavatar_core.synthetic.clips import make_script
+
+    shapes = np.concatenate([make_script(seed, "train", 7.0).tracks[:, -7:] for seed in range(6)])
+    scaled = scaled_mouth(torch.from_numpy(shapes))
+    assert scaled.mean(0).abs().max() < 0.5 and scaled.std(0).min() > 0.6 and scaled.std(0).max() < 1.5
+    told = expression_of(scaled[:2], torch.tensor([[1.0, 0, 0], [0, 0.5, 0]]))
+    assert told.shape == (2, EXPRESSION_SIZE) and told[0, 7] > 1 and told[1, 8] > 1
