@@ -43,32 +43,34 @@ class FaceCrop:
         x, y = face.x - math.sin(face.roll) * down, face.y + math.cos(face.roll) * down
         return cls(x, y, SIDE * unit, face.roll)
 
-    def times(self, factor: float) -> FaceCrop:
-        """The same square in a picture that is so many times as large."""
+    def within(self, picture: Tensor, other: Tensor) -> FaceCrop:
+        """The same square in another size of a picture, [..., H, W] each."""
+        factor = other.shape[-1] / picture.shape[-1]
         return FaceCrop(factor * self.x, factor * self.y, factor * self.side, self.roll)
 
-    def grid(self, height: int, width: int, size: int) -> Tensor:
-        """Where each pixel of the square lies in a picture, [1, size, size, 2] in -1 ... 1, for `grid_sample`."""
-        cos, sin = math.cos(self.roll) * self.side, math.sin(self.roll) * self.side
-        matrix = torch.tensor([
-            [cos / width, -sin / width, 2 * self.x / width - 1],
-            [sin / height, cos / height, 2 * self.y / height - 1],
+    def matrices(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Affine maps [2, 3] of places in -1 ... 1: from a picture into the square, and out of it."""
+        cos, sin = math.cos(self.roll), math.sin(self.roll)
+        out = torch.tensor([
+            [cos * self.side / width, -sin * self.side / width, 2 * self.x / width - 1],
+            [sin * self.side / height, cos * self.side / height, 2 * self.y / height - 1],
         ])  # fmt: skip
-        return F.affine_grid(matrix[None], [1, 3, size, size], align_corners=False)
+        into = torch.linalg.inv(out[:, :2])
+        return torch.cat([into, -into @ out[:, 2:]], dim=1), out
 
     def cut(self, pictures: Tensor, size: int) -> Tensor:
         """The square of pictures [N, C, H, W], [N, C, size, size]; what lies outside is the nearest pixel's."""
         fine = size * max(1, round(self.side / size))  # then shrunk, so that detail does not alias
-        grid = self.grid(*pictures.shape[-2:], fine).expand(len(pictures), -1, -1, -1).to(pictures.device)
+        _, out = self.matrices(*pictures.shape[-2:])
+        grid = F.affine_grid(out[None], [1, 3, fine, fine], align_corners=False).to(pictures.device)
+        grid = grid.expand(len(pictures), -1, -1, -1)
         square = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return F.avg_pool2d(square, fine // size)
 
-    def placed(self, height: int, width: int) -> Tensor:
-        """Where each pixel of a picture lies in the square, [1, height, width, 2]; -1 ... 1 is inside."""
-        cos, sin = math.cos(self.roll), math.sin(self.roll)
-        x, y = torch.arange(width) + 0.5 - self.x, torch.arange(height) + 0.5 - self.y
-        y, x = torch.meshgrid(y, x, indexing="ij")
-        return torch.stack([(cos * x + sin * y) * 2 / self.side, (cos * y - sin * x) * 2 / self.side], -1)[None]
+    def placed(self, rows: int, columns: int, height: int, width: int) -> Tensor:
+        """Where in the square a grid over a picture lies, [rows, columns, 2]; inside it is -1 ... 1."""
+        into, _ = self.matrices(height, width)
+        return F.affine_grid(into[None], [1, 3, rows, columns], align_corners=False)[0]
 
 
 def find_face(picture: Tensor) -> FaceCrop | None:

@@ -16,8 +16,8 @@ from ..errors import AvatarError
 from ..framing.face_crop import find_face
 from ..geometry import Size
 from .eye_movements import EyeMovements
-from .face_editor import MOUTH_SIZE, SIDE, FaceEditorNet, expression_of
-from .model import EYES, SCALE, Prediction, RefinerNet, compose, condition_of, resized
+from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of
+from .model import SCALE, Prediction, RefinerNet, blended, resized, viseme_condition, warp
 from .portrait_face import PortraitFace
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ Net = TypeVar("Net", bound=nn.Module)
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
 ARTICULATION = 1.15  # times the visemes, whose encoder is cautious
 WITHOUT_EDITOR = 1.5  # likewise: the refiner's own lips move too little
+FINER = 1.6  # pixels of the portrait that is moved, a side, in those of what is shown
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
 
 
@@ -80,17 +81,12 @@ class PortraitRefiner:
         picture = portrait.to(device, torch.float32)[None]
         predicted = [SCALE * side for side in round_trip.shape[-2:]]
         self._seen = resized(picture, predicted).clamp(-1, 1)  # by the network
-        large = [max(pair) for pair in zip(predicted, pixel_size[::-1], strict=True)]
-        self._moved = resized(picture, large).clamp(-1, 1)  # what is warped; a smaller picture is shrunk afterwards
-        self._face = self._find_face(picture)
-
-    def _find_face(self, picture: Tensor) -> PortraitFace | None:
-        """What edits the portrait's face; None where there is no editor, or no face in the portrait."""
-        editor, crop = self.net.editor, None if self.net.editor is None else find_face(picture[0])
-        if crop is None:
-            return None
-        smaller = crop.times(self._moved.shape[-1] / picture.shape[-1])
-        return PortraitFace(editor, self._moved, smaller, crop.cut(picture, SIDE))
+        self._shape = tuple(max(pair) for pair in zip(predicted, pixel_size[::-1], strict=True))
+        # What is moved has more pixels than what is shown: each pixel is then interpolated once, between near ones.
+        finer = [min(round(FINER * side), most) for side, most in zip(self._shape, picture.shape[-2:], strict=True)]
+        self._moved = resized(picture, [max(pair) for pair in zip(finer, self._shape, strict=True)]).clamp(-1, 1)
+        crop = None if net.editor is None else find_face(portrait)
+        self._face = None if crop is None else PortraitFace(net.editor, self._moved, crop.within(portrait, self._moved))
 
     @classmethod
     def of(
@@ -129,29 +125,31 @@ class PortraitRefiner:
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
         visemes = self.articulation * features if features is not None and self.uses_visemes else None
-        eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES)
         if self._face is not None and visemes is not None:
+            eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES_SIZE)
             refine, told = self._refine_edited, expression_of(ARTICULATION * visemes[:, :MOUTH_SIZE], eyes)
         else:
-            refine, told = self._refine, condition_of(None if visemes is None else WITHOUT_EDITOR * visemes, eyes)
+            refine, told = self._refine, viseme_condition(visemes, len(frames))
+            told[:, 1:] *= WITHOUT_EDITOR
         parts = zip(frames.split(AT_ONCE), to_device(told, device).split(AT_ONCE), strict=True)
         return torch.cat([refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
     def _refine(self, frames: Tensor, condition: Tensor) -> Tensor:
         with quick_arithmetic(frames.device.type):
             predicted = self.net(frames, self.round_trip, self._seen, condition)
-        return self._composed(frames, self._moved, predicted)
+        portraits = self._moved.expand(len(frames), -1, -1, -1)
+        return self._finished(frames, warp(portraits, predicted.flow, self._shape), predicted)
 
     def _refine_edited(self, frames: Tensor, expressions: Tensor) -> Tensor:
         """The frame moves the head; lips and lids are those of the edited portrait."""
         with quick_arithmetic(frames.device.type):
-            predicted = self.net(frames, self.round_trip, self._seen)
-            portraits = self._face.edited(expressions)
-        return self._composed(frames, portraits, self._face.moved_as_one(predicted))
+            predicted, edit = self.net(frames, self.round_trip, self._seen), self._face.edit(expressions)
+        predicted = self._face.moved_as_one(predicted)
+        return self._finished(frames, self._face.shown(edit, predicted.flow, self._shape), predicted)
 
-    def _composed(self, frames: Tensor, portraits: Tensor, predicted: Prediction) -> Tensor:
+    def _finished(self, frames: Tensor, moved: Tensor, predicted: Prediction) -> Tensor:
         width, height = self.pixel_size
-        return resized(compose(frames, portraits, predicted), (height, width)).clamp(-1, 1)
+        return resized(blended(frames, moved, predicted), (height, width)).clamp(-1, 1)
 
 
 def decode_still(decoder: Decoder, latent: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from .refiner_augment import Random, recolour
 from .refiner_training import edges, like, strength_error
 
 BATCH = 16
-DRAWN = 0.2  # share of drawn people
+DRAWN = 0.35  # share of drawn people
 CHANGED = 12.0  # weight of what differs between both faces, against 1 elsewhere
 SURE = 8  # a mean difference of 1 / SURE (of -1 ... 1) counts wholly
 NEAR = 9  # pixels around a difference that count, too
