@@ -153,6 +153,11 @@ def test_other_adapters_are_refused_by_name(kind, base, tmp_path):
         ({"diffusion_model.blocks.9.ffn.0.diff": (32, 24)}, "changes 'blocks.9.ffn.0.weight', which the base"),
         ({"diffusion_model.blocks.0.ffn.0.diff": (3, 24)}, r"adds \[3, 24\] to 'blocks.0.ffn.0.weight' \[32, 24\]"),
         ({"diffusion_model.blocks.0.ffn.0.lora_A.weight": (4, 24)}, "not a pair of matrices"),
+        (dict.fromkeys(("blocks.0.ffn.0.lora_A.weight", "blocks.0.ffn.0.lora_B.weight"), (0, 24)), "not a pair"),
+        (
+            {"blocks.0.ffn.0.diff": (32, 24), "blocks.0.ffn.0.alpha": (2,)},
+            r"an alpha of shape \[2\], expected one number",
+        ),
         ({"blocks.0.ffn.0.weight": (32, 24), "head.modulation": (1, 2, 24)}, "is no LoRA alone"),
     ],
 )

@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from joyavatar_core.checkpoints import canonical_shapes, inspection, load_into, open_checkpoint
+from joyavatar_core.checkpoints.quantised import SCALES
 from joyavatar_core.config import METADATA_KEY, AvatarConfig
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.transformer import AvatarTransformer
@@ -171,6 +172,15 @@ def test_other_quantisations_are_refused_by_what_they_are(extra, found, tmp_path
     fp8 = {name: t.to(torch.float8_e4m3fn) if is_linear(name, t) else t for name, t in weights.items()}
     save_file({**fp8, **extra}, tmp_path / "m.safetensors", metadata=CONFIG.metadata())
     with pytest.raises(AvatarError, match=found):
+        open_checkpoint(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_scaled_fp8_without_its_scales_is_refused(new, tmp_path, weights):
+    scaled_file(tmp_path / "m.safetensors", weights, new=new)
+    state = {n: t for n, t in load_file(tmp_path / "m.safetensors").items() if not n.endswith(SCALES)}
+    save_file(state, tmp_path / "m.safetensors", metadata=CONFIG.metadata())
+    with pytest.raises(AvatarError, match="is marked as scaled fp8 and has no scale for"):
         open_checkpoint(tmp_path / "m.safetensors")
 
 

@@ -128,3 +128,9 @@ def test_an_unknown_file_shows_its_first_tensors_and_a_wrong_one_its_kind(tmp_pa
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(AvatarError, match="is a PNG picture"):
         inspection.describe(tmp_path / "x.png")
+
+
+def test_a_vae_with_other_shapes_says_so(tmp_path):
+    names = ("decoder.middle.0.residual.0.gamma", "decoder.conv1.weight")
+    save_file({name: torch.zeros(3) for name in names}, tmp_path / "vae.safetensors")
+    assert "other shapes than a Wan2.1 VAE's" in inspection.describe(tmp_path / "vae.safetensors")["problem"]

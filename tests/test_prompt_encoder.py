@@ -102,7 +102,18 @@ def test_what_does_not_fit_is_refused(encoder, pieces, tmp_path):
     save_file({"a.weight": torch.ones(2)}, tmp_path / "other.safetensors")
     save_file(weights(encoder) | with_tokenizer(b"junk" * 9), tmp_path / "junk.safetensors")
     save_file(weights(encoder) | with_tokenizer(pieces), tmp_path / "whole.safetensors")
+    whole, bias = weights(encoder) | with_tokenizer(pieces), ".1.layer.0.SelfAttention.relative_attention_bias.weight"
+    gate = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
+    save_file({name: t for name, t in whole.items() if not name.endswith(bias)}, tmp_path / "t5.safetensors")
+    save_file({name: t for name, t in whole.items() if name != gate}, tmp_path / "gateless.safetensors")
+    norm = "encoder.final_layer_norm.weight"
+    save_file({name: t for name, t in whole.items() if name != norm}, tmp_path / "normless.safetensors")
+    save_file(whole | {norm: torch.ones(3)}, tmp_path / "short.safetensors")
     for name, text, found in (
+        ("t5", TEXT, "is a T5 text encoder"),
+        ("gateless", TEXT, "lacks tensors of a umt5 encoder"),
+        ("normless", TEXT, f"has no '{norm}', expected"),
+        ("short", TEXT, r"as \[3\], expected \[32\]"),
         ("bare", TEXT, "has no tokenizer inside"),
         ("other", TEXT, "is no umt5 text encoder"),
         ("junk", TEXT, "no SentencePiece model"),

@@ -94,14 +94,19 @@ def test_resets_leave_voice_noise_and_steps_in_the_streams_own_time(make_stream)
     assert [block.steps for block in blocks] == [PsbSettings(blocks=8).steps_for(b, trained=4) for b in range(14)]
 
 
-@pytest.mark.parametrize(("recent", "times"), [(6, 1), (12, 2)])
-def test_rotate_moves_a_key_once_or_twice(make_stream, recent, times):
-    run = StreamRun(make_stream(urcr=UrcrSettings("rotate", 3, recent, "first")))
+@pytest.mark.parametrize(("sinks", "recent", "times"), [(3, 6, 1), (0, 9, 2)])
+def test_rotate_moves_a_key_once_or_twice(make_stream, sinks, recent, times):
+    run = StreamRun(make_stream(urcr=UrcrSettings("rotate", sinks, recent, "first")))
     moved: Counter[int] = Counter()
     shift = run.cache.shift
     run.cache.shift = lambda slots, by: (moved.update(run.cache.frame_ids[s] for s in slots), shift(slots, by))[1]
     list(itertools.islice(run, 60))
     assert max(moved.values()) == times
+
+
+def test_settings_that_would_rotate_a_key_more_often_are_refused(make_stream):
+    with pytest.raises(AvatarError, match="would rotate a key more than 2 times within 15 positions"):
+        make_stream(urcr=UrcrSettings("rotate", 3, 9, "first"))
 
 
 @torch.no_grad()

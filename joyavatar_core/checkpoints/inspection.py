@@ -50,7 +50,10 @@ def describe(path: str | Path, release: str | None = None) -> dict[str, object]:
     elif kind == "LoRA":
         facts |= describe_lora(path, file)
     else:
-        facts |= describe_other(kind, file.tensors)
+        try:
+            facts |= describe_other(kind, file.tensors)
+        except IndexError:
+            facts["problem"] = f"Its tensors have other shapes than a {kind}'s; download it again."
     family = family or KNOWN.get(str(facts["fingerprint"]))
     return facts | {"name": family.name, "terms": family.terms} if family else facts
 

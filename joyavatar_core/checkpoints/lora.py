@@ -83,9 +83,15 @@ def split_lora(tensors: Mapping[str, LazyTensor]) -> Adapter:
     sums: dict[str, LazyTensor] = {}
     for layer, parts in layers.items():
         factors = {A, B} & set(parts)
-        if factors and (len(factors) == 1 or any(len(parts[side].shape) < 2 for side in factors)):
+        shapes = [parts[side].shape for side in factors]
+        if factors and (len(factors) == 1 or any(len(shape) < 2 or 0 in shape for shape in shapes)):
             raise AvatarError(
                 f"The LoRA of '{layer}' is not a pair of matrices lora_A and lora_B (or lora_down and lora_up); "
+                "download it again."
+            )
+        if ALPHA in parts and torch.Size(parts[ALPHA].shape).numel() != 1:
+            raise AvatarError(
+                f"The LoRA of '{layer}' has an alpha of shape {list(parts[ALPHA].shape)}, expected one number; "
                 "download it again."
             )
         if factors:

@@ -30,6 +30,7 @@ def dequantised(tensors: Mapping[str, LazyTensor], label: str) -> dict[str, Lazy
     A scale is one number, or one a row. Raises AvatarError for other quantisations (bitsandbytes, NVFP4, MXFP8, int8).
     """
     scales = {name: tensor for name, tensor in tensors.items() if name.endswith(SCALES)}
+    is_scaled = any(name.split(".")[-1] == MARKER for name in tensors)
     used: set[str | None] = set()
     weights: dict[str, LazyTensor] = {}
     for name, tensor in tensors.items():
@@ -38,6 +39,11 @@ def dequantised(tensors: Mapping[str, LazyTensor], label: str) -> dict[str, Lazy
         if tensor.dtype in FP8:
             layer = name.removesuffix(".weight")
             own = next((layer + end for end in SCALES if layer + end in scales), None)
+            if own is None and (f"{layer}.comfy_quant" in tensors or (is_scaled and not scales)):
+                raise AvatarError(
+                    f"'{label}' is marked as scaled fp8 and has no scale for '{name}', expected one for each weight; "
+                    "download it again, or choose another file."
+                )
             used.add(own)
             tensor = scaled(name, tensor, scales.get(own), label)
         elif tensor.dtype not in FLOATS:

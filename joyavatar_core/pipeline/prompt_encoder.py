@@ -58,6 +58,13 @@ def read_encoder(path: Path, tokenizer: Path | None) -> tuple[dict[str, LazyTens
     tensors = {transformers_name(name): tensor for name, tensor in dequantised(tensors, path.name).items()}
     if "encoder.block.0.layer.0.SelfAttention.q.weight" not in tensors:
         raise AvatarError(f"'{path.name}' is no umt5 text encoder; give Wan2.1's umt5-xxl.", "text_encoder")
+    second = "encoder.block.1.layer.0.SelfAttention."
+    if f"{second}q.weight" in tensors and f"{second}relative_attention_bias.weight" not in tensors:
+        raise AvatarError(
+            f"'{path.name}' is a T5 text encoder, whose layers share one table of positions, and not umt5; give "
+            "Wan2.1's umt5-xxl.",
+            "text_encoder",
+        )
     if tokenizer is not None:
         try:
             return tensors, tokenizer.read_bytes()
@@ -95,13 +102,25 @@ def encode_prompt(
         raise AvatarError("The tokenizer is no SentencePiece model; give umt5's spiece.model.", "tokenizer") from None
     if len(ids) > MAX_TOKENS:
         raise AvatarError(f"The prompt has {len(ids)} tokens, at most {MAX_TOKENS} are taken; shorten it.")
-    with torch.device("meta"):
-        model = UMT5EncoderModel(config_of(tensors, UMT5Config))
-    state = {name: tensor.copy(dtype) for name, tensor in tensors.items() if name in model.state_dict()}
+    try:
+        with torch.device("meta"):
+            model = UMT5EncoderModel(config_of(tensors, UMT5Config))
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as problem:
+        raise AvatarError(
+            f"'{Path(encoder).name}' lacks tensors of a umt5 encoder or has malformed ones ({problem}); download it "
+            "again."
+        ) from None
+    expected = model.state_dict()
+    needed = [name for name in expected if name != "encoder.embed_tokens.weight"]
+    wrong = next((n for n in needed if n not in tensors or tensors[n].shape != tuple(expected[n].shape)), None)
+    if wrong:
+        found = f"'{wrong}' as {list(tensors[wrong].shape)}" if wrong in tensors else f"no '{wrong}'"
+        raise AvatarError(
+            f"'{Path(encoder).name}' has {found}, expected {list(expected[wrong].shape)}; download the encoder again."
+        )
+    state = {name: tensors[name].copy(dtype) for name in needed}
     state["encoder.embed_tokens.weight"] = state["shared.weight"]
-    problem = model.load_state_dict(state, strict=False, assign=True)
-    if problem.missing_keys:
-        raise AvatarError(f"'{Path(encoder).name}' has no '{problem.missing_keys[0]}'; download the encoder again.")
+    model.load_state_dict(state, assign=True)
     if max(ids) >= model.config.vocab_size:
         raise AvatarError("The tokenizer has more words than the encoder; give the one that belongs to it.")
     with torch.no_grad():
