@@ -199,13 +199,13 @@ def load_refiner(path: str | Path, editor: str | Path | None = None) -> RefinerN
 
     Raises AvatarError for any other files.
     """
-    net = _load(RefinerNet(), path, "portrait refiner")
+    net = _load(RefinerNet(), path)
     if editor is not None:
-        net.editor = _load(FaceEditorNet(), editor, "face editor")
+        net.editor = _load(FaceEditorNet(), editor)
     return net
 
 
-def _load(net: Net, path: str | Path, what: str) -> Net:
+def _load(net: Net, path: str | Path) -> Net:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -213,5 +213,5 @@ def _load(net: Net, path: str | Path, what: str) -> Net:
         net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         detail = str(problem).splitlines()[-1].strip()
-        raise AvatarError(f"'{Path(path).name}' is no {what} of this version: {detail}") from None
+        raise AvatarError(f"'{Path(path).name}' is no portrait refiner of this version: {detail}") from None
     return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
