@@ -514,6 +514,7 @@ class Bench:
             yield
         except Exception as problem:
             self.report(what, f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0][:120]}")
+            self.report.failed.append(what)
         if self.cuda:
             gc.collect()  # an exception holds the tensors of its frames
             torch.cuda.empty_cache()

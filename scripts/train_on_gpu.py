@@ -194,7 +194,8 @@ def _train_transformer(args, takes, numbers, folder, settings: LoopSettings, lef
             for model in (student, teacher):
                 model.load_state_dict(weights)
             settings = dataclasses.replace(settings, weight_decay=0.0)
-            recipe = DistillRecipe(excerpts=dataclasses.replace(EXCERPTS, batch=args.batch))
+            excerpts = dataclasses.replace(EXCERPTS, batch=args.batch)
+            recipe = DistillRecipe(pool=2 if args.tiny else DistillRecipe.pool, excerpts=excerpts)
             trained = distil(student, teacher, clips, settings, recipe, args.compile)
     if rescued:
         mark = "student." if args.stage == "distill" else ""

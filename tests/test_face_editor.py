@@ -184,7 +184,7 @@ def without(refiner: RefinerNet) -> RefinerNet:
 
 def test_files_that_are_no_editor_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no tensors")
-    with pytest.raises(AvatarError, match="'text' is no face editor of this version"):
+    with pytest.raises(AvatarError, match="'text' is no portrait refiner of this version"):
         load_refiner(EMBEDDED_REFINER, tmp_path / "text")
 
 

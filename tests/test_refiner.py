@@ -36,7 +36,7 @@ def net() -> RefinerNet:
     torch.manual_seed(0)
     net = RefinerNet()
     with torch.no_grad():
-        for layer in (net.coarse_flow, net.fine_flow, net.head[-1], net.fine_maps, net.head_maps, *net.film):
+        for layer in (net.coarse_flow, net.fine_flow, net.head[-1], net.fine_mouth, net.mouth_head, *net.film):
             torch.nn.init.normal_(layer.weight, std=0.05)
     return net.eval().requires_grad_(False)
 
@@ -100,17 +100,6 @@ def test_a_stream_of_other_features_is_refined_as_without_a_voice(net: RefinerNe
     assert (
         refiner(net)(video) - refiner(net)(video, torch.zeros(2, 8))
     ).abs().max() > 0.01  # silence is a condition, too
-
-
-def test_eyes_follow_the_number_of_the_frame(net: RefinerNet) -> None:
-    portrait, round_trip = smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1)
-    video, eyes = picture(3, 1, SIDE, SIDE, seed=2).expand(-1, 64, -1, -1), EyeMovements(seed=3, fps=16, blinks=60)
-    refine = PortraitRefiner(net, portrait, round_trip, (64, 64), eyes=eyes)
-    whole = refine(video)
-    torch.testing.assert_close(refine(video[:, 40:], first_frame=40), whole[:, 40:], atol=2e-2, rtol=0)
-    closed = eyes(0, 64)[:, 0].argmax()
-    still = refiner(net)(video[:, :1])[:, 0]
-    assert (whole[:, closed] - still).abs().max() > 0.05
 
 
 def test_eye_movements_depend_on_seed_and_frame_alone() -> None:

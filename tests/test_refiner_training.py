@@ -12,16 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.evaluation.stream_pictures import eye_changes
 from joyavatar_core.pipeline.avatar import load_avatar
-from joyavatar_core.refiner.model import RefinerNet, condition_of
+from joyavatar_core.refiner.model import RefinerNet, viseme_condition
 from joyavatar_core.synthetic.clips import make_clip
 from joyavatar_core.synthetic.dataset import clip_path, save_clip
-from joyavatar_core.synthetic.moment import Moment
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.parameters import parameter_groups
 from joyavatar_core.training.refiner_alignment import align, moved
-from joyavatar_core.training.refiner_augment import Random, replace, smear
+from joyavatar_core.training.refiner_augment import Random, other_mouth, smear
 from joyavatar_core.training.refiner_pairs import make_pairs, pair_path
 from joyavatar_core.training.refiner_samples import Pairs, RefinerRecipe
 from joyavatar_core.training.refiner_training import refiner_losses, train_refiner
@@ -35,13 +33,11 @@ def generators(count: int, salt: int = 0) -> list[torch.Generator]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A clip of a drawn person of 1.06 s, with closing lids in one frame, and its pair."""
+    """A clip of a drawn person of 1.06 s and its pair."""
     root = tmp_path_factory.mktemp("refiner")
     (root / "data").mkdir()
     clip = clip_path(root / "data", 3, "train", "drawn")
-    made = make_clip(3, "train", 1.06, 2 * SIDE)
-    made.lids[8] = 0.2
-    save_clip(clip, made)
+    save_clip(clip, make_clip(3, "train", 1.06, 2 * SIDE))
     (pair,) = make_pairs(load_avatar(), [clip], root / "pairs")
     return SimpleNamespace(clip=clip, pair=pair, pairs=root / "pairs")
 
@@ -51,7 +47,7 @@ def test_a_pair_holds_the_round_trip_a_rollout_and_portraits(folders: SimpleName
 
     pair = load_file(folders.pair)
     assert pair["round_trip"].shape == (17, SIDE, SIDE, 3)
-    assert pair["portraits"].shape == (6, SIDE, SIDE, 3) and len(pair["chosen"]) == 6
+    assert pair["portraits"].shape == (8, SIDE, SIDE, 3) and len(pair["chosen"]) == 4
     count = len(pair["shows"])
     assert pair["followed"].shape == (count, SIDE, SIDE, 3) and pair["flow"].shape == (count, 2, 8, 8)
     assert np.isfinite(pair["apart"]).all() and pair["shows"].max() <= 16
@@ -104,7 +100,7 @@ def test_a_spoiled_mouth_is_another_s_and_nothing_else_is() -> None:
     random, mouth = Random(torch.Generator().manual_seed(0)), torch.zeros(1, SIDE, SIDE)
     mouth[..., 80:110, 40:90] = 1
     frame, other = torch.full((3, SIDE, SIDE), -0.5), torch.full((3, SIDE, SIDE), 0.5)
-    made = torch.stack([replace(frame, other, mouth, random) for _ in range(40)])
+    made = torch.stack([other_mouth(frame, other, mouth, random) for _ in range(40)])
     changed = (made - frame).abs()
     assert changed[..., :70, :].max() == changed[..., 100:].max() == 0
     inside = made[..., 88:102, 48:82].mean((1, 2, 3))
@@ -145,7 +141,7 @@ def test_samples_are_the_same_for_the_same_generator_and_show_one_person(folders
 
 def test_close_ups_show_the_mouth_at_its_own_size(folders: SimpleNamespace) -> None:
     pairs = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=4, close_batch=4))
-    whole, close = pairs.batch(generators), pairs.batch(generators, close="mouth")
+    whole, close = pairs.batch(generators), pairs.batch(generators, close=True)
     assert close.frame.shape == (4, 3, SIDE // 2, SIDE // 2) and close.truth.shape == (4, 3, SIDE, SIDE)
     assert (F.avg_pool2d(close.truth, 2) - close.frame).abs().mean() < 0.15
     assert close.mouth.mean() > 2 * whole.mouth.mean()
@@ -154,27 +150,11 @@ def test_close_ups_show_the_mouth_at_its_own_size(folders: SimpleNamespace) -> N
 def test_visemes_are_those_of_the_frame_and_sometimes_left_out(folders: SimpleNamespace) -> None:
     from safetensors.numpy import load_file
 
-    visemes = condition_of(torch.from_numpy(load_file(folders.pair)["visemes"]), torch.zeros(17, 3))[:, :9]
+    visemes = viseme_condition(torch.from_numpy(load_file(folders.pair)["visemes"]), 17)
     samples = Pairs([folders.clip], [folders.pair], RefinerRecipe(batch=12, without_visemes=0.5)).batch(generators)
     told = samples.condition[:, 0] > 0
-    assert told.any() and not told.all() and not samples.condition[~told, :9].any()
-    assert all((visemes == row).all(1).any() for row in samples.condition[told, :9])
-
-
-def test_eyes_are_those_of_the_frame_against_the_portrait_s() -> None:
-    lids, tracks = np.ones((3, 2), np.float32), np.zeros((3, 20), np.float32)
-    lids[1], tracks[:, Moment._fields.index("gaze_x")] = 0.25, (0.1, 0.1, 0.4)
-    expected = torch.tensor([[0.0, 0, 0], [0.75, 0, 0], [0, 0.3, 0]])
-    torch.testing.assert_close(eye_changes(lids, tracks, 0), expected)
-    torch.testing.assert_close(eye_changes(lids, tracks, 2)[0], torch.tensor([0.0, -0.3, 0]))
-    assert eye_changes(lids, tracks, 1)[0, 0] == -0.5  # a portrait with closed eyes
-
-
-def test_close_ups_of_eyes_show_closing_lids_as_often_as_asked(folders: SimpleNamespace) -> None:
-    recipe = RefinerRecipe(close_batch=16, near_blinks=0.5)
-    whole, close = (Pairs([folders.clip], [folders.pair], recipe).batch(generators, part) for part in (None, "eyes"))
-    assert close.truth.shape == (16, 3, SIDE, SIDE) and close.eyes.mean() > 1.5 * whole.eyes.mean()
-    assert 0 < (close.condition[:, 9] > 0.5).sum() < 16
+    assert told.any() and not told.all() and not samples.condition[~told].any()
+    assert all((visemes == row).all(1).any() for row in samples.condition[told])
 
 
 class Says(torch.nn.Module):
@@ -211,7 +191,7 @@ def test_with_visemes_the_lips_that_count_are_the_truth_s(folders: SimpleNamespa
 
 
 def test_the_loss_can_be_learned(folders: SimpleNamespace) -> None:
-    sample = Pairs([folders.clip], [folders.pair], RefinerRecipe(close_batch=3)).batch(generators, close="mouth")
+    sample = Pairs([folders.clip], [folders.pair], RefinerRecipe(close_batch=3)).batch(generators, close=True)
     torch.manual_seed(0)
     net = RefinerNet()
     groups = parameter_groups(net, weight_decay=0, by_inputs=True)  # as in training

@@ -31,8 +31,8 @@ SUREST = 4.0  # the mask's logit stays within: a surer one would no longer learn
 MOUTH_MEAN = (0.255, 0.173, 0.204, 0.094, 0.085, 0.055, 0.152)
 MOUTH_DEVIATION = (0.234, 0.195, 0.233, 0.135, 0.091, 0.213, 0.339)
 EYE_SCALE = (2.0, 4.0, 4.0)  # of closure and gaze: their deviations are then like the mouth's
-MOUTH_SIZE = len(MOUTH_MEAN)
-EXPRESSION_SIZE = MOUTH_SIZE + 3
+MOUTH_SIZE, EYES_SIZE = len(MOUTH_MEAN), len(EYE_SCALE)
+EXPRESSION_SIZE = MOUTH_SIZE + EYES_SIZE
 
 
 class Edit(NamedTuple):

@@ -1,15 +1,14 @@
 """The portrait refiner: a small U-Net that moves the portrait's own detail to where a decoded frame shows the face.
 
-From a decoded frame, the portrait, the portrait through the autoencoder, the frame's visemes and its eye movements it
-predicts where every pixel of the portrait has moved (flow), how far the moved portrait is to be trusted (mask), and
-what is new (residual):
+From a decoded frame, the portrait, the portrait through the autoencoder and the frame's visemes it predicts where every
+pixel of the portrait has moved (flow), how far the moved portrait is to be trusted (mask), and what is new (residual):
 
     refined = mask * warp(portrait, flow) + (1 - mask) * (frame + residual)
 
-The frame determines the head. The visemes determine the lips; without visemes the frame does. The eye movements
-determine lids and gaze. Each frame is refined by itself. The definition is this project's own; warping a source picture
-by a predicted flow with an occlusion mask follows FOMM (arXiv 2003.00196), scaling and shifting features by a condition
-FiLM (arXiv 1709.07871).
+With visemes the lips are drawn as they say; without them they stay as the frame shows them. A face editor, where there
+is one and the portrait has a face, draws lips and lids instead (`portrait_face.py`). Each frame is refined by itself.
+The definition is this project's own; warping a source picture by a predicted flow with an occlusion mask follows FOMM
+(arXiv 2003.00196), scaling and shifting features by a condition FiLM (arXiv 1709.07871).
 """
 
 from __future__ import annotations
@@ -25,12 +24,10 @@ MULTIPLE = 16  # of a frame's sides
 WIDTHS = (48, 96, 128, 128)  # channels at 1/2, 1/4, 1/8 and 1/16 of the frame's side
 DETAIL = 12  # channels of the U-Net's features at the frame's own side
 HEAD = 32  # channels of the head at the frame's own side
-VISEMES, EYES = 8, 3
-CONDITION_SIZE = 1 + VISEMES + EYES  # numbers that describe a frame: 1 if there are visemes, the visemes, the eyes
-EMBEDDED = 64  # numbers that are made of these, beside them
-GAIN = 6.0  # of the layers for the condition: they have few inputs and would learn later than the convolutions
+CONDITION_SIZE = 1 + 8  # numbers that describe a frame's voice: 1 if there are visemes, and the visemes
+SAID = 64  # numbers that are made of these, beside them
+GAIN = 6.0  # of the layers for visemes: they have few inputs and would learn later than the convolutions
 LOUDEST = 2.5  # deviations: visemes are bent to stay below, since rare ones come much stronger
-EYE_SCALE = (4.0, 6.0, 6.0)  # of closure and gaze: their deviations are then like the visemes'
 REACH = 0.3  # the longest flow, in halves of the picture's side
 GROUPS = 8
 FIRST_MASK = 2.0  # logit: the portrait is trusted at first
@@ -68,9 +65,9 @@ class Block(nn.Sequential):
 class RefinerNet(nn.Module):
     """[B, 3, H, W] frames, [B, 3, H, W] round trip and [B, 3, 2H, 2W] portrait in [-1, 1] -> Prediction.
 
-    condition: [B, 12] of `condition_of`; None: no visemes, and eyes as in the portrait. part: share of a whole
-    picture's side that is shown. H and W are multiples of 16. The flow is found on features of 1/2 and, for the head as
-    a whole, 1/8 of the side. Mask and residual are then found with the warped portrait in view.
+    condition: [B, 9] of `viseme_condition`; None: no visemes. part: share of a whole picture's side that is shown.
+    H and W are multiples of 16. The flow is found on features of 1/2 and, for the head as a whole, 1/8 of the side.
+    Mask and residual are then found with the warped portrait in view.
     """
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
@@ -89,15 +86,15 @@ class RefinerNet(nn.Module):
             nn.Conv2d(HEAD, HEAD, 3, padding=1), nn.SiLU(),
             nn.Conv2d(HEAD, 4 + 12, 3, padding=1),
         )  # fmt: skip
-        self.embed = nn.Sequential(nn.Linear(CONDITION_SIZE, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
+        self.said = nn.Sequential(nn.Linear(CONDITION_SIZE, SAID), nn.SiLU(), nn.Linear(SAID, SAID))
         outputs = (*widths, *widths[-2::-1])
-        self.film = nn.ModuleList(nn.Linear(CONDITION_SIZE + EMBEDDED, 4 * count) for count in outputs)
-        self.head_film = nn.Linear(CONDITION_SIZE + EMBEDDED, 2 * HEAD)
-        # What each number of the condition adds to the flow, to mask and residual: maps that are weighed by them.
-        self.coarse_maps = nn.Conv2d(widths[-2], 2 * CONDITION_SIZE, 3, padding=1)
-        self.fine_maps = nn.Conv2d(widths[0], 2 * CONDITION_SIZE, 3, padding=1)
-        self.head_maps = nn.Linear(CONDITION_SIZE, (4 + 12) * HEAD)
-        silent = (*self.film, self.head_film, self.coarse_maps, self.fine_maps, self.head_maps)
+        self.film = nn.ModuleList(nn.Linear(CONDITION_SIZE + SAID, 4 * count) for count in outputs)
+        self.head_film = nn.Linear(CONDITION_SIZE + SAID, 2 * HEAD)
+        # What each viseme adds to the flow, to mask and residual: maps that are weighed by the visemes.
+        self.coarse_mouth = nn.Conv2d(widths[-2], 2 * CONDITION_SIZE, 3, padding=1)
+        self.fine_mouth = nn.Conv2d(widths[0], 2 * CONDITION_SIZE, 3, padding=1)
+        self.mouth_head = nn.Linear(CONDITION_SIZE, (4 + 12) * HEAD)
+        silent = (*self.film, self.head_film, self.coarse_mouth, self.fine_mouth, self.mouth_head)
         for layer in (self.coarse_flow, self.fine_flow, self.head[-1], *silent):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -108,50 +105,45 @@ class RefinerNet(nn.Module):
     ) -> Prediction:
         count = len(frame)
         condition = frame.new_zeros(count, CONDITION_SIZE) if condition is None else condition
-        told = GAIN * torch.cat([condition, self.embed(condition)], dim=1)
-        film = [layer(told) for layer in self.film]
+        said = GAIN * torch.cat([condition, self.said(condition)], dim=1)
+        film = [layer(said) for layer in self.film]
         round_trip, portrait = (still.expand(count, -1, -1, -1) for still in (round_trip, portrait))
         seen = [F.pixel_unshuffle(torch.cat([frame, round_trip], 1), 2), F.pixel_unshuffle(portrait, 4)]
         x = torch.cat(seen, 1).contiguous(memory_format=torch.channels_last)
         kept = []
-        for down, scales in zip(self.down, film[: len(self.down)], strict=True):
-            x = down(F.avg_pool2d(x, 2) if kept else x, scales)
+        for down, told in zip(self.down, film[: len(self.down)], strict=True):
+            x = down(F.avg_pool2d(x, 2) if kept else x, told)
             kept.append(x)
         coarse = None
-        for up, beside, scales in zip(self.up, kept[-2::-1], film[len(self.down) :], strict=True):
-            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1), scales)
+        for up, beside, told in zip(self.up, kept[-2::-1], film[len(self.down) :], strict=True):
+            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1), told)
             if coarse is None:
-                coarse = self.coarse_flow(x).float() + weighed(self.coarse_maps(x), condition)
+                coarse = self.coarse_flow(x).float() + weighed(self.coarse_mouth(x), condition)
         coarse = F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
-        flow = REACH / part * torch.tanh(self.fine_flow(x).float() + weighed(self.fine_maps(x), condition) + coarse)
+        flow = REACH / part * torch.tanh(self.fine_flow(x).float() + weighed(self.fine_mouth(x), condition) + coarse)
         moved = F.pixel_unshuffle(warp(portrait, flow), 2)
         detail = F.pixel_shuffle(self.detail(x), 2)
         near = torch.cat([detail, frame, warp(round_trip, flow), moved], 1)
-        scale, shift = self.head_film(told)[..., None, None].chunk(2, dim=1)
+        scale, shift = self.head_film(said)[..., None, None].chunk(2, dim=1)
         first, *rest, last = self.head
         out = first(near.contiguous(memory_format=torch.channels_last)) * (1 + scale) + shift
         for layer in rest:
             out = layer(out)
-        by_condition = self.head_maps(GAIN * condition).unflatten(1, (-1, HEAD))  # a point's outputs for its channels
-        out = last(out).float() + torch.einsum("bchw,boc->bohw", out, by_condition.to(out)).float()
+        by_visemes = self.mouth_head(GAIN * condition).unflatten(1, (-1, HEAD))  # a point's outputs for its channels
+        out = last(out).float() + torch.einsum("bchw,boc->bohw", out, by_visemes.to(out)).float()
         return Prediction(flow, F.pixel_shuffle(out[:, :4], 2).sigmoid(), F.pixel_shuffle(out[:, 4:], 2))
 
 
 def weighed(maps: Tensor, condition: Tensor) -> Tensor:
-    """Maps [B, C * 12, H, W], C for each number of the condition [B, 12] -> weighted sum [B, C, H, W], float32."""
+    """Maps [B, C * 9, H, W], C for each number of the condition [B, 9] -> weighted sum [B, C, H, W], float32."""
     return torch.einsum("bckhw,bk->bchw", maps.unflatten(1, (-1, CONDITION_SIZE)).float(), condition.float())
 
 
-def condition_of(visemes: Tensor | None, eyes: Tensor) -> Tensor:
-    """The condition of frames for `RefinerNet`, [N, 12] float32.
-
-    visemes [N, 8], or none. eyes [N, 3]: closure of the lids and change of the gaze, as `EyeMovements` gives them.
-    """
+def viseme_condition(visemes: Tensor | None, count: int) -> Tensor:
+    """The condition of `count` frames for `RefinerNet`, [count, 9] float32, from visemes [count, 8] or from none."""
     if visemes is None:
-        heard = torch.zeros(len(eyes), 1 + VISEMES)
-    else:
-        heard = F.pad(LOUDEST * torch.tanh(visemes.float() / LOUDEST), (1, 0), value=1.0)
-    return torch.cat([heard, (eyes.float() * torch.tensor(EYE_SCALE)).to(heard)], dim=1)
+        return torch.zeros(count, CONDITION_SIZE)
+    return F.pad(LOUDEST * torch.tanh(visemes.float() / LOUDEST), (1, 0), value=1.0)
 
 
 def warp(picture: Tensor, flow: Tensor, size: tuple[int, int] | None = None) -> Tensor:

@@ -82,5 +82,6 @@ def affine_fit(flow: Tensor, weight: Tensor) -> Tensor:
     basis = torch.stack([torch.ones_like(x), x, y], -1).flatten(0, 1)  # [N, 3]
     weighted = weight.flatten(2).transpose(1, 2) * basis  # [B, N, 3]
     normal = weighted.transpose(1, 2) @ basis + 1e-6 * torch.eye(3, device=flow.device)
-    factors = torch.linalg.solve(normal, weighted.transpose(1, 2) @ flow.flatten(2).transpose(1, 2))  # [B, 3, 2]
+    wanted = weighted.transpose(1, 2) @ flow.flatten(2).transpose(1, 2)
+    factors, _ = torch.linalg.solve_ex(normal, wanted)  # [B, 3, 2]; a GPU is not waited for
     return (basis @ factors).transpose(1, 2).unflatten(-1, (height, width))

@@ -16,8 +16,8 @@ from ..errors import AvatarError
 from ..framing.face_crop import find_face
 from ..geometry import Size
 from .eye_movements import EyeMovements
-from .face_editor import MOUTH_SIZE, FaceEditorNet, expression_of
-from .model import EYES, SCALE, Prediction, RefinerNet, blended, condition_of, resized, warp
+from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of
+from .model import SCALE, Prediction, RefinerNet, blended, resized, viseme_condition, warp
 from .portrait_face import PortraitFace
 
 if TYPE_CHECKING:
@@ -125,11 +125,12 @@ class PortraitRefiner:
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
         visemes = self.articulation * features if features is not None and self.uses_visemes else None
-        eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES)
         if self._face is not None and visemes is not None:
+            eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES_SIZE)
             refine, told = self._refine_edited, expression_of(ARTICULATION * visemes[:, :MOUTH_SIZE], eyes)
         else:
-            refine, told = self._refine, condition_of(None if visemes is None else WITHOUT_EDITOR * visemes, eyes)
+            refine, told = self._refine, viseme_condition(visemes, len(frames))
+            told[:, 1:] *= WITHOUT_EDITOR
         parts = zip(frames.split(AT_ONCE), to_device(told, device).split(AT_ONCE), strict=True)
         return torch.cat([refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
@@ -198,13 +199,13 @@ def load_refiner(path: str | Path, editor: str | Path | None = None) -> RefinerN
 
     Raises AvatarError for any other files.
     """
-    net = _load(RefinerNet(), path, "portrait refiner")
+    net = _load(RefinerNet(), path)
     if editor is not None:
-        net.editor = _load(FaceEditorNet(), editor, "face editor")
+        net.editor = _load(FaceEditorNet(), editor)
     return net
 
 
-def _load(net: Net, path: str | Path, what: str) -> Net:
+def _load(net: Net, path: str | Path) -> Net:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -212,5 +213,5 @@ def _load(net: Net, path: str | Path, what: str) -> Net:
         net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     except (OSError, SafetensorError, RuntimeError) as problem:
         detail = str(problem).splitlines()[-1].strip()
-        raise AvatarError(f"'{Path(path).name}' is no {what} of this version: {detail}") from None
+        raise AvatarError(f"'{Path(path).name}' is no portrait refiner of this version: {detail}") from None
     return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -91,13 +91,13 @@ def zoom(pictures: Sequence[Tensor], centre: tuple[float, float], random: Random
     return [nearer(picture) for picture in pictures]
 
 
-def replace(frame: Tensor, other: Tensor, inside: Tensor, random: Random) -> Tensor:
-    """A frame [3, H, W] whose mouth or eyes say little or something else, in all but 6 % of the cases: those of another
-    picture more or less in their place, soft or not. inside [1, H, W]: 1 where they are.
+def other_mouth(frame: Tensor, other: Tensor, mouth: Tensor, random: Random) -> Tensor:
+    """A frame [3, H, W] whose mouth says little or something else, in all but 6 % of the cases: another picture's mouth
+    more or less in its place, soft or not. mouth [1, H, W]: 1 inside.
     """
     if random.chance(0.06):
         return frame
-    region = F.max_pool2d(inside[None], 5, 1, 2) if random.chance(0.5) else inside[None]
+    region = F.max_pool2d(mouth[None], 5, 1, 2) if random.chance(0.5) else mouth[None]
     region = F.avg_pool2d(region, 7, 1, 3, count_include_pad=False)[0]
     spoiled = torch.lerp(frame, other, random.uniform(0.6, 1.0) if random.chance(0.6) else 1.0)
     if random.chance(0.5):

@@ -34,8 +34,8 @@ from .self_rollouts import stream_from_clip
 
 LEVELS = (1, 1, 1, 2, 3)  # of the avatar's noise levels; one of them is where a rollout's blocks begin
 MOST_ROUNDS = 3  # of a rollout through its clip; only the last is kept
-PORTRAITS = 6  # frames of the clip that are portraits
-RECIPE = 3  # raise it whenever pairs hold something else
+EXTRA_PORTRAITS = 4  # frames of the clip that are portraits, too
+RECIPE = 2  # raise it whenever pairs hold something else
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Pair:
 
     round_trip [T]; visemes [T, 8] float32, as a stream's blocks carry them; followed [F] with the frames `shows` [F] of
     the clip, the flow [F, 2, 8, 8] that brings the truth into their pose, and how far they then are `apart` [F] from
-    it, in errors of the round trip (F is 0 without a rollout); portraits: the clip's frames `chosen` [P], each through
-    the autoencoder alone.
+    it, in errors of the round trip (F is 0 without a rollout); portraits: the clip's, then the frames `chosen` [P],
+    each through the autoencoder alone.
     """
 
     round_trip: np.ndarray
@@ -100,8 +100,9 @@ def make_pair(avatar: Avatar, clip: Clip, seed: int, rollout: bool = True) -> Pa
     features = encode_voice(clip, avatar.encoder, avatar.config.fps, avatar.config.block_frames)["features"]
     with torch.autocast("cpu", torch.bfloat16):
         latents = encode_pictures(small, avatar.vae)["latents"].float()
-        chosen = random.choice(len(clip.frames), PORTRAITS, replace=False)
-        still = torch.cat([avatar.encode_portrait(picture) for picture in as_pictures(small.frames[chosen])]).float()
+        chosen = random.choice(len(clip.frames), EXTRA_PORTRAITS, replace=False)
+        still = np.concatenate([small.portraits, small.frames[chosen]])
+        still = torch.cat([avatar.encode_portrait(picture) for picture in as_pictures(still)]).float()
         round_trip = decoded(avatar, latents[None])
         portraits = np.concatenate([decoded(avatar, latent[None]) for latent in still])
         followed, shows = round_trip[:0], np.zeros(0, np.int64)

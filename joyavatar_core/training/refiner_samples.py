@@ -1,28 +1,27 @@
-"""Samples of the refiner's training: a frame of the avatar, a portrait, visemes and eyes, and the clip's frame."""
+"""Samples of the refiner's training: a frame of the avatar, a portrait, the visemes, and the clip's frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..evaluation.stream_pictures import OPEN, eye_changes
-from ..refiner.model import SCALE, condition_of
+from ..refiner.model import SCALE, viseme_condition
 from ..synthetic.dataset import load_pictures
 from .loop import Draw
 from .losses import box_weight
 from .refiner_alignment import moved
-from .refiner_augment import Random, recolour, replace, shift, smear, zoom
+from .refiner_augment import Random, other_mouth, recolour, shift, smear, zoom
 
 APART = 1.5  # errors of the round trip: a rollout's frame farther from the truth than this is not used
-MOST_OTHERS = 3  # frames that another mouth, and other eyes, are mixed from
-Part = Literal["mouth", "eyes"]  # of a face, in a close-up
+OPEN = 0.6  # lids that are less open than this, of 1 at rest, are closing
+MOST_MOUTHS = 3  # of other frames that one mouth is mixed from
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,14 @@ class RefinerRecipe:
     drawn: float = 0.15
     without_visemes: float = 0.12
     blinks: float = 0.12
-    near_blinks: float = 0.5
 
 
 class Sample(NamedTuple):
     """Pictures in [-1, 1]: frames and round trips [B, 3, S, S], truth and portraits [B, 3, 2S, 2S].
 
     spoiled: the frames that the refiner gets, `frame` with more mistakes. mouth, eyes, lower [B, 1, 2S, 2S]: 1 inside
-    their boxes, else 0; lower: from the nose to below the chin. condition [B, 12]: of `condition_of`. sure [B]: 1 for
-    round trips, 0 for rollouts, whose mouths are not quite the truth's.
+    their boxes, else 0; lower: from the nose to below the chin. condition [B, 9]: of `viseme_condition`, zeros where
+    visemes are left out. sure [B]: 1 for round trips, 0 for rollouts, whose mouths are not quite the truth's.
     """
 
     frame: Tensor
@@ -66,8 +64,8 @@ class Sample(NamedTuple):
 class Shot(NamedTuple):
     """A frame [S, S, 3] uint8 that the avatar made, the clip's frame that it `shows`, and the flow to its pose.
 
-    other [S, S, 3]: the mean of some other frames, moved so that their mouths, and about their eyes, are in the frame's
-    places. flow [2, 8, 8]: None for a round trip.
+    other [S, S, 3]: the mean of some other frames, moved so that their mouths are in the frame's mouth's place. flow
+    [2, 8, 8]: None for a round trip.
     """
 
     frame: np.ndarray
@@ -104,15 +102,15 @@ class Pairs:
         others = [k for k in range(len(clips)) if k not in {*drawn}]
         self.kinds = [drawn, others]
 
-    def sample(self, generator: torch.Generator, close: Part | None = None) -> tuple[Tensor, ...]:
-        """One sample, without the batch's axis; close: half a side each way around a part of the face, at its size."""
+    def sample(self, generator: torch.Generator, close: bool = False) -> tuple[Tensor, ...]:
+        """One sample, without the batch's axis; close: the lower face at its own size, half a side each way."""
         random = Random(generator)
         drawn, others = self.kinds
         kind = drawn if not others or (drawn and random.chance(self.recipe.drawn)) else others
         path, clip, pair = self.clips[random.choose(kind)]
-        shot = self._shot(clip, pair, self.recipe.near_blinks if close == "eyes" else self.recipe.blinks, random)
+        shot = self._shot(clip, pair, random)
         frame, t = shot.frame, shot.shows
-        round_trip, portrait, eye_change = self._portrait(path, clip, pair, t, random)
+        round_trip, portrait = self._portrait(path, pair, random)
         frame, other, round_trip, portrait, truth = (
             as_picture(picture)
             for picture in (frame, shot.other, round_trip, portrait, load_pictures(path, "frames", t, t + 1)[0])
@@ -121,33 +119,30 @@ class Pairs:
         regions = self._regions(clip, t, side)
         if shot.flow is not None:
             truth, *regions = (moved(x[None], shot.flow[None])[0] for x in (truth, *regions))
-        box, both = clip.get_slice("box")[t] / side * 2 - 1, clip.get_slice("eyes")[t].mean(0) / side * 2 - 1
+        box = clip.get_slice("box")[t] / side * 2 - 1
         middle = (float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2 - 0.2)
         shown = (frame, other, round_trip, portrait, truth, *regions)
         if close:
-            centre = (float(both[0] + both[2]) / 2, float(both[1] + both[3]) / 2)
-            centre = (middle[0], middle[1] + 0.15) if close == "mouth" else centre
-            shown, middle = near(shown, centre, random), (0.0, 0.0)
+            shown, middle = near(shown, (middle[0], middle[1] + 0.15), random), (0.0, 0.0)
         shown = zoom(shown, middle, random)
         if random.chance(0.5):
-            shown, eye_change = [x.flip(-1) for x in shown], eye_change * torch.tensor([1.0, -1.0, 1.0])
+            shown = [x.flip(-1) for x in shown]
         frame, other, round_trip, portrait, truth = recolour(shown[:5], random)
         mouth, eyes, lower = shown[5:]
         round_trip, portrait = shift((round_trip, portrait), random)
         small_mouth, small_eyes = (F.avg_pool2d(x, SCALE) for x in (mouth, eyes))
-        spared, visemes = small_mouth, None
-        spoiled = replace(frame, other, small_eyes, random)
+        spared, spoiled, condition = small_mouth, frame, viseme_condition(None, 1)[0]
         if not random.chance(self.recipe.without_visemes):
-            visemes = torch.from_numpy(pair.get_slice("visemes")[t : t + 1])
-            spoiled = replace(spoiled, other, small_mouth, random)
+            condition = viseme_condition(torch.from_numpy(pair.get_slice("visemes")[t : t + 1]), 1)[0]
+            spoiled = other_mouth(frame, other, small_mouth, random)
             spared = torch.zeros_like(small_mouth)
-        condition = condition_of(visemes, eye_change[None])[0]
-        spoiled = smear(spoiled, spared, small_eyes, random, mild=shot.flow is not None)
+        wiped = small_eyes * float(clip.get_slice("lids")[t].min() > OPEN)
+        spoiled = smear(spoiled, spared, wiped, random, mild=shot.flow is not None)
         sure = torch.tensor(float(shot.flow is None))
         return frame, spoiled, round_trip, portrait, truth, mouth, eyes, lower, condition, sure
 
-    def _shot(self, clip: object, pair: object, blinks: float, random: Random) -> Shot:
-        """A frame that the avatar made, of a round trip or a rollout; blinks: share of closing lids."""
+    def _shot(self, clip: object, pair: object, random: Random) -> Shot:
+        """A frame that the avatar made, of a round trip or a rollout."""
         name, shows, near = "round_trip", None, ()
         if random.chance(self.recipe.followed):
             near = np.flatnonzero(pair.get_tensor("apart") < APART)
@@ -158,14 +153,14 @@ class Pairs:
             shows = near
         lids = clip.get_tensor("lids").min(1)
         closing = near[lids[shows[near]] < OPEN]
-        which = random.choose(closing if len(closing) and random.chance(blinks) else near)
-        if random.chance(0.5) and which not in closing:  # closed mouths are frequent
+        which = random.choose(closing if len(closing) and random.chance(self.recipe.blinks) else near)
+        if random.chance(0.5):  # closed mouths are frequent
             gap, again = clip.get_tensor("mouth")[:, 0], random.choose(near)
             which = max(which, again, key=lambda one: gap[shows[one]])
         boxes, frames = clip.get_tensor("box"), pair.get_slice(name)
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
         others = []
-        for _ in range(1 + random.below(MOST_OTHERS)):
+        for _ in range(1 + random.below(MOST_MOUTHS)):
             one = random.choose(near)
             across, down = ((middle[shows[which]] - middle[shows[one]]) / SCALE).round().astype(int)
             others.append(np.roll(frames[one], (down, across), (0, 1)))
@@ -182,21 +177,17 @@ class Pairs:
         mouth, lower = (box_weight(one, side, side, 2.0)[None] - 1 for one in (box, lower))
         return [mouth, box_weight(eyes, side, side, 2.0).amax(0, keepdim=True) - 1, lower]
 
-    @staticmethod
-    def _portrait(
-        path: Path, clip: object, pair: object, t: int, random: Random
-    ) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """A portrait of any moment, mostly with open eyes: (through the autoencoder [S, S, 3], itself [2S, 2S, 3], how
-        the eyes of frame t differ from its: as `EyeMovements` gives them, [3]).
-        """
-        chosen, lids = pair.get_tensor("chosen"), clip.get_tensor("lids")
-        opened = np.flatnonzero(lids[chosen].mean(1) >= OPEN)
-        still = random.choose(opened if len(opened) and random.chance(0.9) else range(len(chosen)))
-        at = int(chosen[still])
-        change = eye_changes(lids, clip.get_tensor("tracks"), at)[t]
-        return pair.get_slice("portraits")[still], load_pictures(path, "frames", at, at + 1)[0], change
+    def _portrait(self, path: Path, pair: object, random: Random) -> tuple[np.ndarray, np.ndarray]:
+        """Of any moment: (through the autoencoder [S, S, 3], itself [2S, 2S, 3])."""
+        chosen = pair.get_tensor("chosen")
+        still = random.below(pair.get_slice("portraits").get_shape()[0])
+        given = pair.get_slice("portraits").get_shape()[0] - len(chosen)
+        if still < given:
+            return pair.get_slice("portraits")[still], load_pictures(path, "portraits", still, still + 1)[0]
+        t = int(chosen[still - given])
+        return pair.get_slice("portraits")[still], load_pictures(path, "frames", t, t + 1)[0]
 
-    def batch(self, draw: Draw, close: Part | None = None) -> Sample:
+    def batch(self, draw: Draw, close: bool = False) -> Sample:
         """A step's samples."""
         generators = draw(self.recipe.close_batch if close else self.recipe.batch)
         samples = [self.sample(generator, close) for generator in generators]

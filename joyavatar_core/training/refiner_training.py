@@ -1,8 +1,8 @@
 """Training of the portrait refiner. Input: the avatar's frames of a clip. Target: the clip's frames at twice the side.
 
-Visemes determine the lips, and eye movements determine the eyes. The target is the clip's own mouth and eyes,
-independent of the decoded frame's. Without visemes the decoded frame determines the mouth: in its region the coarse
-picture of the result must equal the frame's. Everywhere else the target is the portrait's detail, moved.
+Visemes determine the lips. With visemes the target is the clip's own mouth, independent of the decoded frame. Without
+visemes the decoded frame determines the mouth: in its region the coarse picture of the result must equal the frame's.
+Everywhere else the target is the portrait's detail, moved.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from ..refiner.model import REACH, SCALE, RefinerNet, compose, warp
 from .loop import Draw, LoopSettings, Trainer
 from .refiner_samples import Pairs, Sample
 
-MOUTH_WEIGHT, LOWER_WEIGHT, EYE_WEIGHT = 8.0, 3.0, 8.0  # against 1 elsewhere; lower: from the nose to below the chin
-# Weights of the loss's parts. Where blur is the least error a refiner would blur. Therefore the strength of edges
-# counts by itself, and every place outside mouth and eyes where the portrait is not used costs
-# ("trust").
-SCALES = {
-    "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.4, "lips": 20.0, "smooth": 0.05, "trust": 0.03,
-}  # fmt: skip
+MOUTH_WEIGHT, LOWER_WEIGHT, EYE_WEIGHT = 8.0, 3.0, 5.0  # against 1 elsewhere; lower: from the nose to below the chin
+# Of the loss's parts. Where blur is the least error a refiner would blur: edges' strength counts by itself, and so does
+# every place outside the mouth where the portrait is not used (TRUST).
+GRADIENT_WEIGHT, STRENGTH_WEIGHT, WARP_WEIGHT, LIPS_WEIGHT, SMOOTH_WEIGHT, TRUST_WEIGHT = (
+    0.5,
+    1.0,
+    0.4,
+    20.0,
+    0.05,
+    0.03,
+)
 COARSE = 4  # pixels of the refined picture that lips are compared over
 CELL = 8  # pixels over which strengths of edges are compared
 UNSURE = 0.06  # without visemes, a rollout's mouth this far from the truth (of -1 ... 1) counts a third
-CLOSE_UPS = (None, "eyes", "mouth", "eyes", "mouth")  # of successive steps
-# Pixels over which portrait and truth are averaged before the flow is judged. Lids and lips move by several pixels, and
-# the slope of a sharp picture does not reach that far.
-BLURRED = (1, 4, 8)
-LIPS_MOVE, LIDS_MOVE = 0.5, 4.0  # how much the moved portrait counts inside mouth and eyes, against outside
+LIPS_MOVE = 0.5  # how much the moved portrait counts inside the mouth, against outside
 
 
 def train_refiner(pairs: Pairs, settings: LoopSettings, start: dict[str, Tensor] | None = None) -> RefinerNet:
@@ -45,7 +45,8 @@ def train_refiner(pairs: Pairs, settings: LoopSettings, start: dict[str, Tensor]
 
 
 def step_losses(net: RefinerNet, pairs: Pairs, step: int, draw: Draw) -> dict[str, Tensor]:
-    close = CLOSE_UPS[step % len(CLOSE_UPS)]
+    """Three steps with close-ups to one with whole pictures."""
+    close = step % 4 != 0
     return refiner_losses(net, pairs.batch(draw, close), 0.5 if close else 1.0)
 
 
@@ -66,16 +67,19 @@ def refiner_losses(net: RefinerNet, sample: Sample, part: float = 1.0) -> dict[s
     weight = torch.maximum(1 + (EYE_WEIGHT - 1) * sample.eyes, 1 + (LOWER_WEIGHT - 1) * sample.lower)
     weight = torch.lerp(weight, MOUTH_WEIGHT * trust.square(), mouth)
     moves = (1 + (LOWER_WEIGHT - 1) * sample.lower) * (1 - mouth * (1 - LIPS_MOVE * (1 - without_visemes)))
-    moves = torch.maximum(moves, LIDS_MOVE * sample.eyes)
     losses = {
         "pixel": ((refined - truth).abs() * weight).mean(),
         "gradient": sum((edges(refined, d) - edges(truth, d)).abs().mul(like(weight, d)).mean() for d in (-1, -2)),
         "strength": sum(strength_error(refined, truth, weight, d) for d in (-1, -2)),
-        "warp": sum(warp_error(sample.portrait, truth, predicted.flow, moves, size) for size in BLURRED) / len(BLURRED),
+        "warp": ((warp(sample.portrait, predicted.flow) - truth).abs() * moves).mean(),
         "lips": ((centred(coarse, inside) - centred(shown, inside)).abs() * inside * without_visemes).mean(),
-        "trust": ((1 - predicted.mask) * (1 - torch.maximum(mouth, sample.eyes))).mean(),
+        "trust": ((1 - predicted.mask) * (1 - mouth)).mean(),
         "smooth": sum(edges(predicted.flow, d).abs().mean() for d in (-1, -2)) * part / REACH,
     }
+    scales = {
+        "pixel": 1.0, "gradient": GRADIENT_WEIGHT, "strength": STRENGTH_WEIGHT, "warp": WARP_WEIGHT,
+        "lips": LIPS_WEIGHT, "smooth": SMOOTH_WEIGHT, "trust": TRUST_WEIGHT,
+    }  # fmt: skip
     with torch.no_grad():
         plain = F.interpolate(sample.spoiled, scale_factor=SCALE, mode="bicubic")
         beside = {
@@ -83,13 +87,7 @@ def refiner_losses(net: RefinerNet, sample: Sample, part: float = 1.0) -> dict[s
             "mouth": ((refined - truth).abs() * mouth).sum() / (3 * mouth.sum()).clamp(min=1),
             "mask_mouth": (predicted.mask * mouth).sum() / mouth.sum().clamp(min=1), "mask": predicted.mask.mean(),
         }  # fmt: skip
-    return losses | beside | {"loss": sum(SCALES[name] * value for name, value in losses.items())}
-
-
-def warp_error(portrait: Tensor, truth: Tensor, flow: Tensor, weight: Tensor, size: int) -> Tensor:
-    """How far the moved portrait is from the truth, both averaged over squares of a size in pixels."""
-    portrait, truth, weight = (F.avg_pool2d(x, size) for x in (portrait, truth, weight))
-    return ((warp(portrait, flow) - truth).abs() * weight).mean()
+    return losses | beside | {"loss": sum(scales[name] * value for name, value in losses.items())}
 
 
 def centred(picture: Tensor, inside: Tensor) -> Tensor:

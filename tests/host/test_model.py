@@ -80,4 +80,4 @@ def test_no_weight_is_used_where_it_is_kept(probe):
 def test_the_native_audio_encoder_gives_the_features_of_its_file(probe):
     shape, difference = probe["wav2vec2"]
     assert shape == [8, 10752] and difference < 0.01  # the host keeps it in half precision
-    assert "Load Audio Encoder" in probe["wav2vec2_missing"] and "unwire" in probe["wav2vec2_unwanted"]
+    assert "Load Audio Encoder" in probe["wav2vec2_missing"] and "disconnect" in probe["wav2vec2_unwanted"]
