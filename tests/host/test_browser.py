@@ -145,7 +145,7 @@ def test_an_error_is_read_on_the_node_and_dates_are_filled_in(page, server):
 
 def test_run_shows_live_pictures_then_a_video_that_plays(page, url):
     browser.load(page, "talk")
-    page.evaluate("() => { app.graph.nodes.find((n) => n.type === 'JoyAvatarAudioEncode').widgets[0].value = 3 }")
+    page.evaluate("() => { app.graph.nodes.find((n) => n.type === 'JoyAvatarAudioEncode').widgets[0].value = 7 }")
     page.evaluate(browser.FIT, [90, 60, 20, 20])
     page.evaluate(
         f"""() => {{
@@ -161,7 +161,7 @@ def test_run_shows_live_pictures_then_a_video_that_plays(page, url):
     page.get_by_role("button", name="Run", exact=True).click()
     page.wait_for_function("() => pictures.size > 0")
     keep(page, "talk_running")
-    page.wait_for_function(f"() => {PLAYER}?.duration > 2.9")
+    page.wait_for_function(f"() => {PLAYER}?.duration > 6.9")
     pictures = page.evaluate("() => { finished = true; return pictures.size }")
     assert pictures >= 2, "the live picture did not change"
     page.evaluate(f"() => {{ const video = {PLAYER}; video.muted = true; return video.play() }}")
@@ -173,7 +173,7 @@ def test_a_second_run_shows_live_pictures_again(page, url):
     page.evaluate("() => { app.graph.nodes.find((n) => n.type === 'JoyAvatarStreamingSampler').widgets[1].value += 1 }")
     page.evaluate("() => app.queuePrompt(0)")
     page.wait_for_function(f"() => {VIDEO_NODE}.imgs?.[0]?.src.startsWith('blob:') && !{PLAYER}")
-    page.wait_for_function(f"() => {PLAYER}?.duration > 2.9")
+    page.wait_for_function(f"() => {PLAYER}?.duration > 6.9")
 
 
 def test_nodes_2_show_live_pictures_then_the_player(page, url):
