@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from joyavatar_core.audio import ArrayAudio
-from joyavatar_core.pipeline.avatar import load_avatar
+from joyavatar_core.pipeline.avatar import ASSETS, load_avatar
 from joyavatar_core.refiner import portrait_refiner
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.run import StreamRun
@@ -30,9 +30,8 @@ def main() -> None:
     if args.float32:
         portrait_refiner.quick_dtype = lambda device: None
     avatar, random = load_avatar(), np.random.default_rng(0)
-    portrait = random.integers(0, 256, (64, 64, 3), np.uint8)
     voice = ArrayAudio(random.standard_normal(16000 * blocks) * 0.1, 16000)
-    stream = avatar.stream(portrait, voice, preset("checkpoint", avatar.config))
+    stream = avatar.stream(ASSETS / "portraits" / "ada.png", voice, preset("checkpoint", avatar.config))
     side, seconds = avatar.config.width, {"sampling and decoding": []}
     refiners = {f"refining to {times * side} pixels": avatar.refine(stream, times * side) for times in (1, 2, 4)}
     cache = avatar.decoder.new_cache()
