@@ -14,12 +14,13 @@ import torch
 from ..config import METADATA_KEY, AvatarConfig
 from ..errors import AvatarError
 from ..geometry import LATENT_CHANNELS
+from ..model.fp8_linear import rounded_to_fp8
 from .adapter_names import is_adapter
 from .families import AVATARFORCING, Family, is_avatarforcing
 from .kinds import kind_of
 from .layouts import FLAT, canonical_names, layout_name
 from .lora import LoraScale, merge_lora, scale_beside, split_lora
-from .quantised import dequantised, rounded_to_fp8
+from .quantised import dequantised, rows_at_a_time
 from .reader import LazyTensor, TensorFile, from_state_dict, read_file
 from .releases import check_release, release_named
 from .shapes import canonical_shapes, key_fingerprint, mismatch
@@ -209,7 +210,12 @@ def rounded(checkpoint: Checkpoint) -> Checkpoint:
         linear = name.startswith("blocks.") and name.endswith(".weight") and len(tensor.shape) == 2
         if not linear or tensor.fp8 is not None:
             return tensor
-        return dataclasses.replace(tensor, fp8=lambda: rounded_to_fp8(tensor))
+
+        def fp8() -> tuple[torch.Tensor, torch.Tensor]:
+            weight = tensor.copy(tensor.dtype)
+            return rounded_to_fp8(weight, rows_at_a_time(weight))
+
+        return dataclasses.replace(tensor, fp8=fp8)
 
     return dataclasses.replace(checkpoint, lazy={name: in_fp8(name, t) for name, t in checkpoint.lazy.items()})
 

@@ -93,15 +93,3 @@ def scaled(name: str, weight: LazyTensor, scale: LazyTensor | None, label: str) 
 def rows_at_a_time(tensor: torch.Tensor) -> int:
     """How many rows of a tensor are computed in float32 at once."""
     return max(1, NUMBERS * len(tensor) // max(1, tensor.numel()))
-
-
-def rounded_to_fp8(tensor: LazyTensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A tensor as float8_e4m3fn and the one scale that makes its largest number the largest of the format."""
-    weight = tensor.copy(tensor.dtype)
-    parts = weight.split(rows_at_a_time(weight))
-    largest = max(part.float().abs().max() for part in parts)
-    scale = largest.clamp(min=torch.finfo(torch.float32).tiny) / torch.finfo(torch.float8_e4m3fn).max
-    result = torch.empty_like(weight, dtype=torch.float8_e4m3fn)
-    for part, source in zip(result.split(len(parts[0])), parts, strict=True):
-        part.copy_(source.float() / scale)
-    return result, scale

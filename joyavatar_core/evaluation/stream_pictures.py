@@ -39,7 +39,7 @@ def features_of(clip: Clip, avatar: Avatar) -> Tensor:
 def eye_changes(lids: np.ndarray, tracks: np.ndarray, portrait: int) -> Tensor:
     """How the eyes differ from those of one frame, the portrait: [T, 3] as `EyeMovements` gives them.
 
-    lids [T, 2] and tracks [T, 20] of a clip.
+    lids [T, 1 or 2] and tracks [T, 20] of a clip.
     """
     opened = lids.mean(1)
     closure = np.clip(1 - opened / max(opened[portrait], OPEN), -0.5, 1)

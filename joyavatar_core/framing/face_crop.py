@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .face_locator import Face, face_locator
+from .face_locator import CENTRE_DEPTH, HEIGHT, Face, face_locator
 
 DEPTH = 0.5  # the square's centre below the eyes, in distances between eyes and chin
 SIDE = 1.7  # its side in the same unit: from the brows to below the chin of an open mouth
-FACE_DEPTH, FACE_SIZE = 0.1, 1.8  # of a `Face`: its centre below the eyes, and its size
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class FaceCrop:
     @classmethod
     def of_face(cls, face: Face) -> FaceCrop:
         """From a face that the locator found."""
-        unit = face.size / FACE_SIZE  # from the eyes to the chin
-        down = (DEPTH - FACE_DEPTH) * unit
+        unit = face.size / HEIGHT  # from the eyes to the chin
+        down = (DEPTH - CENTRE_DEPTH) * unit
         x, y = face.x - math.sin(face.roll) * down, face.y + math.cos(face.roll) * down
         return cls(x, y, SIDE * unit, face.roll)
 

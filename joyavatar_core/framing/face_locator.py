@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "face_locator.safetensors"
 STRIDE = 8  # pixels of the picture a cell of the maps
+CENTRE_DEPTH = 0.1  # a face's centre lies this far below the eyes, in distances between eyes and chin
+HEIGHT = 1.8  # a face's size in the same unit
 USUAL_SIZE = 32.0  # pixels: a face whose logarithmic size is 0
 SIZES = (16.0, 64.0)  # pixels: faces that the network answers for
 LONG_SIDES = (32, 48, 72, 108, 162, 243, 364)  # pixels: the sizes that a picture is looked at in

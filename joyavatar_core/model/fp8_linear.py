@@ -109,12 +109,25 @@ def keep_in_fp8(module: nn.Module) -> None:
 
 
 def rounded_linear(linear: nn.Linear) -> Fp8Linear:
-    """A layer with its weight rounded to float8_e4m3fn, the largest number to the largest of the format."""
+    """A layer with its weight rounded to float8."""
     with torch.device("meta"):
         layer = Fp8Linear(linear.in_features, linear.out_features, bias=linear.bias is not None)
-    weight = linear.weight.detach().float()
-    scale = weight.abs().amax().clamp_min(1e-12) / LARGEST
-    layer.weight = nn.Parameter((weight / scale).to(torch.float8_e4m3fn), requires_grad=False)
+    weight, scale = rounded_to_fp8(linear.weight.detach())
+    layer.weight = nn.Parameter(weight, requires_grad=False)
     layer.bias = linear.bias
     layer.set_scale(scale)
     return layer
+
+
+def rounded_to_fp8(weight: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor]:
+    """A weight as float8_e4m3fn and the one scale that makes its largest number the largest of the format.
+
+    rows: computed in float32 at a time, by default all of them.
+    """
+    parts = weight.split(rows or len(weight))
+    largest = max(part.float().abs().max() for part in parts)
+    scale = largest.clamp(min=torch.finfo(torch.float32).tiny) / LARGEST
+    result = torch.empty_like(weight, dtype=torch.float8_e4m3fn)
+    for part, source in zip(result.split(len(parts[0])), parts, strict=True):
+        part.copy_(source.float() / scale)
+    return result, scale

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CLOSING, OPENING = 0.11, 0.2  # seconds of a blink
+CLOSING, OPENING = 0.11, 0.2  # seconds of a blink; its shape is that of the training data (synthetic/motion.py)
 CLOSED = 1.35  # peak of a blink before it is cut at 1: the lids stay closed for a moment
 SECOND_BLINK, SECOND_AFTER = 0.07, 0.32  # share of blinks with a second one, and seconds between both
 FIXATION = 1.2  # seconds between two changes of the gaze, in the mean

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..evaluation.stream_pictures import GAZE, OPEN
+from ..evaluation.stream_pictures import OPEN, eye_changes
 from ..refiner.face_editor import SIDE, FaceEditorNet, edited, expression_of, scaled_mouth
 from ..refiner.model import warp
 from ..synthetic.expressions import MARGIN, MOUTH
@@ -54,10 +54,7 @@ class Faces:
             wanted = random.below(len(moments))
             pair = [file.get_slice("pictures")[k] for k in (given, wanted)]
         pair = torch.stack([torch.from_numpy(one).permute(2, 0, 1).float() / 127.5 - 1 for one in pair])
-        change = torch.tensor([
-            min(1.0, max(-0.5, 1 - float(lids[wanted]) / max(float(lids[given]), OPEN))),
-            *(moments[wanted, GAZE] - moments[given, GAZE]),
-        ]).float()  # fmt: skip
+        change = eye_changes(moments[:, [COLUMN["lid"]]], moments, given)[wanted]
         mouth = scaled_mouth(torch.from_numpy(moments[wanted, MOUTH]))
         angle, size = random.uniform(-TURN, TURN), random.uniform(1 - ZOOM, 1 + ZOOM) / MARGIN
         cos, sin = size * np.cos(angle), size * np.sin(angle)

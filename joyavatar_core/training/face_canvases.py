@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..framing.face_locator import SIZES
+from ..framing.face_locator import CENTRE_DEPTH, HEIGHT, SIZES
 
 SIDE = 128  # pixels of a canvas
 FACE_SIZES = (9.0, 110.0)  # pixels: faces on canvases, also smaller and larger ones than are to be found
-CENTRE_DEPTH = 0.1  # a face's centre lies this far below the eyes, in distances between eyes and chin
-HEIGHT = 1.8  # a face's size in the same unit
 MOST = 4  # people on a canvas
 TILT = 0.2  # radians: the deviation of a head's roll
 SHARES = (0.12, 0.5, 0.2, 0.1, 0.08)  # of canvases with none, one, two ... people
