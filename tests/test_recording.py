@@ -341,6 +341,25 @@ def test_joining_an_interrupted_recording_saves_every_frame_with_its_sound(whole
     assert names(tmp_path) == ["state", "v.mp4"]
 
 
+def test_frames_whose_sound_was_not_written_are_saved_in_silence(whole, tmp_path, monkeypatch):
+    folder, written = tmp_path / "state", []
+
+    def stopped(writer, samples):
+        written.append(len(samples))
+        if len(written) > EVERY:
+            raise CrashError
+        return write(writer, samples)
+
+    write = VideoWriter.write_audio
+    monkeypatch.setattr(VideoWriter, "write_audio", stopped)
+    record(folder, crash_at=8)
+    saved = join_recording(folder, tmp_path / "v.mp4")
+    assert len(pictures(saved)) == 12 * (EVERY + 1) - 3
+    heard = recordings.sound(saved)
+    assert np.abs(heard).max() > 0.2
+    assert np.abs(heard[-len(heard) // 8 :]).max() < 0.01  # the last quarter is the block without sound
+
+
 def test_a_recording_can_be_joined_while_it_runs(tmp_path, whole):
     seen = []
 

@@ -25,9 +25,12 @@ log = logging.getLogger(__name__)
 
 
 class ChainedAudio(AudioSource):
-    """The sound of several files in order, all of one sample rate and width. lengths: in samples."""
+    """The sound of several files in order, all of one sample rate and width; None is silence. lengths: in samples.
 
-    def __init__(self, files: Sequence[FileAudio], lengths: Sequence[int]) -> None:
+    The first one is a file.
+    """
+
+    def __init__(self, files: Sequence[FileAudio | None], lengths: Sequence[int]) -> None:
         super().__init__(files[0].sample_rate)
         self.files, self.lengths = files, lengths
 
@@ -43,7 +46,9 @@ class ChainedAudio(AudioSource):
         parts, begin = [np.zeros((0, self.channels), np.float32)], 0
         for file, length in zip(self.files, self.lengths, strict=True):
             first, last = max(start - begin, 0), min(stop - begin, length)
-            if first < last:
+            if file is None:
+                parts.append(np.zeros((max(0, last - first), self.channels), np.float32))
+            elif first < last:
                 parts.append(file.read_native(first, last))
             else:
                 file.close()
@@ -90,13 +95,20 @@ def recovered(growing: Path, scratch: Path) -> list[Path]:
 
 
 def sound_of(segments: Sequence[tuple]) -> AudioSource | None:
-    """The segments' own sound, each as long as its picture; None where they are silent."""
-    with av.open(libav_url(segments[0][0])) as first:
-        if not first.streams.audio:
-            return None
-    files = [FileAudio(path) for path, *_ in segments]
+    """The segments' own sound, each as long as its picture; None where the first one is silent.
+
+    A run that was stopped between the frames and the sound of a block leaves a last segment without sound.
+    """
+    files = [FileAudio(path) if has_sound(path) else None for path, *_ in segments]
+    if files[0] is None:
+        return None
     rate, ends, frames = files[0].sample_rate, [0], 0
     for _, (fps, *_), count in segments:
         frames += count
         ends.append(int(frames * rate / fps))
     return ChainedAudio(files, [stop - start for start, stop in pairwise(ends)])
+
+
+def has_sound(path: Path) -> bool:
+    with av.open(libav_url(path)) as file:
+        return bool(file.streams.audio)
