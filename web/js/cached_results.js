@@ -1,9 +1,9 @@
 // Text and pictures of nodes that a run did not visit, since they and all that stands behind them were cached: the host
-// sends no `executed` for them, so what they showed is taken from the last run in the history that had the same inputs.
+// sends no `executed` for them, so this pack does, with what they showed in the last run in the history that had the same
+// inputs.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { isOurs, nodeOf } from "./nodes.js";
-import { showResult } from "./node_text.js";
 
 const RUNS = 64; // that are looked through
 const TRIES = 10;
@@ -33,11 +33,10 @@ async function recall(runId, ids, tries) {
   for (const id of ids) {
     const same = ancestry(prompt, id);
     const run = runs.find(({ outputs, prompt: [, , nodes] }) => outputs[id] && ancestry(nodes, id) === same);
-    const node = nodeOf(id);
-    if (!run || !isOurs(node)) continue;
-    app.nodeOutputs[id] = run.outputs[id]; // its pictures
-    showResult(node, run.outputs[id]);
+    if (!run || !isOurs(nodeOf(id))) continue;
+    api.dispatchCustomEvent("executed", { node: id, display_node: id, output: run.outputs[id], prompt_id: runId });
   }
+  app.canvas.setDirty(true, true); // on `executed` alone the page does not draw
 }
 
 app.registerExtension({

@@ -13,7 +13,7 @@ const HIGHEST = 150; // longer texts scroll
 function newWidget(node) {
   const box = document.createElement("div");
   box.dataset.testid = NAME;
-  box.style.cssText = `overflow:auto;max-height:${HIGHEST}px`;
+  box.style.cssText = `overflow:auto;max-height:${HIGHEST}px;grid-column:2/-1`;
   const text = box.appendChild(document.createElement("div"));
   text.style.cssText =
     "box-sizing:border-box;padding:4px 8px;border-radius:6px;font:12px/1.35 sans-serif;white-space:pre-wrap;" +
@@ -36,6 +36,12 @@ function newWidget(node) {
 const lines = (node, text) =>
   text.split("\n").reduce((sum, line) => sum + Math.ceil((line.length * 6.6 + 1) / Math.max(80, node.size[0] - 40)), 0);
 
+// In Nodes 2.0, page 1.35.9 misses a widget that is added after a value of its node has changed.
+function mountMissed(node, element) {
+  if (element.isConnected || node.graph !== app.canvas.graph) return;
+  document.querySelector(`[data-node-id="${node.id}"] .lg-node-widgets`)?.append(element);
+}
+
 function showText(node, text, isError = false) {
   let widget = node.widgets?.find((each) => each.name === NAME);
   if (!widget && !text) return;
@@ -44,13 +50,12 @@ function showText(node, text, isError = false) {
   widget.element.style.display = text ? "" : "none";
   widget.text.style.color = isError ? "#ff8080" : "var(--input-text,#ddd)";
   requestAnimationFrame(() => {
+    mountMissed(node, widget.element);
     const needed = node.computeSize?.();
     if (needed && needed[1] > node.size[1]) node.setSize([node.size[0], needed[1]]);
     node.graph?.setDirtyCanvas(true, true);
   });
 }
-
-export const showResult = (node, output) => showText(node, translated(wordsOf(output) ?? ""));
 
 // The page's own dialog and panel show this event, too. A listener added while extensions load is called before the
 // page's, so what it changes is what they show.
@@ -72,7 +77,7 @@ app.registerExtension({
   name: "joyavatar.NodeText",
   setup() {
     onOurs("joyavatar.text", (node, { text }) => showText(node, translated(text)));
-    onOurs("executed", (node, { output }) => showResult(node, output));
+    onOurs("executed", (node, { output }) => showText(node, translated(wordsOf(output) ?? "")));
     onOurs("execution_error", (node, { exception_message }) => showText(node, exception_message, true));
     // The page's own message names the node alone; the sentence says what to do. Native nodes fail with it too.
     api.addEventListener("execution_error", ({ detail }) => {
