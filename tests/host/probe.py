@@ -38,11 +38,13 @@ class Listener(logging.Handler):
 
 
 def refusal(call, *args, **kwargs) -> str:
+    """The error with which a node ends, else what a Streaming Sampler behind it says of the MODEL."""
     try:
-        call(*args, **kwargs)
+        result = call(*args, **kwargs)
     except Exception as problem:
         return f"{type(problem).__name__}: {problem}"
-    return "nothing was refused"
+    made = result[0] if result else None
+    return " ".join(["nothing was refused", *(remarks(made) if isinstance(made, type(model)) else ())])
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -72,6 +74,7 @@ for module in (
         extra(module)
 ours = {name: node for name, node in nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("JoyAvatar")}
 model = ours["JoyAvatarModelLoader"].execute("embedded", "default", "none")[0]
+remarks = sys.modules[type(model).__module__].remarks
 
 # --- a LoRA on two layers, through the native loader
 dim = model.model.config.dim
@@ -99,7 +102,6 @@ with torch.inference_mode():
     found["unloaded"] = all(torch.equal(before[name], tensor) for name, tensor in weights(model).items())
 
 # --- LoRAs that change nothing
-remarks = sys.modules[type(model).__module__].remarks
 wide = {name: torch.cat([tensor, tensor], 0 if ".lora_B." in name else 1) for name, tensor in lora.items()}
 found["lora_remarks"] = []
 for weights_of_lora in ({"other.lora_A.weight": down, "other.lora_B.weight": up}, wide, lora):

@@ -13,12 +13,19 @@ def test_native_lora_patches_exactly_and_comes_off_without_a_trace(probe):
     assert probe["lora_moves_latents"] > 0
 
 
-NOT_OURS = ["KSampler", "ModelSamplingSD3", "ModelSave", "FreeU_V2", "EasyCache", "SkipLayerGuidanceDiT"]
+NOT_OURS = ["KSampler", "ModelSamplingSD3", "ModelSave", "FreeU_V2", "SkipLayerGuidanceDiT", "PatchModelAddDownscale"]
+REFUSED = "AvatarError: This node does not fit a JoyAvatar model"
 
 
-@pytest.mark.parametrize("node", [*NOT_OURS, "PatchModelAddDownscale"])
+@pytest.mark.parametrize("node", NOT_OURS)
 def test_other_model_nodes_get_one_sentence(probe, node):
-    assert probe[node].startswith("AvatarError: This node does not fit a JoyAvatar model")
+    assert probe[node].startswith(REFUSED)
+
+
+def test_easy_cache_is_refused_or_said_to_have_no_effect(probe):
+    """The one of 0.3.64 does not look at the model."""
+    no_effect = "nothing was refused easycache, set by a node before this one, has no effect on a JoyAvatar model."
+    assert probe["EasyCache"].startswith(REFUSED) or probe["EasyCache"] == no_effect
 
 
 def test_the_hosts_sampler_for_autoregressive_video_refuses_an_avatar(probe):
