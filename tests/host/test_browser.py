@@ -94,16 +94,17 @@ def shorten(page: Page, seconds: int) -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in browser.WORKFLOWS.glob("*.json")))
-def test_a_workflow_opens_whole_and_nothing_overlaps(page, name):
-    browser.load(page, name)
-    page.evaluate(browser.FIT, [90, 60, 20, 20])
-    page.wait_for_timeout(500)
-    keep(page, f"open_{name}")
-    assert (
-        page.evaluate("() => app.graph.nodes.filter((n) => !(n.type in LiteGraph.registered_node_types)).length") == 0
-    )
-    assert too_near(page) == []
+@pytest.mark.parametrize("nodes_2", [True, False])
+def test_workflows_open_whole_and_nothing_overlaps(page, url, nodes_2):
+    reopen(page, url, nodes_2)
+    for name in sorted(path.stem for path in browser.WORKFLOWS.glob("*.json")):
+        browser.load(page, name)
+        page.evaluate(browser.FIT, [90, 60, 20, 20])
+        page.wait_for_timeout(500)
+        keep(page, f"open_{name}_{'nodes_2' if nodes_2 else 'classic'}")
+        missing = "() => app.graph.nodes.filter((n) => !(n.type in LiteGraph.registered_node_types)).length"
+        assert page.evaluate(missing) == 0, name
+        assert too_near(page) == [], name
 
 
 @pytest.mark.parametrize("nodes_2", [True, False])
@@ -168,6 +169,7 @@ def test_run_shows_live_pictures_then_a_video_that_plays(page, url):
     page.evaluate(f"() => {{ const video = {PLAYER}; video.muted = true; return video.play() }}")
     page.wait_for_function(f"() => {PLAYER}.currentTime > 0.3 && {PLAYER}.videoWidth > 0")
     keep(page, "talk_done")
+    assert too_near(page) == []
 
 
 def test_a_second_run_shows_live_pictures_again(page, url):
@@ -187,9 +189,11 @@ def test_nodes_2_show_live_pictures_then_the_player(page, url):
     page.wait_for_function(f"() => {node}?.querySelector('img[src^=\"blob:\"]')")
     page.wait_for_function(f"() => {node}?.querySelector('video')?.duration > 1.9")
     keep(page, "nodes_2")
+    near = too_near(page)
     left = page.evaluate(f"() => !!{node}.querySelector('img[src^=\"blob:\"]')")
     reopen(page, url, False)
     assert not left, "the last live picture stays beside the player"
+    assert near == []
 
 
 # Page 1.35.9 arranges the nodes, but Nodes 2.0 draw them all in one place there until the graph is loaded again.
