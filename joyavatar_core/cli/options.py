@@ -52,6 +52,7 @@ class VideoOptions:
     refine: str | None
     blinks: float
     articulation: float
+    head_motion: float
     seconds: float | None
     seed: int
     quality: int
@@ -68,7 +69,7 @@ class VideoOptions:
         """How lively the refined face is. Raises AvatarError for values out of bounds."""
         from ..refiner import FaceMotion
 
-        return FaceMotion(self.blinks, self.articulation)
+        return FaceMotion(self.blinks, self.articulation, self.head_motion)
 
     @property
     def title(self) -> str:

@@ -124,6 +124,9 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--articulation", type=float, default=1.0, help="how far the lips of refined faces move, 0 to 3; default 1"
     )
+    command.add_argument(
+        "--head-motion", type=float, default=1.0, help="how far refined heads move on their own, 0 to 3; default 1"
+    )
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
