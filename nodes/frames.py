@@ -17,7 +17,7 @@ from ..joyavatar_core.pipeline.render import frames_of
 from ..joyavatar_core.refiner import USUAL_MOTION, FaceMotion
 from .notes import note, show_text, title
 from .progress import StreamProgress
-from .refine import AUTO, Refine, refine_inputs
+from .refine import AUTO, Refine, head_motion_input, refine_inputs
 from .stream import HostStream
 from .types import OUTPUT, Stream
 from .vae import streaming_vae, to_host
@@ -64,6 +64,7 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
                     tooltip="The VAE that encoded the portrait. The embedded avatar has its own VAE and needs none.",
                 ),
                 *refine_inputs(),
+                head_motion_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -90,9 +91,10 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         refine: str = AUTO,
         blinks: float = USUAL_MOTION.blinks,
         articulation: float = USUAL_MOTION.articulation,
+        head_motion: float = USUAL_MOTION.head_motion,
     ) -> io.NodeOutput:
         total = stream.recipe.num_video_frames
-        refining = Refine(stream, refine, FaceMotion(blinks, articulation))
+        refining = Refine(stream, refine, FaceMotion(blinks, articulation, head_motion))
         width, height = refining.pixel_size
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
         decoder = streaming_vae(vae, stream.avatar)

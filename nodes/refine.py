@@ -52,6 +52,20 @@ def refine_inputs() -> list[io.Input]:
     return [size, advanced(blinks), advanced(articulation)]
 
 
+def head_motion_input() -> io.Input:
+    """A later input of the Stream nodes."""
+    head_motion = io.Float.Input(
+        "head_motion",
+        default=USUAL_MOTION.head_motion,
+        min=0,
+        max=3,
+        step=0.1,
+        optional=True,
+        tooltip="How far refined heads move slowly on their own, on top of the stream's movements. 0: not at all.",
+    )
+    return advanced(head_motion)
+
+
 def has_refiner(avatar: HostAvatar) -> bool:
     """Whether a refiner was trained for this avatar. Only the embedded avatar has one."""
     return avatar.name == EMBEDDED and EMBEDDED_REFINER.exists()

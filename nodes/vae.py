@@ -12,7 +12,7 @@ from torch import Tensor
 from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.geometry import Size, to_pixel_size
-from ..joyavatar_core.pipeline.avatar import EMBEDDED, load_vae
+from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_DECODER, load_decoder, load_vae
 from ..joyavatar_core.sampling.memory import decoder_bytes
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
 from .model import HostAvatar
@@ -21,7 +21,7 @@ from .patcher import host_patcher
 BLOCK = 3  # latent frames of a block of the public checkpoints
 SHARE = 0.25  # of a GPU's memory that decoding a block at once may take
 Statistics = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
-_known: WeakKeyDictionary[object, dict[Statistics, HostDecoder]] = WeakKeyDictionary()  # per VAE
+_known: WeakKeyDictionary[object, dict[object, HostDecoder]] = WeakKeyDictionary()  # per VAE, or avatar without one
 
 
 class HostDecoder:
@@ -78,34 +78,39 @@ class HostVAE(HostDecoder):
 def streaming_vae(vae: object | None, avatar: HostAvatar) -> HostDecoder:
     """The decoder of a host's VAE object, with the checkpoint's latent statistics; built once for each.
 
-    Without a VAE the embedded avatar gets the one it comes with. Raises AvatarError for a VAE that is not Wan2.1's nor
-    in its layout, and where a checkpoint needs one and none is connected.
+    Without a VAE the embedded avatar gets the tiny decoder that it comes with. Raises AvatarError for a VAE that is not
+    Wan2.1's nor in its layout, and where a checkpoint needs one and none is connected.
     """
-    config = avatar.config
-    statistics = (config.latent_mean, config.latent_std)
-    decoders = _known.setdefault(avatar if vae is None else vae, {})
+    if vae is None:
+        return _embedded(avatar, EMBEDDED_DECODER.exists())
+    statistics = (avatar.config.latent_mean, avatar.config.latent_std)
+    decoders = _known.setdefault(vae, {})
     if statistics not in decoders:
-        decoders[statistics] = _embedded(avatar) if vae is None else _of_host(vae, statistics)
+        decoders[statistics] = _of_host(vae, statistics)
     return decoders[statistics]
 
 
 def encoding_vae(vae: object | None, avatar: HostAvatar) -> HostVAE:
     """`streaming_vae` for a VAE that is to encode a portrait. Raises AvatarError for a tiny decoder too."""
-    found = streaming_vae(vae, avatar)
+    found = _embedded(avatar, tiny=False) if vae is None else streaming_vae(vae, avatar)
     if not isinstance(found, HostVAE):
         raise AvatarError("This VAE is a tiny decoder (taew2_1) and cannot encode; use the Wan2.1 VAE here.")
     return found
 
 
-def _embedded(avatar: HostAvatar) -> HostVAE:
+def _embedded(avatar: HostAvatar, tiny: bool) -> HostDecoder:
     if avatar.name != EMBEDDED:
         raise AvatarError(
             f"'{avatar.name}' comes without a VAE and none is connected; add Load VAE with the Wan2.1 VAE "
             "(wan_2.1_vae)."
         )
-    device = mm.vae_device()
-    module = load_vae(EMBEDDED, avatar.config).to(mm.vae_dtype(device, [torch.bfloat16]))  # float32 on a CPU
-    return HostVAE(module, device, mm.vae_offload_device())
+    decoders = _known.setdefault(avatar, {})
+    if tiny not in decoders:
+        config, device = avatar.config, mm.vae_device()
+        module = load_decoder(EMBEDDED_DECODER, config) if tiny else load_vae(EMBEDDED, config)
+        module = module.to(mm.vae_dtype(device, [torch.bfloat16]))  # float32 on a CPU
+        decoders[tiny] = (HostDecoder if tiny else HostVAE)(module, device, mm.vae_offload_device())
+    return decoders[tiny]
 
 
 def _of_host(vae: object, statistics: Statistics) -> HostDecoder:

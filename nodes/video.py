@@ -25,7 +25,7 @@ from .prefix import quoted, safe_prefix
 from .progress import StreamProgress
 from .recording import interval, record, state_folder
 from .refine import AUTO as REFINE
-from .refine import Refine, refine_inputs
+from .refine import Refine, head_motion_input, refine_inputs
 from .report import report_file
 from .stream import HostStream
 from .types import OUTPUT, Stream, advanced
@@ -105,6 +105,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                         "x264. A state folder begins with x264 and keeps its encoder.",
                     )
                 ),
+                head_motion_input(),
             ],
             outputs=[io.Video.Output("video", "video", tooltip="The finished file, for native video nodes.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -125,11 +126,12 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         blinks: float = USUAL_MOTION.blinks,
         articulation: float = USUAL_MOTION.articulation,
         encoder: str = AUTO,
+        head_motion: float = USUAL_MOTION.head_motion,
     ) -> io.NodeOutput:
         sound = waveform_of(audio) if audio is not None else stream.voice.source
         every, folder = interval(checkpoint_every), state_folder(state)
         decoder = streaming_vae(vae, stream.avatar)
-        refining = Refine(stream, refine, FaceMotion(blinks, articulation))
+        refining = Refine(stream, refine, FaceMotion(blinks, articulation, head_motion))
         chosen_encoder(encoder, *refining.pixel_size)  # raises AvatarError before anything is loaded
         place = OutputFile.claim(filename_prefix, *refining.pixel_size)
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)

@@ -154,7 +154,8 @@ def test_other_settings_are_refused(setting: str | int, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("blinks", -1), ("blinks", 61), ("articulation", 4), ("blinks", float("nan"))]
+    ("name", "value"),
+    [("blinks", -1), ("blinks", 61), ("articulation", 4), ("head_motion", 3.5), ("blinks", float("nan"))],
 )
 def test_a_face_s_motion_out_of_bounds_is_refused(name: str, value: float) -> None:
     with pytest.raises(AvatarError, match=f"{name} is {value}, expected a number from 0 to"):

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import AvatarError
 from ..paths import STDOUT, check_place, existing_file
-from ..pipeline.avatar_options import EMBEDDED, AvatarOptions
+from ..pipeline.avatar_options import EMBEDDED, FULL_DECODER, AvatarOptions
 from ..recording.interval import Interval
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class VideoOptions:
     refine: str | None
     blinks: float
     articulation: float
+    head_motion: float
     seconds: float | None
     seed: int
     quality: int
@@ -68,7 +69,7 @@ class VideoOptions:
         """How lively the refined face is. Raises AvatarError for values out of bounds."""
         from ..refiner import FaceMotion
 
-        return FaceMotion(self.blinks, self.articulation)
+        return FaceMotion(self.blinks, self.articulation, self.head_motion)
 
     @property
     def title(self) -> str:
@@ -108,14 +109,14 @@ class VideoOptions:
         check_portrait(existing_file(self.portrait), self.crop, self.background)
 
     def _model_files(self) -> list[tuple[str, str | Path]]:
-        """(what it is, path) of every file that the avatar is loaded from, the embedded ones left out."""
+        """(what it is, path) of every file that the avatar is loaded from. Words in place of files are left out."""
         avatar = self.avatar
         named = [
             ("file of weights", avatar.weights), ("VAE", avatar.vae), ("decoder", avatar.decoder),
             ("audio encoder", avatar.audio_encoder), ("base model", avatar.base),
             *(("LoRA", path) for path, _ in avatar.loras), ("prompt file", self.prompt_embeds),
         ]  # fmt: skip
-        return [(name, path) for name, path in named if path is not None and path != EMBEDDED]
+        return [(name, path) for name, path in named if path not in (None, EMBEDDED, FULL_DECODER)]
 
     def _places(self) -> list[tuple[str, str | Path]]:
         """(what it is, path) of every file that is written."""

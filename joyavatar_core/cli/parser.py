@@ -124,6 +124,9 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--articulation", type=float, default=1.0, help="how far the lips of refined faces move, 0 to 3; default 1"
     )
+    command.add_argument(
+        "--head-motion", type=float, default=1.0, help="how far refined heads move on their own, 0 to 3; default 1"
+    )
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
@@ -147,7 +150,9 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     models = command.add_argument_group("models")
     models.add_argument("--weights", default="embedded", help="transformer: 'embedded' or a file")
     models.add_argument("--vae", default="embedded", help="'embedded' or a Wan2.1 VAE file")
-    models.add_argument("--decoder", help="a faster decoder (taew2_1) in place of the VAE's")
+    models.add_argument(
+        "--decoder", help="a faster decoder (taew2_1), or 'vae': the VAE's own, also where a faster one is embedded"
+    )
     models.add_argument("--audio-encoder", help="wav2vec2-base file, for checkpoints with wav2vec2 features")
     models.add_argument("--prompt-embeds", help="file with the prompt's embeddings")
     models.add_argument("--base", help="base model, where --weights is a LoRA release")

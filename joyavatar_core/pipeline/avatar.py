@@ -29,13 +29,14 @@ from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, random_weights_vae, vae_from_state_dict
 from ..video.portrait import check_size, check_trained_size
-from .avatar_options import EMBEDDED, EMBEDDED_AVATAR, AvatarOptions
+from .avatar_options import EMBEDDED, EMBEDDED_AVATAR, FULL_DECODER, AvatarOptions
 
 log = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
 EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
+EMBEDDED_DECODER = ASSETS / "decoder.safetensors"
 EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
 EMBEDDED_FACE_EDITOR = ASSETS / "face_editor.safetensors"
 EMBEDDED_VISEME_ENCODER = ASSETS / "visemes.safetensors"  # for checkpoints with "visemes" features
@@ -199,7 +200,8 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
     transformer = load_transformer(options, checkpoint)
     decoding = decoding_dtype(options, checkpoint)
     wan = load_vae(vae, config).to(device, decoding)
-    decoder = wan if options.decoder is None else load_decoder(options.decoder, config).to(device, decoding)
+    decoder = decoder_file(options)
+    decoder = wan if decoder is None else load_decoder(decoder, config).to(device, decoding)
     refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
     if team is not None:
         team.ready()
@@ -223,9 +225,9 @@ def take_part(options: AvatarOptions) -> None:
     try:
         checkpoint = open_weights(options)
         if team.decodes:
-            path = options.vae if options.decoder is None else options.decoder
-            load = load_vae if options.decoder is None else load_decoder
-            part = load(path, checkpoint.config).to(options.device, decoding_dtype(options, checkpoint))
+            decoder, config = decoder_file(options), checkpoint.config
+            part = load_vae(options.vae, config) if decoder is None else load_decoder(decoder, config)
+            part = part.to(options.device, decoding_dtype(options, checkpoint))
         else:
             part = load_transformer(options, checkpoint)
     except AvatarError as problem:
@@ -299,6 +301,14 @@ def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:
             "decoder",
         )
     return vae
+
+
+def decoder_file(options: AvatarOptions) -> str | Path | None:
+    """The file of the decoder that is used instead of the VAE's own; None where that decodes."""
+    if options.decoder is not None:
+        return None if options.decoder == FULL_DECODER else options.decoder
+    own = options.weights == options.vae == EMBEDDED and EMBEDDED_DECODER.exists()
+    return EMBEDDED_DECODER if own else None
 
 
 def load_decoder(path: str | Path, config: AvatarConfig) -> StreamingVAE | TinyDecoder:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..distributed.team import Team
 
 EMBEDDED = "embedded"  # in place of a file: the one that comes with the project
+FULL_DECODER = "vae"  # in place of a decoder's file: the VAE's own
 WEIGHT_DTYPES = ("auto", "fp8", "full")
 
 
@@ -21,7 +22,8 @@ class AvatarOptions:
 
     weights: the transformer, a file or `embedded`.
     vae: the VAE it was trained with, a file or `embedded`.
-    decoder: a faster decoder of the same latents; None is the VAE's.
+    decoder: a faster decoder of the same latents, a file, or `vae` for the VAE's own. None is the embedded tiny decoder
+        for the embedded avatar with its VAE, else the VAE's own.
     audio_encoder: for checkpoints with wav2vec2 features; None where the features need no file.
     base: the base model, where `weights` is published as a LoRA.
     lora_alpha, lora_rank: the scale of that LoRA, where neither its file nor a config.json states it.

@@ -81,13 +81,14 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
 def refinement_of(refine: PortraitRefiner | None) -> dict[str, Any]:
     """The part of an identity that says how frames are refined."""
     if refine is None:
-        return dict.fromkeys(("refined_size", "refiner", "refined_portrait", "blinks", "articulation"))
+        return dict.fromkeys(("refined_size", "refiner", "refined_portrait", "blinks", "articulation", "head_motion"))
     return {
         "refined_size": list(refine.pixel_size),
         "refiner": module_fingerprint(refine.net),
         "refined_portrait": tensors_fingerprint([("", refine.portrait)]),
         "blinks": refine.blinks,
         "articulation": refine.articulation,
+        "head_motion": refine.head_motion,
     }
 
 

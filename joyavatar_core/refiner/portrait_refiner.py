@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..device import to_device
@@ -17,6 +18,8 @@ from ..framing.face_crop import find_face
 from ..geometry import Size
 from .eye_movements import EyeMovements
 from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of
+from .head_movements import HeadMovements, HeadPose
+from .head_turn import HeadTurn
 from .model import SCALE, Prediction, RefinerNet, blended, resized, viseme_condition, warp
 from .portrait_face import PortraitFace
 
@@ -30,6 +33,7 @@ MOST = 4  # times the stream's side that a refined picture, and the portrait tha
 ARTICULATION = 1.38  # times the visemes, whose encoder is cautious
 WITHOUT_EDITOR = 1.5  # likewise: the refiner's own lips move too little
 FINER = 1.6  # pixels of the portrait that is moved, a side, in those of what is shown
+HELD_GAZE = 2.8  # the gaze moves against the head, so that the eyes stay on what they look at
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
 
 
@@ -38,14 +42,15 @@ class FaceMotion:
     """How lively the refined face is.
 
     blinks: mean number in a minute, 0 ... 60. articulation: factor of the visemes, 0 ... 3; the lips move farther with
-    it. Raises AvatarError for other values.
+    it. head_motion: factor of the head's slow movements, 0 ... 3. Raises AvatarError for other values.
     """
 
     blinks: float = 17.0
     articulation: float = 1.0
+    head_motion: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, most in (("blinks", 60), ("articulation", 3)):
+        for name, most in (("blinks", 60), ("articulation", 3), ("head_motion", 3)):
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise AvatarError(f"{name} is {value}, expected a number from 0 to {most}.", name)
@@ -60,7 +65,8 @@ class PortraitRefiner:
     net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
     what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
-    `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`.
+    `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`. head: its movements, such as a
+    `HeadMovements`, on top of the frames' own; None: there are none.
     """
 
     def __init__(
@@ -72,10 +78,11 @@ class PortraitRefiner:
         uses_visemes: bool = True,
         eyes: Callable[[int, int], Tensor] | None = None,
         articulation: float = FaceMotion.articulation,
+        head: Callable[[int, int], Tensor] | None = None,
     ) -> None:
         device = next(net.parameters()).device
         self.net, self.pixel_size, self.uses_visemes = net, pixel_size, uses_visemes
-        self.eyes, self.articulation = eyes, articulation
+        self.eyes, self.articulation, self.head = eyes, articulation, head
         self.portrait = portrait
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
@@ -87,6 +94,7 @@ class PortraitRefiner:
         self._moved = resized(picture, [max(pair) for pair in zip(finer, self._shape, strict=True)]).clamp(-1, 1)
         crop = None if net.editor is None else find_face(portrait)
         self._face = None if crop is None else PortraitFace(net.editor, self._moved, crop.within(portrait, self._moved))
+        self._turn = None if crop is None else HeadTurn(crop, picture)
 
     @classmethod
     def of(
@@ -108,12 +116,18 @@ class PortraitRefiner:
                 net, stream.portrait, decode_still(decoder, stream.reference), pixel_size,
                 uses_visemes=stream.config.audio_features == "visemes",
                 eyes=EyeMovements(stream.seed, stream.config.fps, motion.blinks), articulation=motion.articulation,
+                head=HeadMovements(stream.seed, stream.config.fps, motion.head_motion),
             )  # fmt: skip
 
     @property
     def blinks(self) -> float | None:
         """Mean number of blinks in a minute; None if the eyes' movements are not an `EyeMovements`."""
         return self.eyes.blinks if isinstance(self.eyes, EyeMovements) else None
+
+    @property
+    def head_motion(self) -> float | None:
+        """Factor of the head's movements; None if they are not a `HeadMovements`."""
+        return self.head.size if isinstance(self.head, HeadMovements) else None
 
     @torch.no_grad()
     def __call__(self, video: Tensor, features: Tensor | None = None, first_frame: int = 0) -> Tensor:
@@ -125,27 +139,36 @@ class PortraitRefiner:
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
         visemes = self.articulation * features if features is not None and self.uses_visemes else None
+        poses = self.head(first_frame, len(frames)) if self.head else torch.zeros(len(frames), len(HeadPose._fields))
         if self._face is not None and visemes is not None:
             eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES_SIZE)
+            eyes = eyes + F.pad(HELD_GAZE * poses[:, 3:] * torch.tensor([-1, 1]), (1, 0))
             refine, told = self._refine_edited, expression_of(ARTICULATION * visemes[:, :MOUTH_SIZE], eyes)
         else:
             refine, told = self._refine, viseme_condition(visemes, len(frames))
             told[:, 1:] *= WITHOUT_EDITOR
-        parts = zip(frames.split(AT_ONCE), to_device(told, device).split(AT_ONCE), strict=True)
+        told, poses = (to_device(part, device).split(AT_ONCE) for part in (told, poses))
+        parts = zip(frames.split(AT_ONCE), told, poses, strict=True)
         return torch.cat([refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
-    def _refine(self, frames: Tensor, condition: Tensor) -> Tensor:
+    def _refine(self, frames: Tensor, condition: Tensor, poses: Tensor) -> Tensor:
         with quick_arithmetic(frames.device.type):
             predicted = self.net(frames, self.round_trip, self._seen, condition)
+        predicted, frames = self._turned(predicted, frames, poses)
         portraits = self._moved.expand(len(frames), -1, -1, -1)
         return self._finished(frames, warp(portraits, predicted.flow, self._shape), predicted)
 
-    def _refine_edited(self, frames: Tensor, expressions: Tensor) -> Tensor:
+    def _refine_edited(self, frames: Tensor, expressions: Tensor, poses: Tensor) -> Tensor:
         """The frame moves the head; lips and lids are those of the edited portrait."""
         with quick_arithmetic(frames.device.type):
             predicted, edit = self.net(frames, self.round_trip, self._seen), self._face.edit(expressions)
-        predicted = self._face.moved_as_one(predicted)
+        predicted, frames = self._turned(self._face.moved_as_one(predicted), frames, poses)
         return self._finished(frames, self._face.shown(edit, predicted.flow, self._shape), predicted)
+
+    def _turned(self, predicted: Prediction, frames: Tensor, poses: Tensor) -> tuple[Prediction, Tensor]:
+        if self.head is None or self._turn is None:
+            return predicted, frames
+        return self._turn(predicted, frames, poses)
 
     def _finished(self, frames: Tensor, moved: Tensor, predicted: Prediction) -> Tensor:
         width, height = self.pixel_size

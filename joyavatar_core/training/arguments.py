@@ -123,13 +123,13 @@ def _ablate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--only", nargs="*", default=[], help="names of settings; all without it")
 
 
-TRAINED = ("viseme-encoder", "locator", "vae", "forcing", "distill", "refiner", "editor")
+TRAINED = ("viseme-encoder", "locator", "vae", "decoder", "forcing", "distill", "refiner", "editor")
 GROUPS = {
     _data: ("data",),
     _models: (*TRAINED, "latents", "ship", "evaluate", "ablate"),
     _loop: TRAINED,
     _device: ("vae", "latents", "forcing", "distill"),
-    _fine_tune: ("vae", "forcing", "distill", "refiner", "editor"),
+    _fine_tune: ("vae", "decoder", "forcing", "distill", "refiner", "editor"),
     _compile: ("vae", "forcing", "distill"),
     _locator: ("locator",),
     _viseme_encoder: ("viseme-encoder",),

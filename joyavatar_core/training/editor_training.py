@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..evaluation.stream_pictures import OPEN, eye_changes
-from ..refiner.face_editor import SIDE, FaceEditorNet, edited, expression_of, scaled_mouth
+from ..refiner.face_editor import EXPRESSION_SIZE, SIDE, FaceEditorNet, edited, expression_of, scaled_mouth
 from ..refiner.model import warp
 from ..synthetic.expressions import MARGIN, MOUTH
 from ..synthetic.motion import COLUMN
+from .discriminator import Judged, judged, judging
 from .loop import Draw, LoopSettings, Trainer
 from .refiner_augment import Random, recolour
 from .refiner_training import edges, like, strength_error
@@ -28,7 +29,17 @@ CHANGED = 12.0  # weight of what differs between both faces, against 1 elsewhere
 SURE = 8  # a mean difference of 1 / SURE (of -1 ... 1) counts wholly
 NEAR = 9  # pixels around a difference that count, too
 BLURRED = (1, 4, 8)  # pixels over which faces are averaged before the flow is judged
-SCALES = {"pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02}
+SCALES = {
+    "pixel": 1.0,
+    "gradient": 0.5,
+    "strength": 1.0,
+    "warp": 0.5,
+    "change": 0.5,
+    "smooth": 0.02,
+    "judge": 1.0,
+    "fooled": 0.05,
+    "features": 0.5,
+}
 ZOOM, MOVE, TURN = 0.07, 0.06, 0.08  # of the crop: share, halves of the side, radians
 
 
@@ -78,10 +89,10 @@ class Faces:
         return tuple(torch.stack(part) for part in zip(*map(self.sample, generators), strict=True))
 
 
-def editor_losses(net: FaceEditorNet, face: Tensor, wanted: Tensor, expression: Tensor) -> dict[str, Tensor]:
+def editor_losses(both: Judged, face: Tensor, wanted: Tensor, expression: Tensor) -> dict[str, Tensor]:
     """All parts, and their weighted sum as `loss`."""
     with torch.autocast("cpu", torch.bfloat16):
-        edit = net(face, expression)
+        edit = both.network(face, expression)
     made = edited(face, edit)
     difference = (face - wanted).abs().mean(1, keepdim=True)
     changed = (SURE * F.max_pool2d(F.avg_pool2d(difference, 3, 1, 1), NEAR, 1, NEAR // 2)).clamp(max=1)
@@ -95,6 +106,10 @@ def editor_losses(net: FaceEditorNet, face: Tensor, wanted: Tensor, expression: 
         "change": ((face + edit.change - wanted).abs() * weight).mean(),
         "smooth": sum(edges(edit.flow, d).abs().mean() for d in (-1, -2)),
     }
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = (both.judge, wanted, made, changed, face, expression)
+        losses["judge"] = judging(*seen)
+        losses["fooled"], losses["features"] = judged(*seen)
     with torch.no_grad():
         inside = changed.sum().clamp(min=1) * 3
         beside = {
@@ -118,11 +133,12 @@ def train_editor(
     net = FaceEditorNet()
     if start is not None:
         net.load_state_dict(start)
-    trainer = Trainer(net.to(memory_format=torch.channels_last).train(), settings)
+    both = Judged(net, EXPRESSION_SIZE).to(memory_format=torch.channels_last).train()
+    trainer = Trainer(both, settings)
 
     def step_losses(step: int, draw: Draw) -> dict[str, Tensor]:
-        return editor_losses(net, *faces.batch(draw(batch)))
+        return editor_losses(both, *faces.batch(draw(batch)))
 
     trainer.run(step_losses)
-    net.load_state_dict(trainer.averaged())
+    both.load_state_dict(trainer.averaged())
     return net.eval().requires_grad_(False)

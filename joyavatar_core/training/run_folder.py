@@ -14,7 +14,7 @@ from ..checkpoints import save_checkpoint
 from ..checkpoints.reader import read_file
 from ..errors import AvatarError
 from ..model.transformer import AvatarTransformer
-from ..pipeline.avatar import EMBEDDED_VAE, Avatar, load_audio_encoder, load_avatar
+from ..pipeline.avatar import EMBEDDED_VAE, Avatar, load_audio_encoder, load_avatar, load_decoder
 from ..refiner import load_refiner
 from ..vae import StreamingVAE, vae_from_state_dict
 from ..vae.state_dicts import wan_state_dict
@@ -52,6 +52,11 @@ class RunFolder:
     def viseme_encoder_path(self) -> Path:
         """Where `viseme-encoder` writes."""
         return self.folder / "visemes.safetensors"
+
+    @property
+    def decoder_path(self) -> Path:
+        """Where `decoder` writes."""
+        return self.folder / "decoder.safetensors"
 
     @property
     def refiner_path(self) -> Path:
@@ -108,7 +113,8 @@ class RunFolder:
         vae = self.vae()
         editor = self.face_editor_path if self.face_editor_path.exists() else None
         refiner = load_refiner(self.refiner_path, editor) if self.refiner_path.exists() else None
-        return Avatar(model.eval().requires_grad_(False), vae, vae, self.encoder(), "run", refiner)
+        tiny = load_decoder(self.decoder_path, self.config.model) if self.decoder_path.exists() else vae
+        return Avatar(model.eval().requires_grad_(False), vae, tiny, self.encoder(), "run", refiner)
 
 
 def vae_weights(path: Path) -> dict[str, Tensor]:

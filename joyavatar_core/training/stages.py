@@ -7,10 +7,14 @@ import dataclasses
 import json
 import math
 import shutil
+from pathlib import Path
+
+from torch import Tensor, nn
 
 from ..checkpoints import save_checkpoint
 from ..errors import AvatarError
 from ..pipeline.avatar import (
+    EMBEDDED_DECODER,
     EMBEDDED_FACE_EDITOR,
     EMBEDDED_REFINER,
     EMBEDDED_TRANSFORMER,
@@ -100,6 +104,20 @@ def train_vae(options: argparse.Namespace) -> None:
     training.save_vae(vae, run.vae_path)
 
 
+def train_decoder(options: argparse.Namespace) -> None:
+    """The tiny decoder of the VAE's latents; first the clips' latents in two sizes. Writes runs/decoder.safetensors."""
+    from . import decoder_training as training
+
+    run = RunFolder.of(options)
+    clips = run.clips()
+    settings = _settings(options, "decoder", 2e-3, weight_decay=0.0)
+    recipe = training.DecoderRecipe(batch=options.batch or training.DecoderRecipe.batch)
+    latents = training.write_latents(clips, run.vae(), options.runs / "decoder-latents")
+    decoder = training.train_decoder(clips, latents, settings, recipe, _start(options))
+    if Share.mine().leads:
+        _save_half(decoder, run.decoder_path)
+
+
 def make_latents(options: argparse.Namespace) -> None:
     """All clips as latents of the trained VAE, for `forcing`."""
     RunFolder.of(options).latents(options.device)
@@ -166,8 +184,6 @@ def distil(options: argparse.Namespace) -> None:
 
 def train_refiner(options: argparse.Namespace) -> None:
     """The portrait refiner, on clips of twice the avatar's size; first their pairs. Writes runs/refiner.safetensors."""
-    from safetensors.torch import load_file, save_file
-
     from .refiner_pairs import make_pairs
     from .refiner_samples import Pairs, RefinerRecipe
     from .refiner_training import train_refiner as train
@@ -182,17 +198,13 @@ def train_refiner(options: argparse.Namespace) -> None:
         return
     batch = options.batch or RefinerRecipe.batch
     recipe = RefinerRecipe(batch=batch, close_batch=3 * batch)
-    start = load_file(options.fine_tune) if options.fine_tune else None
-    net = train(Pairs(clips, pairs, recipe), settings, start)
+    net = train(Pairs(clips, pairs, recipe), settings, _start(options))
     if Share.mine().leads:
-        weights = {name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}
-        save_file(weights, run.refiner_path)
+        _save_half(net, run.refiner_path)
 
 
 def train_face_editor(options: argparse.Namespace) -> None:
     """The face editor, on people whose heads are still; first their pictures. Writes runs/face_editor.safetensors."""
-    from safetensors.torch import load_file, save_file
-
     from ..synthetic.expressions import write_expressions
     from .editor_training import BATCH, Faces, train_editor
 
@@ -200,12 +212,9 @@ def train_face_editor(options: argparse.Namespace) -> None:
         raise AvatarError(f"--people is {options.people}, expected 1 or more.")
     settings = _settings(options, "editor", 2e-3, weight_decay=1e-3, ema=0.99)
     paths = write_expressions(options.runs / "expressions", options.people, workers=options.threads)
-    start = load_file(options.fine_tune) if options.fine_tune else None
-    start = start and {name: tensor.float() for name, tensor in start.items()}
-    net = train_editor(Faces(paths), settings, start, options.batch or BATCH)
+    net = train_editor(Faces(paths), settings, _start(options), options.batch or BATCH)
     if Share.mine().leads:
-        weights = {name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}
-        save_file(weights, RunFolder.of(options).face_editor_path)
+        _save_half(net, RunFolder.of(options).face_editor_path)
 
 
 def ship(options: argparse.Namespace) -> None:
@@ -219,11 +228,24 @@ def ship(options: argparse.Namespace) -> None:
     save_vae(run.vae(), EMBEDDED_VAE)
     encoder = options.audio_encoder or run.viseme_encoder_path
     for own, embedded in (
-        (encoder, EMBEDDED_VISEME_ENCODER), (run.refiner_path, EMBEDDED_REFINER),
+        (encoder, EMBEDDED_VISEME_ENCODER), (run.decoder_path, EMBEDDED_DECODER), (run.refiner_path, EMBEDDED_REFINER),
         (run.face_editor_path, EMBEDDED_FACE_EDITOR),
     ):  # fmt: skip
         if own.exists():
             shutil.copyfile(own, embedded)
+
+
+def _start(options: argparse.Namespace) -> dict[str, Tensor] | None:
+    """The weights that --fine-tune names, None without it."""
+    from safetensors.torch import load_file
+
+    return load_file(options.fine_tune) if options.fine_tune else None
+
+
+def _save_half(module: nn.Module, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.half().contiguous() for name, tensor in module.state_dict().items()}, path)
 
 
 def _settings(options: argparse.Namespace, run: str, learning_rate: float, **others: object) -> LoopSettings:

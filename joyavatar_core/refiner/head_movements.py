@@ -1,0 +1,65 @@
+"""Slow movements of a stream's head. They depend on a seed and the frame's number alone, so streams resume.
+
+The embedded avatar's own heads move little. These movements come on top: sums of sines with random frequencies and
+phases, which do not repeat. They are this project's own, and do not follow the voice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WAVES = 5  # sines of a track
+SLOWEST, FASTEST = 0.06, 0.5  # Hz
+FALLING = 0.8  # a sine's size is its frequency to the power of minus this
+STREAM = 2  # of random numbers; EyeMovements has those before
+
+
+class HeadPose(NamedTuple):
+    """How far a head is from where it was, at a deviation of each over time.
+
+    x, y: to the right and down, in halves of the face square's side. roll: in radians, clockwise. yaw, pitch: how far
+    the middle of the face moves against its outline, to the right and down, in halves of the side.
+    """
+
+    x: float = 0.03
+    y: float = 0.02
+    roll: float = 0.02
+    yaw: float = 0.04
+    pitch: float = 0.025
+
+
+DEVIATIONS = HeadPose()
+
+
+@dataclass(frozen=True)
+class HeadMovements:
+    """The head of one stream.
+
+    seed: of the movements. fps: video frames per second. size: factor of all movements; 0 for none.
+    """
+
+    seed: int
+    fps: int
+    size: float = 1.0
+
+    def __call__(self, first_frame: int, count: int) -> Tensor:
+        """[count, 5] float32, columns of `HeadPose`. The pose of a portrait is where all tracks are 0."""
+        seconds = (first_frame + np.arange(count) + 0.5)[:, None, None] / self.fps
+        frequencies, phases, sizes = self._waves
+        tracks = (sizes * np.sin(2 * np.pi * frequencies * seconds + phases)).sum(-1)
+        return torch.from_numpy(self.size * np.array(DEVIATIONS) * tracks).float()
+
+    @cached_property
+    def _waves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Frequencies in Hz, phases, and sizes for a track of unit deviation, [5, WAVES] each."""
+        random = np.random.default_rng([self.seed % 2**64, STREAM])
+        shape = (len(DEVIATIONS), WAVES)
+        frequencies = np.exp(random.uniform(np.log(SLOWEST), np.log(FASTEST), shape))
+        sizes = frequencies**-FALLING
+        return frequencies, random.uniform(0, 2 * np.pi, shape), sizes * (2 / (sizes**2).sum(-1, keepdims=True)) ** 0.5

@@ -1,0 +1,77 @@
+"""A patch discriminator (arXiv 1611.07004): tells true pictures of a face from edited ones, patch by patch.
+
+It shares one optimizer step with the network that it judges: `judged` sees the discriminator's weights as constants,
+`judging` sees the pictures as constants.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+WIDTHS = (32, 64, 96)  # channels at 1/2, 1/4 and 1/8 of the side
+SLOPE = 0.2
+CONTRAST = 4.0  # a picture is shown as its difference from the input
+
+
+class PatchDiscriminator(nn.Module):
+    """A picture and its input [B, 3, S, S] each, and a condition [B, K] -> features, the last of them the scores.
+
+    Scores [B, 1, S / 8, S / 8] are high for true pictures.
+    """
+
+    def __init__(self, condition: int, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(6, widths[0], 4, 2, 1)
+        self.condition = nn.Linear(condition, widths[0])
+        self.rest = nn.ModuleList(nn.Conv2d(i, o, 4, 2, 1) for i, o in pairwise(widths))
+        self.scores = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        for layer in (self.first, *self.rest):  # no norms: they would hide how strong edges are
+            nn.init.kaiming_normal_(layer.weight, SLOPE)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, picture: Tensor, given: Tensor, condition: Tensor) -> list[Tensor]:
+        x = self.first(torch.cat([CONTRAST * (picture - given), given], 1)) + self.condition(condition)[..., None, None]
+        features = [F.leaky_relu(x, SLOPE)]
+        for layer in self.rest:
+            features.append(F.leaky_relu(layer(features[-1]), SLOPE))
+        return [*features, self.scores(features[-1])]
+
+
+class Judged(nn.Module):
+    """A network and the discriminator that judges it, trained in the same steps."""
+
+    def __init__(self, network: nn.Module, condition: int) -> None:
+        super().__init__()
+        self.network, self.judge = network, PatchDiscriminator(condition)
+
+
+def judging(judge: PatchDiscriminator, true: Tensor, made: Tensor, weight: Tensor, *told: Tensor) -> Tensor:
+    """The discriminator's loss (hinge). weight: [B, 1, S, S], how much each place counts."""
+    high = F.relu(1 - judge(true, *told)[-1])
+    low = F.relu(1 + judge(made.detach(), *told)[-1])
+    return weighted_mean(high.float() + low.float(), weight)
+
+
+def judged(
+    judge: PatchDiscriminator, true: Tensor, made: Tensor, weight: Tensor, *told: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the judged network is to reduce: (minus its scores, the distance of its features from the true ones')."""
+    held = {name: tensor.detach() for name, tensor in judge.named_parameters()}
+    *features, scores = functional_call(judge, held, (made, *told))
+    with torch.no_grad():
+        *wanted, _ = judge(true, *told)
+    distance = sum(
+        weighted_mean((x - y).abs().float(), weight) / y.abs().mean() for x, y in zip(features, wanted, strict=True)
+    )
+    return -weighted_mean(scores.float(), weight), distance / len(wanted)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """The mean of values [B, C, h, w], weighted by a map [B, 1, S, S]."""
+    weight = F.adaptive_avg_pool2d(weight, values.shape[-2:]).expand_as(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1)

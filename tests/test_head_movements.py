@@ -1,0 +1,80 @@
+"""The head of refined frames: its movements depend on the frame's number alone, and only the head moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from joyavatar_core.framing.face_crop import FaceCrop
+from joyavatar_core.refiner.head_movements import DEVIATIONS, HeadMovements, HeadPose
+from joyavatar_core.refiner.head_turn import HeadTurn
+from joyavatar_core.refiner.model import Prediction
+
+SIDE = 128
+CROP = FaceCrop(64.0, 56.0, 50.0, 0.0)
+
+
+def test_movements_depend_on_seed_and_frame_alone() -> None:
+    head = HeadMovements(seed=5, fps=16)
+    whole = head(0, 16 * 60)
+    torch.testing.assert_close(head(400, 300), whole[400:700], rtol=0, atol=0)
+    assert not torch.equal(HeadMovements(seed=6, fps=16)(0, 160), whole[:160])
+    assert head(10**9, 4).isfinite().all()
+    assert not HeadMovements(seed=5, fps=16, size=0)(0, 160).any()
+
+
+@pytest.mark.parametrize("fps", [16, 25])
+def test_movements_are_as_large_as_announced_and_smooth(fps: int) -> None:
+    tracks = torch.cat([HeadMovements(seed, fps)(0, fps * 300) for seed in range(8)]) / torch.tensor(DEVIATIONS)
+    assert (tracks.std(0) - 1).abs().max() < 0.15 and tracks.mean(0).abs().max() < 0.15
+    one = HeadMovements(3, fps)(0, fps * 60) / torch.tensor(DEVIATIONS)
+    assert fps * one.diff(dim=0).abs().max() < 2 * 3.2 * 5**0.5 * 0.5 * 1.42  # of the fastest possible sum
+    assert one.abs().max() < (2 * 5) ** 0.5
+
+
+@pytest.fixture
+def turn() -> HeadTurn:
+    return HeadTurn(CROP, torch.zeros(1, 3, SIDE, SIDE))
+
+
+def turned(turn: HeadTurn, picture: torch.Tensor, **pose: float) -> torch.Tensor:
+    """The frame [1, 3, SIDE, SIDE] with the head in a pose."""
+    still = Prediction(torch.zeros(1, 2, 32, 32), torch.ones(1, 1, 64, 64), torch.zeros(1, 3, 64, 64))
+    poses = torch.tensor([HeadPose(**(dict.fromkeys(HeadPose._fields, 0.0) | pose))])
+    return turn(still, picture, poses)[1]
+
+
+def test_a_pose_of_zero_changes_nothing(turn: HeadTurn) -> None:
+    picture = torch.rand(1, 3, SIDE, SIDE)
+    torch.testing.assert_close(turned(turn, picture), picture, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("pose", "across", "down"), [("x", 1, 0), ("y", 0, 1), ("yaw", 1, 0), ("pitch", 0, 1)])
+def test_the_head_moves_to_where_the_pose_says(turn: HeadTurn, pose: str, across: int, down: int) -> None:
+    place = torch.stack(torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="xy")).float()
+    spot = torch.exp(-((place[0] - CROP.x) ** 2 + (place[1] - CROP.y + 10) ** 2) / 50).expand(1, 3, -1, -1)
+    moved = turned(turn, spot, **{pose: 0.2})[0, 0]
+    far = 0.2 * CROP.side / 2
+    found = [float((axis * moved).sum() / moved.sum()) for axis in place]
+    assert found == pytest.approx([CROP.x + far * across, CROP.y - 10 + far * down], abs=0.7)
+
+
+def test_the_head_turns_about_its_neck_and_what_is_far_stays(turn: HeadTurn) -> None:
+    picture = F.interpolate(torch.rand(1, 3, 16, 16), (SIDE, SIDE), mode="bicubic", align_corners=False)
+    moved = turned(turn, picture, roll=0.1, x=0.1)
+    changed = (moved - picture).abs().amax((0, 1))
+    assert changed[20:80, 40:90].mean() > 0.05
+    assert changed[-12:].max() < 1e-4 and changed[:, :2].max() < 0.02 and changed[:, -2:].max() < 0.02
+    leaning = turn.shift(torch.tensor([[0, 0, 0.1, 0, 0]]))[0, 0]
+    assert leaning[16, 32] < 0 < -leaning[16, 32]  # clockwise: above the neck everything goes to the right
+
+
+def test_maps_turn_with_the_frame(turn: HeadTurn) -> None:
+    mask = F.interpolate(torch.rand(1, 1, 8, 8), (SIDE, SIDE), mode="bilinear", align_corners=False)
+    predicted = Prediction(torch.full((1, 2, 64, 64), 0.25), mask, mask.expand(-1, 3, -1, -1))
+    poses = torch.tensor([[0.2, 0.1, 0.05, 0.1, 0.1]])
+    made, frames = turn(predicted, mask.expand(-1, 3, -1, -1), poses)
+    torch.testing.assert_close(made.residual, frames)
+    torch.testing.assert_close(made.mask, frames[:, :1])
+    torch.testing.assert_close(made.flow, 0.25 + turn.shift(poses), atol=1e-5, rtol=0)

@@ -1,0 +1,95 @@
+"""Training of the tiny decoder, and the discriminator that it shares with the face editor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from joyavatar_core.pipeline.avatar import EMBEDDED, load_vae, open_embedded
+from joyavatar_core.synthetic.dataset import write_dataset
+from joyavatar_core.training.decoder_training import (
+    SPOILED,
+    DecoderRecipe,
+    decoder_losses,
+    decoder_sample,
+    train_decoder,
+    whole_inside,
+    write_latents,
+)
+from joyavatar_core.training.discriminator import Judged, PatchDiscriminator, judged, judging
+from joyavatar_core.training.loop import LoopSettings
+from joyavatar_core.vae import TinyDecoder
+
+RECIPE = DecoderRecipe(cells=4, latents=2, batch=2)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
+    """One short clip of 128 x 128, and its latents."""
+    folder = tmp_path_factory.mktemp("clips")
+    paths = write_dataset(folder / "data", 1, seed=5, seconds=0.5, workers=1)
+    return paths, write_latents(paths, load_vae(EMBEDDED, open_embedded().config), folder / "latents")
+
+
+def test_each_side_of_the_contest_trains_its_own_weights_only() -> None:
+    judge = PatchDiscriminator(2)
+    true, made, given = (torch.rand(1, 3, 32, 32) for _ in range(3))
+    told, weight = torch.rand(1, 2), torch.ones(1, 1, 32, 32)
+    made.requires_grad_()
+    judging(judge, true, made, weight, given, told).backward()
+    assert made.grad is None and judge.first.weight.grad.abs().max() > 0
+    judge.zero_grad()
+    fooled, features = judged(judge, true, made, weight, given, told)
+    (fooled + features).backward()
+    assert made.grad.abs().max() > 0 and all(weight.grad is None for weight in judge.parameters())
+
+
+def test_the_discriminator_learns_to_tell_pictures_apart() -> None:
+    torch.manual_seed(0)
+    judge = PatchDiscriminator(1)
+    true, given = torch.rand(4, 3, 32, 32), torch.zeros(4, 3, 32, 32)
+    made, told, weight = torch.nn.functional.avg_pool2d(true, 3, 1, 1), torch.zeros(4, 1), torch.ones(4, 1, 32, 32)
+    optimizer = torch.optim.Adam(judge.parameters(), 1e-3)
+    for _ in range(40):
+        loss = judging(judge, true, made, weight, given, told)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.5  # 2 is chance
+
+
+def test_pixels_that_a_crop_spoils_do_not_count() -> None:
+    inside = whole_inside(slice(0, 4), slice(2, 6), cells=8)
+    assert inside.shape == (64, 64)
+    assert inside.sum() == (32 - SPOILED) * (32 - 2 * SPOILED)
+    assert inside[0, 16 + SPOILED] == 1 and inside[0, 16 + SPOILED - 1] == 0
+
+
+def test_a_sample_is_a_crop_of_the_clip(clips: tuple[list[Path], list[Path]]) -> None:
+    latents, noise, video, weight = decoder_sample(clips[0][0], clips[1][0], RECIPE, torch.Generator().manual_seed(1))
+    assert latents.shape == (16, 2, 4, 4) and noise.shape == (1,)
+    assert video.shape == (3, 5, 32, 32) and weight.shape == (1, 5, 32, 32)
+    assert weight.min() >= 0 and weight.max() > 1
+
+
+def test_the_decoder_learns_and_a_resumed_training_goes_on(
+    clips: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    batch = [torch.stack(x) for x in zip(*(
+        decoder_sample(clips[0][0], clips[1][0], RECIPE, torch.Generator().manual_seed(k)) for k in range(2)
+    ), strict=True)]  # fmt: skip
+    both = Judged(TinyDecoder((16, 16, 8, 8)), 1)
+    optimizer, losses = torch.optim.Adam(both.parameters(), 3e-3), []
+    for _ in range(12):
+        found = decoder_losses(both, 1.0, *batch)
+        losses.append(found["pixel"].detach())
+        optimizer.zero_grad()
+        found["loss"].backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+    for steps in (1, 2):
+        decoder = train_decoder(*clips, LoopSettings(tmp_path / "run", steps=steps, learning_rate=1e-4), RECIPE)
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert decoder.decode(torch.zeros(1, 16, 1, 4, 4)).shape == (1, 3, 1, 32, 32)
