@@ -174,15 +174,15 @@ def shoot_app_mode(page: Page) -> None:
     """The talk template as an app, with its video."""
     load(page, "talk")
     page.evaluate(TOGGLE_APP)
-    run_button = page.get_by_role("button", name="Run", exact=True).last
-    run_button.wait_for()
+    page.locator("[data-testid=linear-widgets]").wait_for()
     page.wait_for_timeout(4000)
     tour = page.get_by_role("button", name="Skip", exact=True)
-    if tour.is_visible():
+    if tour.is_visible():  # it hides the rest
         tour.click()
     page.wait_for_timeout(1500)
-    run_button.click()
+    page.get_by_role("button", name="Run", exact=True).last.click()
     page.wait_for_function(f"() => {APP_VIDEO}.some((video) => video.videoWidth > 0)")
+    page.wait_for_timeout(4000)  # its spinner goes
     clip = {"x": 0, "y": 0, "width": page.viewport_size["width"], "height": page.viewport_size["height"]}
     save(page, clip, ROOT / "docs" / "images" / "app_mode.jpg", 1200, 90)
 
