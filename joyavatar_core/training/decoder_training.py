@@ -20,7 +20,7 @@ from .losses import box_weight, reconstruction_losses
 from .refiner_augment import Random
 from .vae_training import as_video
 
-WIDTHS = (128, 96, 48, 24)
+WIDTHS = (96, 64, 32, 16)
 SIZES = ("whole", "half")
 HALF = 0.6  # share of samples at half size, 128 x 128 for clips of 256 x 256
 NOISE = 0.2  # the latents' errors, in deviations: up to this
@@ -28,7 +28,7 @@ MOUTH_WEIGHT, EYES_WEIGHT = 4.0, 4.0
 AIMED = 0.6  # share of the crops that show the mouth or an eye in the middle
 SPOILED = 4  # pixels
 JUDGED_EVERY = 3  # frames
-ADVERSARIAL = {"fooled": 0.002, "features": 0.05}
+ADVERSARIAL = {"fooled": 0.01, "features": 0.05}
 FIRST_JUDGED, WHOLLY_JUDGED = 0.25, 0.5  # of the run: where the discriminator begins to count, and counts wholly
 BLUR = 4  # pixels that are averaged: the discriminator sees what is finer
 
@@ -39,7 +39,7 @@ class DecoderRecipe:
 
     cells: int = 10
     latents: int = 4
-    batch: int = 8
+    batch: int = 4
 
 
 @torch.no_grad()
