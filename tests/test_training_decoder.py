@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from joyavatar_core.errors import AvatarError
 from joyavatar_core.pipeline.avatar import EMBEDDED, load_vae, open_embedded
 from joyavatar_core.synthetic.dataset import write_dataset
 from joyavatar_core.training.decoder_training import (
@@ -72,6 +73,12 @@ def test_a_sample_is_a_crop_of_the_clip(clips: tuple[list[Path], list[Path]]) ->
     assert latents.shape == (16, 2, 4, 4) and noise.shape == (1,)
     assert video.shape == (3, 5, 32, 32) and weight.shape == (1, 5, 32, 32)
     assert weight.min() >= 0 and weight.max() > 1
+
+
+def test_clips_that_are_too_small_are_refused(clips: tuple[list[Path], list[Path]]) -> None:
+    with pytest.raises(AvatarError, match="has 9 frames of 128 x 128, expected at least 13 of 160 x 160"):
+        DecoderRecipe().check(clips[0][0])
+    RECIPE.check(clips[0][0])
 
 
 def test_the_decoder_learns_and_a_resumed_training_goes_on(

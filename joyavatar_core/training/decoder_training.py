@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import AvatarError
 from ..geometry import PIXELS_PER_CELL, VIDEO_FRAMES_PER_LATENT
 from ..paths import replacing
 from ..synthetic.dataset import clip_frames, load_clip, load_pictures
@@ -20,15 +21,14 @@ from .losses import box_weight, reconstruction_losses
 from .refiner_augment import Random
 from .vae_training import as_video
 
-WIDTHS = (128, 96, 48, 24)
-SIZES = ("whole", "half")
+WIDTHS = (96, 64, 32, 16)
 HALF = 0.6  # share of samples at half size, 128 x 128 for clips of 256 x 256
 NOISE = 0.2  # the latents' errors, in deviations: up to this
 MOUTH_WEIGHT, EYES_WEIGHT = 4.0, 4.0
 AIMED = 0.6  # share of the crops that show the mouth or an eye in the middle
 SPOILED = 4  # pixels
 JUDGED_EVERY = 3  # frames
-ADVERSARIAL = {"fooled": 0.002, "features": 0.05}
+ADVERSARIAL = {"fooled": 0.01, "features": 0.05}
 FIRST_JUDGED, WHOLLY_JUDGED = 0.25, 0.5  # of the run: where the discriminator begins to count, and counts wholly
 BLUR = 4  # pixels that are averaged: the discriminator sees what is finer
 
@@ -39,7 +39,22 @@ class DecoderRecipe:
 
     cells: int = 10
     latents: int = 4
-    batch: int = 8
+    batch: int = 4
+
+    @property
+    def frames(self) -> int:
+        """Video frames of a crop."""
+        return VIDEO_FRAMES_PER_LATENT * (self.latents - 1) + 1
+
+    def check(self, clip: Path) -> None:
+        """Raise AvatarError for clips that are too small or too short for a crop."""
+        side, frames = len(load_pictures(clip, "frames", 0, 1)[0]), clip_frames(clip)
+        least = 2 * PIXELS_PER_CELL * self.cells
+        if side < least or frames < self.frames:
+            raise AvatarError(
+                f"'{clip.name}' has {frames} frames of {side} x {side}, expected at least {self.frames} of {least} x "
+                f"{least}; make clips with the command 'data', --size 256 and --seconds 2."
+            )
 
 
 @torch.no_grad()
@@ -71,9 +86,8 @@ def decoder_sample(
 
     random = Random(generator)
     size, scale = ("half", 2) if random.chance(HALF) else ("whole", 1)
-    count = VIDEO_FRAMES_PER_LATENT * (recipe.latents - 1) + 1
-    first = random.below((clip_frames(clip) - count) // VIDEO_FRAMES_PER_LATENT + 1)
-    frames = slice(VIDEO_FRAMES_PER_LATENT * first, VIDEO_FRAMES_PER_LATENT * first + count)
+    first = random.below((clip_frames(clip) - recipe.frames) // VIDEO_FRAMES_PER_LATENT + 1)
+    frames = slice(VIDEO_FRAMES_PER_LATENT * first, VIDEO_FRAMES_PER_LATENT * first + recipe.frames)
     with safe_open(latents, "pt") as file:
         given = file.get_slice(size)[:, first : first + recipe.latents].float()
     with safe_open(clip, "pt") as file:

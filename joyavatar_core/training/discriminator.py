@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 WIDTHS = (32, 64, 96)  # channels at 1/2, 1/4 and 1/8 of the side
 SLOPE = 0.2
+MODERATE = 0.02  # of the scores' squares: they do not grow without end where the discriminator is sure
 CONTRAST = 4.0  # a picture is shown as its difference from the input
 
 
@@ -52,9 +53,8 @@ class Judged(nn.Module):
 
 def judging(judge: PatchDiscriminator, true: Tensor, made: Tensor, weight: Tensor, *told: Tensor) -> Tensor:
     """The discriminator's loss (hinge). weight: [B, 1, S, S], how much each place counts."""
-    high = F.relu(1 - judge(true, *told)[-1])
-    low = F.relu(1 + judge(made.detach(), *told)[-1])
-    return weighted_mean(high.float() + low.float(), weight)
+    high, low = judge(true, *told)[-1].float(), judge(made.detach(), *told)[-1].float()
+    return weighted_mean(F.relu(1 - high) + F.relu(1 + low) + MODERATE * (high.square() + low.square()), weight)
 
 
 def judged(

@@ -112,6 +112,7 @@ def train_decoder(options: argparse.Namespace) -> None:
     clips = run.clips()
     settings = _settings(options, "decoder", 2e-3, weight_decay=0.0)
     recipe = training.DecoderRecipe(batch=options.batch or training.DecoderRecipe.batch)
+    recipe.check(clips[0])
     latents = training.write_latents(clips, run.vae(), options.runs / "decoder-latents")
     decoder = training.train_decoder(clips, latents, settings, recipe, _start(options))
     if Share.mine().leads:
