@@ -105,7 +105,7 @@ def train_vae(options: argparse.Namespace) -> None:
 
 
 def train_decoder(options: argparse.Namespace) -> None:
-    """The tiny decoder of the VAE's latents; first the clips' latents in two sizes. Writes runs/decoder.safetensors."""
+    """The tiny decoder of the VAE's latents, on clips of twice the avatar's size; writes runs/decoder.safetensors."""
     from . import decoder_training as training
 
     run = RunFolder.of(options)
@@ -113,8 +113,7 @@ def train_decoder(options: argparse.Namespace) -> None:
     settings = _settings(options, "decoder", 2e-3, weight_decay=0.0)
     recipe = training.DecoderRecipe(batch=options.batch or training.DecoderRecipe.batch)
     recipe.check(clips[0])
-    latents = training.write_latents(clips, run.vae(), options.runs / "decoder-latents")
-    decoder = training.train_decoder(clips, latents, settings, recipe, _start(options))
+    decoder = training.train_decoder(clips, run.vae(), settings, recipe, _start(options))
     if Share.mine().leads:
         _save_half(decoder, run.decoder_path)
 
