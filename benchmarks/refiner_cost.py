@@ -8,12 +8,14 @@ Blocks are sampled, decoded and refined at every size in turn, in one process; m
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 
 import numpy as np
+import torch
 
 from joyavatar_core.audio import ArrayAudio
-from joyavatar_core.pipeline.avatar import ASSETS, load_avatar
+from joyavatar_core.pipeline.avatar import ASSETS, EMBEDDED_AVATAR, load_avatar
 from joyavatar_core.refiner import portrait_refiner
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.run import StreamRun
@@ -29,7 +31,8 @@ def main() -> None:
     blocks = WARM + args.blocks
     if args.float32:
         portrait_refiner.quick_dtype = lambda device: None
-    avatar, random = load_avatar(), np.random.default_rng(0)
+    options = dataclasses.replace(EMBEDDED_AVATAR, dtype=torch.float32) if args.float32 else EMBEDDED_AVATAR
+    avatar, random = load_avatar(options), np.random.default_rng(0)
     voice = ArrayAudio(random.standard_normal(16000 * blocks) * 0.1, 16000)
     stream = avatar.stream(ASSETS / "portraits" / "ada.png", voice, preset("checkpoint", avatar.config))
     side, seconds = avatar.config.width, {"sampling and decoding": []}

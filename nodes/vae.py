@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..joyavatar_core.config import AvatarConfig
+from ..joyavatar_core.device import quick_dtype
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.geometry import Size, to_pixel_size
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_DECODER, load_decoder, load_vae
@@ -78,11 +79,11 @@ class HostVAE(HostDecoder):
 def streaming_vae(vae: object | None, avatar: HostAvatar) -> HostDecoder:
     """The decoder of a host's VAE object, with the checkpoint's latent statistics; built once for each.
 
-    Without a VAE the embedded avatar gets the tiny decoder that it comes with. Raises AvatarError for a VAE that is not
+    Without a VAE the embedded avatar gets the decoder that it comes with. Raises AvatarError for a VAE that is not
     Wan2.1's nor in its layout, and where a checkpoint needs one and none is connected.
     """
     if vae is None:
-        return _embedded(avatar, EMBEDDED_DECODER.exists())
+        return _embedded(avatar, encodes=False)
     statistics = (avatar.config.latent_mean, avatar.config.latent_std)
     decoders = _known.setdefault(vae, {})
     if statistics not in decoders:
@@ -92,25 +93,29 @@ def streaming_vae(vae: object | None, avatar: HostAvatar) -> HostDecoder:
 
 def encoding_vae(vae: object | None, avatar: HostAvatar) -> HostVAE:
     """`streaming_vae` for a VAE that is to encode a portrait. Raises AvatarError for a tiny decoder too."""
-    found = _embedded(avatar, tiny=False) if vae is None else streaming_vae(vae, avatar)
+    found = _embedded(avatar, encodes=True) if vae is None else streaming_vae(vae, avatar)
     if not isinstance(found, HostVAE):
         raise AvatarError("This VAE is a tiny decoder (taew2_1) and cannot encode; use the Wan2.1 VAE here.")
     return found
 
 
-def _embedded(avatar: HostAvatar, tiny: bool) -> HostDecoder:
+def _embedded(avatar: HostAvatar, encodes: bool) -> HostDecoder:
     if avatar.name != EMBEDDED:
         raise AvatarError(
             f"'{avatar.name}' comes without a VAE and none is connected; add Load VAE with the Wan2.1 VAE "
             "(wan_2.1_vae)."
         )
     decoders = _known.setdefault(avatar, {})
-    if tiny not in decoders:
+    if encodes not in decoders:
         config, device = avatar.config, mm.vae_device()
+        tiny = not encodes and EMBEDDED_DECODER.exists()
         module = load_decoder(EMBEDDED_DECODER, config) if tiny else load_vae(EMBEDDED, config)
-        module = module.to(mm.vae_dtype(device, [torch.bfloat16]))  # float32 on a CPU
-        decoders[tiny] = (HostDecoder if tiny else HostVAE)(module, device, mm.vae_offload_device())
-    return decoders[tiny]
+        dtype = mm.vae_dtype(device, [torch.bfloat16])  # float32 on a CPU
+        if not encodes and device.type == "cpu":
+            dtype = quick_dtype("cpu") or dtype
+        kind = HostVAE if encodes else HostDecoder
+        decoders[encodes] = kind(module.to(dtype), device, mm.vae_offload_device())
+    return decoders[encodes]
 
 
 def _of_host(vae: object, statistics: Statistics) -> HostDecoder:

@@ -98,7 +98,7 @@ def test_the_ends_of_a_video_are_what_they_are_in_the_whole():
     whole, ends = (rollout(avatar, truth, settings, ends=frames) for frames in (None, 40))
     assert np.array_equal(ends.video[:40], whole.video[:40])
     error = np.abs(ends.video[40:].astype(int) - whole.video[-40:])
-    assert error.max() <= 2  # the decoder had come back 48 frames before
+    assert error.max() <= 4  # the decoder had come back 48 frames before; it may compute in bfloat16
     assert np.array_equal(truth.ends(40).frames, np.concatenate([truth.frames[:40], truth.frames[-40:]]))
     assert len(round_tripped(avatar, truth.ends(40)).video) == len(ends.video) == 80  # which is not 4 n + 1
     assert ends.gaps == [40] and 40 not in ends.resets

@@ -14,6 +14,7 @@ from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, ope
 from ..checkpoints.random_weights import RANDOM_CONFIG, random_state_dict
 from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
+from ..device import quick_dtype
 from ..errors import AvatarError
 from ..framing.crop import Box
 from ..framing.portrait_framing import FramedPortrait, frame_for
@@ -198,10 +199,9 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
             "vae",
         )
     transformer = load_transformer(options, checkpoint)
-    decoding = decoding_dtype(options, checkpoint)
-    wan = load_vae(vae, config).to(device, decoding)
-    decoder = decoder_file(options)
-    decoder = wan if decoder is None else load_decoder(decoder, config).to(device, decoding)
+    wan = load_vae(vae, config).to(device, encoding_dtype(options, checkpoint))
+    own = decoder_file(options) is None and decoding_dtype(options, checkpoint) == wan.compute_dtype
+    decoder = wan if own else load_decoding(options, checkpoint)
     refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
     if team is not None:
         team.ready()
@@ -224,12 +224,7 @@ def take_part(options: AvatarOptions) -> None:
     team = options.team
     try:
         checkpoint = open_weights(options)
-        if team.decodes:
-            decoder, config = decoder_file(options), checkpoint.config
-            part = load_vae(options.vae, config) if decoder is None else load_decoder(decoder, config)
-            part = part.to(options.device, decoding_dtype(options, checkpoint))
-        else:
-            part = load_transformer(options, checkpoint)
+        part = load_decoding(options, checkpoint) if team.decodes else load_transformer(options, checkpoint)
     except AvatarError as problem:
         team.ready(str(problem))
     team.ready()
@@ -254,10 +249,23 @@ def transformer_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.d
     return options.dtype or (torch.float32 if options.weights == EMBEDDED else checkpoint.dtype)
 
 
-def decoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
+def encoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
     """Exact on a CPU; on a GPU, where float32 is four times slower, as exact as the stream."""
     on_gpu = torch.device(options.device).type == "cuda"
     return transformer_dtype(options, checkpoint) if on_gpu else torch.float32
+
+
+def decoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
+    """That of encoding; for the embedded avatar, unless a dtype is given, what a CPU is quick with."""
+    quick = options.weights == EMBEDDED and options.dtype is None and torch.device(options.device).type == "cpu"
+    return (quick_dtype("cpu") if quick else None) or encoding_dtype(options, checkpoint)
+
+
+def load_decoding(options: AvatarOptions, checkpoint: Checkpoint) -> StreamingVAE | TinyDecoder:
+    """What turns latents into frames, on the options' device, ready to run."""
+    path, config = decoder_file(options), checkpoint.config
+    decoder = load_vae(options.vae, config) if path is None else load_decoder(path, config)
+    return decoder.to(options.device, decoding_dtype(options, checkpoint))
 
 
 def load_transformer(options: AvatarOptions, checkpoint: Checkpoint) -> AvatarTransformer:

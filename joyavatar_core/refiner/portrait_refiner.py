@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..device import to_device
+from ..device import quick_dtype, to_device
 from ..errors import AvatarError
 from ..framing.face_crop import find_face
 from ..geometry import Size
@@ -185,14 +184,6 @@ def quick_arithmetic(device: str) -> torch.autocast:
     """Autocast to `quick_dtype`, where there is one."""
     quick = quick_dtype(device)
     return torch.autocast(device, quick or torch.bfloat16, enabled=quick is not None)
-
-
-@lru_cache
-def quick_dtype(device: str) -> torch.dtype | None:
-    """bfloat16 where a device multiplies it much more quickly than float32 (GPUs, CPUs with AMX), else None."""
-    if device == "cpu":
-        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
-    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else None
 
 
 def refined_size(setting: str | int, frame: Size) -> Size | None:
