@@ -249,6 +249,7 @@ def test_a_gpu_with_room_decodes_a_block_at_once(host, pack, monkeypatch):
 def test_the_embedded_vae_is_in_the_dtype_that_the_host_gives_vaes(host, pack, monkeypatch):
     known = pack.nodes.vae
     monkeypatch.setattr(known.mm, "vae_dtype", lambda device, allowed: allowed[0])
+    monkeypatch.setattr(known, "_known", {})
     decoder = known._embedded(host.model.model, encodes=True)
     assert decoder.module.compute_dtype == torch.bfloat16
     cache = decoder.new_cache()
