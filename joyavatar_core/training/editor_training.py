@@ -30,16 +30,9 @@ SURE = 8  # a mean difference of 1 / SURE (of -1 ... 1) counts wholly
 NEAR = 9  # pixels around a difference that count, too
 BLURRED = (1, 4, 8)  # pixels over which faces are averaged before the flow is judged
 SCALES = {
-    "pixel": 1.0,
-    "gradient": 0.5,
-    "strength": 1.0,
-    "warp": 0.5,
-    "change": 0.5,
-    "smooth": 0.02,
-    "judge": 1.0,
-    "fooled": 0.05,
-    "features": 0.5,
-}
+    "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
+    "judge": 1.0, "fooled": 0.02, "features": 0.3,
+}  # fmt: skip
 ZOOM, MOVE, TURN = 0.07, 0.06, 0.08  # of the crop: share, halves of the side, radians
 
 
@@ -104,6 +97,7 @@ def editor_losses(both: Judged, face: Tensor, wanted: Tensor, expression: Tensor
         "strength": sum(strength_error(made, wanted, weight, d) for d in (-1, -2)),
         "warp": sum(moved_error(face, wanted, edit.flow, weight, size) for size in BLURRED) / len(BLURRED),
         "change": ((face + edit.change - wanted).abs() * weight).mean(),
+        "kept": ((made - face).abs() * (1 - changed)).mean(),
         "smooth": sum(edges(edit.flow, d).abs().mean() for d in (-1, -2)),
     }
     with torch.autocast("cpu", torch.bfloat16):
