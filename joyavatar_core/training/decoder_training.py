@@ -51,7 +51,7 @@ class DecoderRecipe:
         if side < least or frames < self.frames:
             raise AvatarError(
                 f"'{clip.name}' has {frames} frames of {side} x {side}, expected at least {self.frames} of {least} x "
-                f"{least}; make clips with the command 'data', --size 256 and --seconds 2."
+                f"{least}; make larger clips with the command 'data'."
             )
 
 
