@@ -1,4 +1,4 @@
-"""What a device computes quickly in, and copies to it that no one waits for."""
+"""The dtype that a device is quick with, and copies to a device without waiting."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from joyavatar_core.synthetic.dataset import clip_path
 from joyavatar_core.synthetic.expressions import HELD, expression_set
 from joyavatar_core.synthetic.moment import Moment
 from joyavatar_core.synthetic.motion import COLUMN
-from joyavatar_core.training.discriminator import Judged
+from joyavatar_core.training.discriminator import WithDiscriminator
 from joyavatar_core.training.editor_training import Faces, editor_losses, train_editor
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.video.portrait import load_portrait
@@ -216,7 +216,7 @@ def test_samples_are_two_faces_and_the_second_one_s_expression(faces: Faces) -> 
 def test_the_editor_learns_one_expression(faces: Faces) -> None:
     batch = faces.batch(generators(3))
     torch.manual_seed(0)
-    both = Judged(FaceEditorNet(), EXPRESSION_SIZE)
+    both = WithDiscriminator(FaceEditorNet(), EXPRESSION_SIZE)
     optimizer, losses = torch.optim.Adam(both.parameters(), 3e-3), []
     for _ in range(25):
         found = editor_losses(both, *batch)

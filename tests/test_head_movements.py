@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from joyavatar_core.framing.face_crop import FaceCrop
-from joyavatar_core.refiner.head_movements import DEVIATIONS, HeadMovements, HeadPose
+from joyavatar_core.refiner.head_movements import DEVIATIONS, FASTEST, WAVES, HeadMovements, HeadPose
 from joyavatar_core.refiner.head_turn import HeadTurn
 from joyavatar_core.refiner.model import Prediction
 
@@ -29,8 +31,9 @@ def test_movements_are_as_large_as_announced_and_smooth(fps: int) -> None:
     tracks = torch.cat([HeadMovements(seed, fps)(0, fps * 300) for seed in range(8)]) / torch.tensor(DEVIATIONS)
     assert (tracks.std(0) - 1).abs().max() < 0.15 and tracks.mean(0).abs().max() < 0.15
     one = HeadMovements(3, fps)(0, fps * 60) / torch.tensor(DEVIATIONS)
-    assert fps * one.diff(dim=0).abs().max() < 2 * 3.2 * 5**0.5 * 0.5 * 1.42  # of the fastest possible sum
-    assert one.abs().max() < (2 * 5) ** 0.5
+    most = (2 * WAVES) ** 0.5  # of a sum of sines with a deviation of 1
+    assert one.abs().max() < most
+    assert fps * one.diff(dim=0).abs().max() < 2 * math.pi * FASTEST * most
 
 
 @pytest.fixture

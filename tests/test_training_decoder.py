@@ -16,7 +16,12 @@ from joyavatar_core.training.decoder_training import (
     decoder_sample,
     train_decoder,
 )
-from joyavatar_core.training.discriminator import Judged, PatchDiscriminator, judged, judging
+from joyavatar_core.training.discriminator import (
+    PatchDiscriminator,
+    WithDiscriminator,
+    discriminator_loss,
+    generator_losses,
+)
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.vae import StreamingVAE, TinyDecoder
 
@@ -35,26 +40,26 @@ def vae() -> StreamingVAE:
 
 
 def test_each_side_of_the_contest_trains_its_own_weights_only() -> None:
-    judge = PatchDiscriminator(2)
+    discriminator = PatchDiscriminator(2)
     true, made, given = (torch.rand(1, 3, 32, 32) for _ in range(3))
     told, weight = torch.rand(1, 2), torch.ones(1, 1, 32, 32)
     made.requires_grad_()
-    judging(judge, true, made, weight, given, told).backward()
-    assert made.grad is None and judge.first.weight.grad.abs().max() > 0
-    judge.zero_grad()
-    fooled, features = judged(judge, true, made, weight, given, told)
+    discriminator_loss(discriminator, true, made, weight, given, told).backward()
+    assert made.grad is None and discriminator.first.weight.grad.abs().max() > 0
+    discriminator.zero_grad()
+    fooled, features = generator_losses(discriminator, true, made, weight, given, told)
     (fooled + features).backward()
-    assert made.grad.abs().max() > 0 and all(weight.grad is None for weight in judge.parameters())
+    assert made.grad.abs().max() > 0 and all(weight.grad is None for weight in discriminator.parameters())
 
 
 def test_the_discriminator_learns_to_tell_pictures_apart() -> None:
     torch.manual_seed(0)
-    judge = PatchDiscriminator(1)
+    discriminator = PatchDiscriminator(1)
     true, given = torch.rand(4, 3, 32, 32), torch.zeros(4, 3, 32, 32)
     made, told, weight = torch.nn.functional.avg_pool2d(true, 3, 1, 1), torch.zeros(4, 1), torch.ones(4, 1, 32, 32)
-    optimizer = torch.optim.Adam(judge.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(discriminator.parameters(), 1e-3)
     for _ in range(40):
-        loss = judging(judge, true, made, weight, given, told)
+        loss = discriminator_loss(discriminator, true, made, weight, given, told)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -79,7 +84,7 @@ def test_the_decoder_learns_and_a_resumed_training_goes_on(
 ) -> None:
     samples = [decoder_sample(clips[0], RECIPE, torch.Generator().manual_seed(k)) for k in range(2)]
     batch = [torch.stack(parts) for parts in zip(*samples, strict=True)]
-    both = Judged(TinyDecoder((16, 16, 8, 8)), 1)
+    both = WithDiscriminator(TinyDecoder((16, 16, 8, 8)), 1)
     optimizer, losses = torch.optim.Adam(both.parameters(), 3e-3), []
     for _ in range(12):
         found = decoder_losses(both, vae, 1.0, *batch)

@@ -150,9 +150,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     models = command.add_argument_group("models")
     models.add_argument("--weights", default="embedded", help="transformer: 'embedded' or a file")
     models.add_argument("--vae", default="embedded", help="'embedded' or a Wan2.1 VAE file")
-    models.add_argument(
-        "--decoder", help="a faster decoder (taew2_1), or 'vae': the VAE's own, also where a faster one is embedded"
-    )
+    models.add_argument("--decoder", help="a faster decoder (taew2_1); 'vae': the VAE's own decoder")
     models.add_argument("--audio-encoder", help="wav2vec2-base file, for checkpoints with wav2vec2 features")
     models.add_argument("--prompt-embeds", help="file with the prompt's embeddings")
     models.add_argument("--base", help="base model, where --weights is a LoRA release")

@@ -1,4 +1,7 @@
-"""Moves the head in the frames of one portrait: everything that is sampled comes from a shifted place."""
+"""Moves the head in the frames of one portrait: maps, frames and portrait are sampled from shifted places.
+
+The definition is this project's own.
+"""
 
 from __future__ import annotations
 

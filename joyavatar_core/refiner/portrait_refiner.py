@@ -115,7 +115,7 @@ class PortraitRefiner:
                 net, stream.portrait, decode_still(decoder, stream.reference), pixel_size,
                 uses_visemes=stream.config.audio_features == "visemes",
                 eyes=EyeMovements(stream.seed, stream.config.fps, motion.blinks), articulation=motion.articulation,
-                head=HeadMovements(stream.seed, stream.config.fps, motion.head_motion),
+                head=HeadMovements(stream.seed, stream.config.fps, motion.head_motion) if motion.head_motion else None,
             )  # fmt: skip
 
     @property
@@ -125,7 +125,9 @@ class PortraitRefiner:
 
     @property
     def head_motion(self) -> float | None:
-        """Factor of the head's movements; None if they are not a `HeadMovements`."""
+        """Factor of the head's movements, 0 without any; None if they are not a `HeadMovements`."""
+        if self.head is None:
+            return 0.0
         return self.head.size if isinstance(self.head, HeadMovements) else None
 
     @torch.no_grad()

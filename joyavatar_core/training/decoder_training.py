@@ -14,7 +14,7 @@ from ..errors import AvatarError
 from ..geometry import LATENT_CHANNELS, PIXELS_PER_CELL, VIDEO_FRAMES_PER_LATENT
 from ..synthetic.dataset import clip_frames, load_pictures
 from ..vae import StreamingVAE, TinyDecoder
-from .discriminator import Judged, judged, judging
+from .discriminator import WithDiscriminator, discriminator_loss, generator_losses
 from .loop import Draw, LoopSettings, Trainer
 from .losses import box_weight, reconstruction_losses
 from .refiner_augment import Random, recolour
@@ -25,9 +25,12 @@ NOISE = 0.2  # the latents' errors, in deviations: up to this
 MOUTH_WEIGHT, EYES_WEIGHT = 4.0, 4.0
 AIMED = 0.6  # share of the crops that show the mouth or an eye in the middle
 SWAPPED = 0.3  # share of crops with colour channels in another order: colours that clips lack
-JUDGED_EVERY = 3  # frames
-ADVERSARIAL = {"fooled": 0.01, "features": 0.05}
-FIRST_JUDGED, WHOLLY_JUDGED = 0.25, 0.5  # of the run: where the discriminator begins to count, and counts wholly
+FRAME_STEP = 3  # frames
+ADVERSARIAL = {"adversarial": 0.01, "features": 0.05}
+ADVERSARIAL_FROM, ADVERSARIAL_WHOLLY = (
+    0.25,
+    0.5,
+)  # of the run: where the discriminator begins to count, and counts wholly
 BLUR = 4  # pixels that are averaged: the discriminator sees what is finer
 
 
@@ -96,7 +99,7 @@ def decoder_sample(
 
 
 def decoder_losses(
-    both: Judged, vae: StreamingVAE, share: float, video: Tensor, weight: Tensor, noise: Tensor, size: Tensor
+    both: WithDiscriminator, vae: StreamingVAE, share: float, video: Tensor, weight: Tensor, noise: Tensor, size: Tensor
 ) -> dict[str, Tensor]:
     """All parts, and their weighted sum as `loss`. share: how much the discriminator counts, 0 ... 1."""
     with torch.autocast("cpu", torch.bfloat16):
@@ -104,14 +107,14 @@ def decoder_losses(
             latents = vae.encode(video)
         made = both.network.decode(latents + noise, clamp=False)
     losses = reconstruction_losses(made, video, weight)
-    some = [x[:, :, ::JUDGED_EVERY].transpose(1, 2).flatten(0, 1) for x in (video, made, weight)]
+    some = [x[:, :, ::FRAME_STEP].transpose(1, 2).flatten(0, 1) for x in (video, made, weight)]
     coarse = F.interpolate(F.avg_pool2d(some[0], BLUR), scale_factor=BLUR, mode="bilinear")
-    seen = (both.judge, *some, coarse, size.repeat_interleave(len(coarse) // len(size), 0))
+    seen = (both.discriminator, *some, coarse, size.repeat_interleave(len(coarse) // len(size), 0))
     with torch.autocast("cpu", torch.bfloat16):
-        losses["judge"] = judging(*seen)
-        losses["fooled"], losses["features"] = judged(*seen)
+        losses["discriminator"] = discriminator_loss(*seen)
+        losses["adversarial"], losses["features"] = generator_losses(*seen)
     against = sum(scale * losses[name] for name, scale in ADVERSARIAL.items())
-    return losses | {"loss": losses["reconstruction"] + losses["judge"] + share * against}
+    return losses | {"loss": losses["reconstruction"] + losses["discriminator"] + share * against}
 
 
 def train_decoder(
@@ -129,12 +132,12 @@ def train_decoder(
     decoder = TinyDecoder(WIDTHS)
     if start is not None:
         decoder.load_state_dict(start)
-    both = Judged(decoder, 1).train()
+    both = WithDiscriminator(decoder, 1).train()
     trainer = Trainer(both, settings)
 
     def step_losses(step: int, draw: Draw) -> dict[str, Tensor]:
         samples = [decoder_sample(clips[Random(g).below(len(clips))], recipe, g) for g in draw(recipe.batch)]
-        share = min(1.0, max(0.0, (trainer.progress - FIRST_JUDGED) / (WHOLLY_JUDGED - FIRST_JUDGED)))
+        share = min(1.0, max(0.0, (trainer.progress - ADVERSARIAL_FROM) / (ADVERSARIAL_WHOLLY - ADVERSARIAL_FROM)))
         return decoder_losses(both, vae, share, *(torch.stack(part) for part in zip(*samples, strict=True)))
 
     trainer.run(step_losses)

@@ -1,7 +1,7 @@
 """A patch discriminator (arXiv 1611.07004): tells true pictures of a face from edited ones, patch by patch.
 
-It shares one optimizer step with the network that it judges: `judged` sees the discriminator's weights as constants,
-`judging` sees the pictures as constants.
+Both networks are trained in one optimizer step: `generator_losses` takes the discriminator's weights as constants, and
+`discriminator_loss` takes the pictures as constants.
 """
 
 from __future__ import annotations
@@ -43,28 +43,36 @@ class PatchDiscriminator(nn.Module):
         return [*features, self.scores(features[-1])]
 
 
-class Judged(nn.Module):
+class WithDiscriminator(nn.Module):
     """A network and the discriminator that judges it, trained in the same steps."""
 
     def __init__(self, network: nn.Module, condition: int) -> None:
         super().__init__()
-        self.network, self.judge = network, PatchDiscriminator(condition)
+        self.network, self.discriminator = network, PatchDiscriminator(condition)
 
 
-def judging(judge: PatchDiscriminator, true: Tensor, made: Tensor, weight: Tensor, *told: Tensor) -> Tensor:
-    """The discriminator's loss (hinge). weight: [B, 1, S, S], how much each place counts."""
-    high, low = judge(true, *told)[-1].float(), judge(made.detach(), *told)[-1].float()
+def discriminator_loss(
+    discriminator: PatchDiscriminator, true: Tensor, made: Tensor, weight: Tensor, *told: Tensor
+) -> Tensor:
+    """The discriminator's hinge loss.
+
+    true, made: [B, 3, S, S]. weight: [B, 1, S, S], how much each place counts. told: the discriminator's other inputs.
+    """
+    high, low = discriminator(true, *told)[-1].float(), discriminator(made.detach(), *told)[-1].float()
     return weighted_mean(F.relu(1 - high) + F.relu(1 + low) + MODERATE * (high.square() + low.square()), weight)
 
 
-def judged(
-    judge: PatchDiscriminator, true: Tensor, made: Tensor, weight: Tensor, *told: Tensor
+def generator_losses(
+    discriminator: PatchDiscriminator, true: Tensor, made: Tensor, weight: Tensor, *told: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the judged network is to reduce: (minus its scores, the distance of its features from the true ones')."""
-    held = {name: tensor.detach() for name, tensor in judge.named_parameters()}
-    *features, scores = functional_call(judge, held, (made, *told))
+    """What the other network is to reduce: minus the scores, and the distance of its features from the true picture's.
+
+    Arguments as in `discriminator_loss`.
+    """
+    held = {name: tensor.detach() for name, tensor in discriminator.named_parameters()}
+    *features, scores = functional_call(discriminator, held, (made, *told))
     with torch.no_grad():
-        *wanted, _ = judge(true, *told)
+        *wanted, _ = discriminator(true, *told)
     distance = sum(
         weighted_mean((x - y).abs().float(), weight) / y.abs().mean() for x, y in zip(features, wanted, strict=True)
     )

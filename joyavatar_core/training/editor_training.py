@@ -18,7 +18,7 @@ from ..refiner.face_editor import EXPRESSION_SIZE, SIDE, FaceEditorNet, edited, 
 from ..refiner.model import warp
 from ..synthetic.expressions import MARGIN, MOUTH
 from ..synthetic.motion import COLUMN
-from .discriminator import Judged, judged, judging
+from .discriminator import WithDiscriminator, discriminator_loss, generator_losses
 from .loop import Draw, LoopSettings, Trainer
 from .refiner_augment import Random, recolour
 from .refiner_training import edges, like, strength_error
@@ -31,7 +31,7 @@ NEAR = 9  # pixels around a difference that count, too
 BLURRED = (1, 4, 8)  # pixels over which faces are averaged before the flow is judged
 SCALES = {
     "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
-    "judge": 1.0, "fooled": 0.02, "features": 0.3,
+    "discriminator": 1.0, "adversarial": 0.02, "features": 0.3,
 }  # fmt: skip
 ZOOM, MOVE, TURN = 0.07, 0.06, 0.08  # of the crop: share, halves of the side, radians
 
@@ -82,7 +82,7 @@ class Faces:
         return tuple(torch.stack(part) for part in zip(*map(self.sample, generators), strict=True))
 
 
-def editor_losses(both: Judged, face: Tensor, wanted: Tensor, expression: Tensor) -> dict[str, Tensor]:
+def editor_losses(both: WithDiscriminator, face: Tensor, wanted: Tensor, expression: Tensor) -> dict[str, Tensor]:
     """All parts, and their weighted sum as `loss`."""
     with torch.autocast("cpu", torch.bfloat16):
         edit = both.network(face, expression)
@@ -101,9 +101,9 @@ def editor_losses(both: Judged, face: Tensor, wanted: Tensor, expression: Tensor
         "smooth": sum(edges(edit.flow, d).abs().mean() for d in (-1, -2)),
     }
     with torch.autocast("cpu", torch.bfloat16):
-        seen = (both.judge, wanted, made, changed, face, expression)
-        losses["judge"] = judging(*seen)
-        losses["fooled"], losses["features"] = judged(*seen)
+        seen = (both.discriminator, wanted, made, changed, face, expression)
+        losses["discriminator"] = discriminator_loss(*seen)
+        losses["adversarial"], losses["features"] = generator_losses(*seen)
     with torch.no_grad():
         inside = changed.sum().clamp(min=1) * 3
         beside = {
@@ -127,7 +127,7 @@ def train_editor(
     net = FaceEditorNet()
     if start is not None:
         net.load_state_dict(start)
-    both = Judged(net, EXPRESSION_SIZE).to(memory_format=torch.channels_last).train()
+    both = WithDiscriminator(net, EXPRESSION_SIZE).to(memory_format=torch.channels_last).train()
     trainer = Trainer(both, settings)
 
     def step_losses(step: int, draw: Draw) -> dict[str, Tensor]:
