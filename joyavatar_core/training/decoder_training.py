@@ -25,12 +25,9 @@ NOISE = 0.2  # the latents' errors, in deviations: up to this
 MOUTH_WEIGHT, EYES_WEIGHT = 4.0, 4.0
 AIMED = 0.6  # share of the crops that show the mouth or an eye in the middle
 SWAPPED = 0.3  # share of crops with colour channels in another order: colours that clips lack
-FRAME_STEP = 3  # frames
+FRAME_STEP = 3  # one frame of so many is shown to the discriminator
 ADVERSARIAL = {"adversarial": 0.01, "features": 0.05}
-ADVERSARIAL_FROM, ADVERSARIAL_WHOLLY = (
-    0.25,
-    0.5,
-)  # of the run: where the discriminator begins to count, and counts wholly
+ADVERSARIAL_FROM, ADVERSARIAL_WHOLLY = 0.25, 0.5  # shares of the run after which the discriminator counts, and wholly
 BLUR = 4  # pixels that are averaged: the discriminator sees what is finer
 
 
