@@ -1,14 +1,15 @@
-"""The main job: pull a stream's blocks, decode them, write picture and sound; memory holds three blocks at most.
+"""The main job: pull a stream's blocks, decode them, write picture and sound; memory holds a few blocks at most.
 
-While the caller writes block n - 1, one thread decodes block n and another makes block n + 1. On CUDA the decoder has a
-stream of its own, and finished frames come to the CPU once, through pinned memory.
+While the caller writes a block, one thread refines the next, one decodes the next but one, and one samples ahead of
+that. On CUDA decoding and refining have a stream each, and finished frames come to the CPU once, through pinned memory.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,21 +45,32 @@ def frames_of(
 
     cache: the decoder's, where the blocks go on with a stream that has begun. refine: what is done to decoded frames.
     convert: what makes frames of decoded video [3, N, H, W] in [-1, 1], where they are not to be bytes.
-    overlap: make and decode later blocks meanwhile; without it each block is made when it is asked for. interrupt: the
+    overlap: sample, decode and refine later blocks meanwhile; without it each block is made when it is asked for. interrupt: the
     run's, by default that of a StreamRun given as `blocks`. To be closed, unless it is read to its end: its threads end
     with it.
     """
-    if not overlap:
-        yield from decoded(blocks, decoder, cache, refine, convert)
-        return
     interrupt = interrupt or getattr(blocks, "interrupt", None)
+    made: Iterator = (block for block in blocks)
+    for name, work in (
+        ("sampling", iter),
+        ("decoding", partial(decoded, decoder=decoder, cache=cache)),
+        ("refining", partial(finished, device=decoder.compute_device, refine=refine, convert=convert)),
+    ):
+        made = stage(name, work, made, interrupt) if overlap else work(made)
+    with closing(made):
+        yield from made
 
-    def made() -> Iterator[tuple[LatentBlock, Tensor]]:
-        with closing(ahead(lambda: (block for block in blocks), "sampling", interrupt)) as sampled:
-            yield from decoded(sampled, decoder, cache, refine, convert)
 
-    with closing(ahead(made, "decoding", interrupt)) as finished:
-        yield from finished
+def stage(
+    name: str, work: Callable[[Iterator], Iterator], source: Iterator, interrupt: threading.Event | None
+) -> Iterator:
+    """The items of `work(source)`, made in a thread of this name. Closing it closes the source, too."""
+
+    def items() -> Iterator:
+        with closing(source):
+            yield from work(source)
+
+    return ahead(items, name, interrupt)
 
 
 def output_pixel_size(stream: AvatarStream, refine: PortraitRefiner | None) -> Size:
@@ -68,26 +80,43 @@ def output_pixel_size(stream: AvatarStream, refine: PortraitRefiner | None) -> S
 
 @torch.no_grad()
 def decoded(
-    blocks: Iterable[LatentBlock],
-    decoder: Decoder,
-    cache: VAECache | None = None,
+    blocks: Iterable[LatentBlock], decoder: Decoder, cache: VAECache | None = None
+) -> Iterator[tuple[LatentBlock, Tensor]]:
+    """The blocks with their video [3, N, H, W] in [-1, 1], on the decoder's device, one after the other."""
+    cache = decoder.new_cache() if cache is None else cache
+    device, dtype = decoder.compute_device, decoder.compute_dtype
+    stream = own_stream(device)
+    for block in blocks:
+        with torch.cuda.stream(stream):
+            video = decoder.decode(block.latents.to(device, dtype), cache)[0][:, : block.num_video_frames]
+        if stream is not None:
+            block.latents.record_stream(stream)
+            stream.synchronize()
+        yield block, video
+
+
+@torch.no_grad()
+def finished(
+    videos: Iterable[tuple[LatentBlock, Tensor]],
+    device: torch.device,
     refine: PortraitRefiner | None = None,
     convert: Convert = to_uint8,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
-    """The blocks with their frames on the CPU, one after the other."""
-    cache = decoder.new_cache() if cache is None else cache
-    device, dtype = decoder.compute_device, decoder.compute_dtype
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    for block in blocks:
-        with torch.cuda.stream(stream) if stream else nullcontext():
-            latents = block.latents.to(device, dtype)
-            video = decoder.decode(latents, cache)[0][:, : block.num_video_frames]
+    """The blocks with their frames on the CPU, refined and converted. device: where the videos are."""
+    stream = own_stream(device)
+    for block, video in videos:
+        with torch.cuda.stream(stream):
             frames = convert(video if refine is None else refine(video, block.features, block.first_frame))
-            if stream:
-                block.latents.record_stream(stream)
+            if stream is not None:
                 frames = downloaded(frames)
-                stream.synchronize()
+        if stream is not None:
+            stream.synchronize()
         yield block, frames
+
+
+def own_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """A new CUDA stream, None on other devices."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 def downloaded(frames: Tensor) -> Tensor:
