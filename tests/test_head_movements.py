@@ -1,4 +1,4 @@
-"""The head of refined frames: its movements depend on the frame's number alone, and only the head moves."""
+"""The head of refined frames: its movements depend on the frame's number and the voice, and only the head moves."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.framing.face_crop import FaceCrop
-from joyavatar_core.refiner.head_movements import DEVIATIONS, FASTEST, WAVES, HeadMovements, HeadPose
+from joyavatar_core.refiner.head_movements import DEVIATIONS, FASTEST, NOD, WAVES, HeadMovements, HeadPose
 from joyavatar_core.refiner.head_turn import HeadTurn
 from joyavatar_core.refiner.model import Prediction
+from joyavatar_core.refiner.nods import nod_shape, nods
 
 SIDE = 128
 CROP = FaceCrop(64.0, 56.0, 50.0, 0.0)
@@ -34,6 +35,41 @@ def test_movements_are_as_large_as_announced_and_smooth(fps: int) -> None:
     most = (2 * WAVES) ** 0.5  # of a sum of sines with a deviation of 1
     assert one.abs().max() < most
     assert fps * one.diff(dim=0).abs().max() < 2 * math.pi * FASTEST * most
+
+
+def stressed(*frames: int, count: int = 80) -> torch.Tensor:
+    """The loudness of a voice with a stress at some frames."""
+    loud = torch.full((count,), -1.5)
+    for frame in frames:
+        loud[frame : frame + 3] = 1.0
+    return loud
+
+
+def test_nods_follow_stresses_and_nothing_else() -> None:
+    assert not nods(stressed(), 0, 0, 80, 16).any()
+    moved = torch.stack([nods(stressed(40), seed, 0, 80, 16) for seed in range(40)])
+    assert not moved[:, :40].any() and not moved[:, 55:].any()
+    most = moved.abs().amax(1)
+    assert most.max() > 0.8 and most.min() < 0.1  # some stresses are not nodded to
+    assert 0.6 < (moved.sum(1) > 0).float().mean() < 0.95  # most nods go down
+    at = moved.abs().argmax(1)
+    assert ((at > 41) & (at < 47)).all()  # 0.1 to 0.4 s after the stress
+
+
+def test_nods_of_blocks_are_those_of_the_whole_voice() -> None:
+    loud = torch.randn(93, generator=torch.Generator().manual_seed(0))
+    whole = nods(loud, 3, 0, 93, 16)
+    starts = [0, *range(9, 93, 12)]
+    parts = [nods(loud[max(0, k - 12) : k + 12][: None if k else 9], 3, k, 12 if k else 9, 16) for k in starts]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=0)
+    assert 1 + len(nod_shape(16)) <= 12  # what a block knows of the one before is enough
+
+
+def test_a_head_nods_on_top_of_its_slow_movements() -> None:
+    head, loud = HeadMovements(seed=0, fps=16, size=0.5), stressed(10, 40, 60)
+    extra = head(0, 80, loud) - head(0, 80)
+    expected = 0.5 * nods(loud, 0, 0, 80, 16)[:, None] * torch.tensor(NOD)
+    torch.testing.assert_close(extra, expected, atol=1e-6, rtol=0)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -210,6 +211,9 @@ def test_a_block_says_what_was_heard_of_its_frames(make_stream) -> None:
     assert [len(block.features) for block in blocks] == [block.num_video_frames for block in blocks] == [9, 12, 3]
     rows = audio.latent_features(0, 9).flatten(0, 1)[3:27]  # the first latent frame shows one video frame
     torch.testing.assert_close(torch.cat([block.features for block in blocks]), rows, rtol=0, atol=0)
+    assert not len(blocks[0].features_before)
+    for before, block in pairwise(blocks):
+        torch.testing.assert_close(block.features_before[: before.num_video_frames], before.features, rtol=0, atol=0)
     assert next(StreamRun(make_stream(audio=None, video_frames=9))).features is None
 
 

@@ -125,7 +125,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         "--articulation", type=float, default=1.0, help="how far the lips of refined faces move, 0 to 3; default 1"
     )
     command.add_argument(
-        "--head-motion", type=float, default=1.0, help="how far refined heads move on their own, 0 to 3; default 1"
+        "--head-motion", type=float, default=1.0, help="how far refined heads turn and nod, 0 to 3; default 1"
     )
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)

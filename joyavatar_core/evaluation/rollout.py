@@ -102,7 +102,7 @@ def rollout(
         wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
         if wanted.any():
             video = avatar.decoder.decode(block.latents, cache)[0][:, : block.num_video_frames]
-            video = video if refine is None else refine(video, block.features, block.first_frame)
+            video = video if refine is None else refine.block(block, video)
             frames |= enumerate(to_uint8(video).numpy(), block.first_frame)
     place = {int(frame): k for k, frame in enumerate(shown)}
     starts = [place[block.first_frame] for block in blocks if block.first_frame in place]

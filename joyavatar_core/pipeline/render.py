@@ -45,9 +45,9 @@ def frames_of(
 
     cache: the decoder's, where the blocks go on with a stream that has begun. refine: what is done to decoded frames.
     convert: what makes frames of decoded video [3, N, H, W] in [-1, 1], where they are not to be bytes.
-    overlap: sample, decode and refine later blocks meanwhile; without it each block is made when it is asked for. interrupt: the
-    run's, by default that of a StreamRun given as `blocks`. To be closed, unless it is read to its end: its threads end
-    with it.
+    overlap: sample, decode and refine later blocks meanwhile; without it each block is made when it is asked for.
+    interrupt: the run's, by default that of a StreamRun given as `blocks`. To be closed, unless it is read to its end:
+    its threads end with it.
     """
     interrupt = interrupt or getattr(blocks, "interrupt", None)
     made: Iterator = (block for block in blocks)
@@ -106,7 +106,7 @@ def finished(
     stream = own_stream(device)
     for block, video in videos:
         with torch.cuda.stream(stream):
-            frames = convert(video if refine is None else refine(video, block.features, block.first_frame))
+            frames = convert(video if refine is None else refine.block(block, video))
             if stream is not None:
                 frames = downloaded(frames)
         if stream is not None:

@@ -1,7 +1,7 @@
-"""Slow movements of a stream's head. They depend on a seed and the frame's number alone, so streams resume.
+"""Movements of a stream's head. They depend on a seed, the frame's number and the voice alone, so streams resume.
 
-The embedded avatar's own heads move little. These movements come on top: sums of sines with random frequencies and
-phases, which do not repeat. They are this project's own, and do not follow the voice.
+The embedded avatar's own heads move little. These movements come on top: slow ones, sums of sines with random
+frequencies and phases, which do not repeat, and nods with the voice. They are this project's own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from .nods import nods
 
 WAVES = 5  # sines of a track
 SLOWEST, FASTEST = 0.06, 0.5  # Hz
@@ -34,7 +36,8 @@ class HeadPose(NamedTuple):
     pitch: float = 0.025
 
 
-DEVIATIONS = HeadPose()
+DEVIATIONS = HeadPose()  # of the slow movements
+NOD = HeadPose(x=0, y=0.04, roll=0, yaw=0, pitch=0.09)  # the farthest one
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,18 @@ class HeadMovements:
     fps: int
     size: float = 1.0
 
-    def __call__(self, first_frame: int, count: int) -> Tensor:
-        """[count, 5] float32, columns of `HeadPose`. The pose of a portrait is where all tracks are 0."""
+    def __call__(self, first_frame: int, count: int, loud: Tensor | None = None) -> Tensor:
+        """[count, 5] float32, columns of `HeadPose`. The pose of a portrait is where all tracks are 0.
+
+        loud: the voice, as `nods` takes it; None: the head does not nod.
+        """
         seconds = (first_frame + np.arange(count) + 0.5)[:, None, None] / self.fps
         frequencies, phases, sizes = self._waves
         tracks = (sizes * np.sin(2 * np.pi * frequencies * seconds + phases)).sum(-1)
-        return torch.from_numpy(self.size * np.array(DEVIATIONS) * tracks).float()
+        poses = torch.from_numpy(np.array(DEVIATIONS) * tracks).float()
+        if loud is not None:
+            poses += nods(loud, self.seed, first_frame, count, self.fps)[:, None] * torch.tensor(NOD)
+        return self.size * poses
 
     @cached_property
     def _waves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from .model import SCALE, Prediction, RefinerNet, blended, resized, viseme_condi
 from .portrait_face import PortraitFace
 
 if TYPE_CHECKING:
-    from ..sampling.stream import AvatarStream
+    from ..sampling.stream import AvatarStream, LatentBlock
     from ..vae import Decoder
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -32,6 +32,7 @@ MOST = 4  # times the stream's side that a refined picture, and the portrait tha
 ARTICULATION = 1.2  # times the visemes, whose encoder is cautious
 WITHOUT_EDITOR = 1.5  # likewise: the refiner's own lips move too little
 FINER = 1.6  # pixels of the portrait that is moved, a side, in those of what is shown
+LOUD = MOUTH_SIZE  # column of the voice's loudness in the viseme features
 HELD_GAZE = 2.8  # the gaze moves against the head, so that the eyes stay on what they look at
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
 
@@ -41,7 +42,7 @@ class FaceMotion:
     """How lively the refined face is.
 
     blinks: mean number in a minute, 0 ... 60. articulation: factor of the visemes, 0 ... 3; the lips move farther with
-    it. head_motion: factor of the head's slow movements, 0 ... 3. Raises AvatarError for other values.
+    it. head_motion: factor of the head's movements, 0 ... 3. Raises AvatarError for other values.
     """
 
     blinks: float = 17.0
@@ -77,7 +78,7 @@ class PortraitRefiner:
         uses_visemes: bool = True,
         eyes: Callable[[int, int], Tensor] | None = None,
         articulation: float = FaceMotion.articulation,
-        head: Callable[[int, int], Tensor] | None = None,
+        head: HeadMovements | None = None,
     ) -> None:
         device = next(net.parameters()).device
         self.net, self.pixel_size, self.uses_visemes = net, pixel_size, uses_visemes
@@ -131,16 +132,19 @@ class PortraitRefiner:
         return self.head.size if isinstance(self.head, HeadMovements) else None
 
     @torch.no_grad()
-    def __call__(self, video: Tensor, features: Tensor | None = None, first_frame: int = 0) -> Tensor:
+    def __call__(
+        self, video: Tensor, features: Tensor | None = None, first_frame: int = 0, before: Tensor | None = None
+    ) -> Tensor:
         """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32.
 
         features: the audio features of each frame, [T, audio_dim]. If they are visemes, they shape the lips. Otherwise
-        the lips stay as decoded. first_frame: number of the first frame in its stream, for the eyes.
+        the lips stay as decoded, and the head does not nod. first_frame: number of the first frame in its stream, for
+        eyes and head. before: the features of earlier frames, [n, audio_dim], best of half a second; nods begin there.
         """
         device = self.round_trip.device
         frames = video.movedim(1, 0).to(device, torch.float32)
         visemes = self.articulation * features if features is not None and self.uses_visemes else None
-        poses = self.head(first_frame, len(frames)) if self.head else torch.zeros(len(frames), len(HeadPose._fields))
+        poses = self._poses(first_frame, len(frames), features, before)
         if self._face is not None and visemes is not None:
             eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES_SIZE)
             eyes = eyes + F.pad(HELD_GAZE * poses[:, 3:] * torch.tensor([-1, 1]), (1, 0))
@@ -151,6 +155,19 @@ class PortraitRefiner:
         told, poses = (to_device(part, device).split(AT_ONCE) for part in (told, poses))
         parts = zip(frames.split(AT_ONCE), told, poses, strict=True)
         return torch.cat([refine(*part) for part in parts]).movedim(0, 1).to(video.device)
+
+    def block(self, block: LatentBlock, video: Tensor) -> Tensor:
+        """A block's decoded frames, refined; as in a call."""
+        return self(video, block.features, block.first_frame, block.features_before)
+
+    def _poses(self, first_frame: int, count: int, features: Tensor | None, before: Tensor | None) -> Tensor:
+        """The head's, [count, 5], in the columns of `HeadPose`."""
+        if self.head is None:
+            return torch.zeros(count, len(HeadPose._fields))
+        if features is None or not self.uses_visemes:
+            return self.head(first_frame, count)
+        heard = features if before is None else torch.cat([before, features])
+        return self.head(first_frame, count, heard[:, LOUD])
 
     def _refine(self, frames: Tensor, condition: Tensor, poses: Tensor) -> Tensor:
         with quick_arithmetic(frames.device.type):

@@ -98,6 +98,7 @@ class BlockSampler:
             index=self.block - 1, latents=latents, first_frame=shown.start, last_frame=stop - 1, steps=len(levels),
             reset=reset, max_position=self.passes.highest_position, seconds=time.perf_counter() - started,
             features=self._video_features(self.block - 1, stop - shown.start),
+            features_before=self._video_features(self.block - 2),
         )  # fmt: skip
 
     def update(self, stream: AvatarStream) -> None:
@@ -279,11 +280,13 @@ class BlockSampler:
         clean = to_device(latents[:, :, frame_ids.start : frame_ids.stop], self.device, self.dtype)
         return add_noise(clean, noise, level[1])
 
-    def _video_features(self, block: int, count: int) -> Tensor | None:
-        """The audio features of a block's first `count` video frames, [count, audio_dim]; None without audio."""
+    def _video_features(self, block: int, count: int | None = None) -> Tensor | None:
+        """The audio features of a block's video frames, [n, audio_dim], or of the first `count`; None without audio."""
         config, audio = self.stream.config, self.stream.audio
         if audio is None or not config.audio_dim or self.stream.batch > 1:
             return None
+        if block < 0:
+            return torch.zeros(0, config.audio_dim)
         frame_ids = self._frame_ids_of(block)
         return ungroup_frames(self._latent_features(frame_ids), frame_ids.start)[:count]
 

@@ -33,6 +33,7 @@ class LatentBlock:
     `latents` [1, 16, K, h, w] are normalised by the checkpoint's statistics. They stand for the video frames
     first_frame ... last_frame. The decoder may give more frames for the last block: drop them.
     `features` [num_video_frames, audio_dim], float32 on the CPU: their audio features; None without audio.
+    `features_before` [n, audio_dim]: those of the video frames of the block before, none for the first block.
     """
 
     index: int
@@ -44,6 +45,7 @@ class LatentBlock:
     max_position: int  # highest temporal position in any of the block's passes
     seconds: float
     features: Tensor | None = None
+    features_before: Tensor | None = None
 
     @property
     def num_video_frames(self) -> int:

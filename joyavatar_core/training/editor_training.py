@@ -33,6 +33,7 @@ SCALES = {
     "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
     "discriminator": 1.0, "adversarial": 0.02, "features": 0.3,
 }  # fmt: skip
+WIDE, WIDEST = 0.3, 3  # share of wanted faces that are one of so many with the widest open jaws of their person
 ZOOM, MOVE, TURN = 0.07, 0.06, 0.08  # of the crop: share, halves of the side, radians
 
 
@@ -55,7 +56,8 @@ class Faces:
             lids = moments[:, COLUMN["lid"]]
             opened = np.flatnonzero(lids > OPEN)
             given = random.choose(opened if len(opened) and random.chance(0.95) else range(len(moments)))
-            wanted = random.below(len(moments))
+            widest = np.argsort(moments[:, COLUMN["open"]])[-WIDEST:]
+            wanted = random.choose(widest if random.chance(WIDE) else range(len(moments)))
             pair = [file.get_slice("pictures")[k] for k in (given, wanted)]
         pair = torch.stack([torch.from_numpy(one).permute(2, 0, 1).float() / 127.5 - 1 for one in pair])
         change = eye_changes(moments[:, [COLUMN["lid"]]], moments, given)[wanted]
