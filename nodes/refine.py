@@ -61,7 +61,7 @@ def head_motion_input() -> io.Input:
         max=3,
         step=0.1,
         optional=True,
-        tooltip="How far refined heads turn slowly and nod with the voice, on top of the stream's movements. 0: not at all.",
+        tooltip="How far refined heads turn, and nod with the voice, on top of the stream's movements. 0: not at all.",
     )
     return advanced(head_motion)
 

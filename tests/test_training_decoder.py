@@ -34,7 +34,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_dataset(tmp_path_factory.mktemp("clips"), 1, seed=5, seconds=0.5, workers=1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def vae() -> StreamingVAE:
     return load_vae(EMBEDDED, open_embedded().config)
 
@@ -87,13 +87,22 @@ def test_the_decoder_learns_and_a_resumed_training_goes_on(
     both = WithDiscriminator(TinyDecoder((16, 16, 8, 8)), 1)
     optimizer, losses = torch.optim.Adam(both.parameters(), 3e-3), []
     for _ in range(12):
-        found = decoder_losses(both, vae, 1.0, *batch)
+        found = decoder_losses(both, vae, torch.tensor(1.0), *batch)
         losses.append(found["pixel"].detach())
         optimizer.zero_grad()
         found["loss"].backward()
         optimizer.step()
     assert losses[-1] < 0.9 * losses[0]
     for steps in (1, 2):
-        decoder = train_decoder(clips, vae, LoopSettings(tmp_path / "run", steps=steps, learning_rate=1e-4), RECIPE)
+        settings = LoopSettings(tmp_path / "run", steps=steps, learning_rate=1e-4)
+        decoder = train_decoder(clips, vae, TinyDecoder((16, 16, 8, 8)), settings, RECIPE)
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
     assert decoder.decode(torch.zeros(1, 16, 1, 4, 4)).shape == (1, 3, 1, 32, 32)
+
+
+def test_the_vaes_own_decoder_learns_and_its_latents_stay(clips: list[Path], vae: StreamingVAE, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    trained = train_decoder(clips, vae, vae, LoopSettings(tmp_path / "run", steps=2, learning_rate=1e-3), RECIPE)
+    kept = [torch.equal(trained.state_dict()[name], tensor) for name, tensor in before.items()]
+    decodes = [name.startswith(("decoder.", "conv2.")) for name in before]
+    assert kept == [not one for one in decodes]

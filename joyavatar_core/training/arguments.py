@@ -130,7 +130,7 @@ GROUPS = {
     _loop: TRAINED,
     _device: ("vae", "latents", "forcing", "distill"),
     _fine_tune: ("vae", "decoder", "forcing", "distill", "refiner", "editor"),
-    _compile: ("vae", "forcing", "distill"),
+    _compile: ("vae", "decoder", "forcing", "distill"),
     _locator: ("locator",),
     _viseme_encoder: ("viseme-encoder",),
     _vae: ("vae",),

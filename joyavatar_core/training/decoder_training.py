@@ -1,8 +1,11 @@
-"""Training the tiny decoder: latents of the VAE's encoder in, the clips' own frames out, at the whole and half size."""
+"""Training a decoder of a VAE's latents, which stay what they are: a tiny one, or the VAE's own.
+
+The latents of clips go in, the clips' own frames come out, at the whole and at half size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +23,14 @@ from .losses import box_weight, reconstruction_losses
 from .refiner_augment import Random, recolour
 
 WIDTHS = (96, 64, 32, 16)
-HALF = 0.6  # share of samples at half size, 128 x 128 for clips of 256 x 256
+HALF = 0.5  # share of samples at half size, 128 x 128 for clips of 256 x 256
 NOISE = 0.2  # the latents' errors, in deviations: up to this
 MOUTH_WEIGHT, EYES_WEIGHT = 4.0, 4.0
 AIMED = 0.6  # share of the crops that show the mouth or an eye in the middle
 SWAPPED = 0.3  # share of crops with colour channels in another order: colours that clips lack
 FRAME_STEP = 3  # one frame of so many is shown to the discriminator
-ADVERSARIAL = {"adversarial": 0.01, "features": 0.05}
-ADVERSARIAL_FROM, ADVERSARIAL_WHOLLY = 0.25, 0.5  # shares of the run after which the discriminator counts, and wholly
+ADVERSARIAL = {"adversarial": 0.02, "features": 0.1}
+ADVERSARIAL_FROM, ADVERSARIAL_WHOLLY = 0.06, 0.2  # shares of the run after which the discriminator counts, and wholly
 BLUR = 4  # pixels that are averaged: the discriminator sees what is finer
 
 
@@ -96,9 +99,15 @@ def decoder_sample(
 
 
 def decoder_losses(
-    both: WithDiscriminator, vae: StreamingVAE, share: float, video: Tensor, weight: Tensor, noise: Tensor, size: Tensor
+    both: WithDiscriminator,
+    vae: StreamingVAE,
+    share: Tensor,
+    video: Tensor,
+    weight: Tensor,
+    noise: Tensor,
+    size: Tensor,
 ) -> dict[str, Tensor]:
-    """All parts, and their weighted sum as `loss`. share: how much the discriminator counts, 0 ... 1."""
+    """All parts, and their weighted sum as `loss`. share: how much the discriminator counts, 0 ... 1, []."""
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             latents = vae.encode(video)
@@ -117,25 +126,28 @@ def decoder_losses(
 def train_decoder(
     clips: Sequence[Path],
     vae: StreamingVAE,
+    decoder: TinyDecoder | StreamingVAE,
     settings: LoopSettings,
     recipe: DecoderRecipe,
-    start: Mapping[str, Tensor] | None = None,
-) -> TinyDecoder:
-    """Train a decoder of the VAE's latents until the settings' limit, from scratch or from weights.
+    compiled: bool = False,
+) -> TinyDecoder | StreamingVAE:
+    """Train a decoder of the VAE's latents until the settings' limit; returns it with the averaged weights.
 
-    Returns the averaged weights.
+    decoder: a tiny one, or the VAE itself, whose encoder is kept. compiled: with torch.compile.
     """
     torch.manual_seed(settings.seed)
-    decoder = TinyDecoder(WIDTHS)
-    if start is not None:
-        decoder.load_state_dict(start)
+    parts = (decoder.decoder, decoder.conv2) if isinstance(decoder, StreamingVAE) else (decoder,)
+    for part in parts:
+        part.requires_grad_(True)
     both = WithDiscriminator(decoder, 1).train()
     trainer = Trainer(both, settings)
+    losses = torch.compile(decoder_losses, dynamic=False) if compiled else decoder_losses
 
     def step_losses(step: int, draw: Draw) -> dict[str, Tensor]:
         samples = [decoder_sample(clips[Random(g).below(len(clips))], recipe, g) for g in draw(recipe.batch)]
-        share = min(1.0, max(0.0, (trainer.progress - ADVERSARIAL_FROM) / (ADVERSARIAL_WHOLLY - ADVERSARIAL_FROM)))
-        return decoder_losses(both, vae, share, *(torch.stack(part) for part in zip(*samples, strict=True)))
+        share = (trainer.progress - ADVERSARIAL_FROM) / (ADVERSARIAL_WHOLLY - ADVERSARIAL_FROM)
+        batch = (torch.stack(part) for part in zip(*samples, strict=True))
+        return losses(both, vae, torch.tensor(min(1.0, max(0.0, share))), *batch)
 
     trainer.run(step_losses)
     both.load_state_dict(trainer.averaged())

@@ -23,6 +23,7 @@ from ..pipeline.avatar import (
 )
 from ..synthetic.clips import PEOPLE
 from ..synthetic.dataset import write_dataset
+from ..vae import StreamingVAE, TinyDecoder, vae_from_state_dict
 from .configs import CONFIGS
 from .loop import FOREVER, LoopSettings, averaged_weights
 from .parallel import Share
@@ -105,17 +106,24 @@ def train_vae(options: argparse.Namespace) -> None:
 
 
 def train_decoder(options: argparse.Namespace) -> None:
-    """The tiny decoder of the VAE's latents, on clips of twice the avatar's size; writes runs/decoder.safetensors."""
+    """A decoder of the VAE's latents, on clips of twice the avatar's size: a tiny one, in runs/decoder.safetensors.
+
+    Where `--fine-tune` names a VAE, its own decoder is trained, and runs/vae.safetensors is written.
+    """
     from . import decoder_training as training
 
     run = RunFolder.of(options)
     clips = run.clips()
-    settings = _settings(options, "decoder", 2e-3, weight_decay=0.0)
+    start = vae_from_state_dict(_start(options)) if options.fine_tune else None
+    own = isinstance(start, StreamingVAE)
+    settings = _settings(options, "decoder", 4e-4 if own else 2e-3, weight_decay=0.0)
     recipe = training.DecoderRecipe(batch=options.batch or training.DecoderRecipe.batch)
     recipe.check(clips[0])
-    decoder = training.train_decoder(clips, run.vae(), settings, recipe, _start(options))
+    decoder = training.train_decoder(
+        clips, start if own else run.vae(), start or TinyDecoder(training.WIDTHS), settings, recipe, options.compile
+    )
     if Share.mine().leads:
-        _save_half(decoder, run.decoder_path)
+        _save_half(decoder, run.vae_path if own else run.decoder_path)
 
 
 def make_latents(options: argparse.Namespace) -> None:
@@ -236,10 +244,10 @@ def ship(options: argparse.Namespace) -> None:
 
 
 def _start(options: argparse.Namespace) -> dict[str, Tensor] | None:
-    """The weights that --fine-tune names, None without it."""
+    """The weights that --fine-tune names, in float32; None without it."""
     from safetensors.torch import load_file
 
-    return load_file(options.fine_tune) if options.fine_tune else None
+    return {name: x.float() for name, x in load_file(options.fine_tune).items()} if options.fine_tune else None
 
 
 def _save_half(module: nn.Module, path: Path) -> None:
