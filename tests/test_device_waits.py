@@ -160,7 +160,7 @@ def test_a_block_waits_for_the_device_once_for_its_latents_and_once_for_its_fram
     decoder = SimpleNamespace(
         new_cache=vae.new_cache, decode=vae.decode, compute_device=Cuda("meta"), compute_dtype=torch.float32
     )
-    for number, (block, _) in enumerate(render.decoded(run, decoder), 1):
+    for number, (block, _) in enumerate(render.frames_of(run, decoder, overlap=False), 1):
         assert block.index == number - 1 and len(downloads) == number
         assert waits.total() == waits["stream"] == 2 * number
         if number == 10:  # behind a reset

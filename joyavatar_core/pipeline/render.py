@@ -1,7 +1,8 @@
 """The main job: pull a stream's blocks, decode them, write picture and sound; memory holds a few blocks at most.
 
 While the caller writes a block, one thread refines the next, one decodes the next but one, and one samples ahead of
-that. On CUDA decoding and refining have a stream each, and finished frames come to the CPU once, through pinned memory.
+that. On CUDA decoding and refining share a stream of their own, and finished frames come to the CPU once, through
+pinned memory.
 """
 
 from __future__ import annotations
@@ -50,11 +51,13 @@ def frames_of(
     its threads end with it.
     """
     interrupt = interrupt or getattr(blocks, "interrupt", None)
+    device = decoder.compute_device
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     made: Iterator = (block for block in blocks)
     for name, work in (
         ("sampling", iter),
-        ("decoding", partial(decoded, decoder=decoder, cache=cache)),
-        ("refining", partial(finished, device=decoder.compute_device, refine=refine, convert=convert)),
+        ("decoding", partial(decoded, decoder=decoder, cache=cache, stream=stream)),
+        ("refining", partial(finished, refine=refine, convert=convert, stream=stream)),
     ):
         made = stage(name, work, made, interrupt) if overlap else work(made)
     with closing(made):
@@ -80,30 +83,33 @@ def output_pixel_size(stream: AvatarStream, refine: PortraitRefiner | None) -> S
 
 @torch.no_grad()
 def decoded(
-    blocks: Iterable[LatentBlock], decoder: Decoder, cache: VAECache | None = None
+    blocks: Iterable[LatentBlock],
+    decoder: Decoder,
+    cache: VAECache | None = None,
+    stream: torch.cuda.Stream | None = None,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
-    """The blocks with their video [3, N, H, W] in [-1, 1], on the decoder's device, one after the other."""
+    """The blocks with their video [3, N, H, W] in [-1, 1], on the decoder's device, one after the other.
+
+    On CUDA the video is there when `stream` is.
+    """
     cache = decoder.new_cache() if cache is None else cache
     device, dtype = decoder.compute_device, decoder.compute_dtype
-    stream = own_stream(device)
     for block in blocks:
         with torch.cuda.stream(stream):
             video = decoder.decode(block.latents.to(device, dtype), cache)[0][:, : block.num_video_frames]
         if stream is not None:
             block.latents.record_stream(stream)
-            stream.synchronize()
         yield block, video
 
 
 @torch.no_grad()
 def finished(
     videos: Iterable[tuple[LatentBlock, Tensor]],
-    device: torch.device,
     refine: PortraitRefiner | None = None,
     convert: Convert = to_uint8,
+    stream: torch.cuda.Stream | None = None,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
-    """The blocks with their frames on the CPU, refined and converted. device: where the videos are."""
-    stream = own_stream(device)
+    """The blocks with their frames on the CPU, refined and converted. stream: the one of `decoded`."""
     for block, video in videos:
         with torch.cuda.stream(stream):
             frames = convert(video if refine is None else refine.block(block, video))
@@ -112,11 +118,6 @@ def finished(
         if stream is not None:
             stream.synchronize()
         yield block, frames
-
-
-def own_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """A new CUDA stream, None on other devices."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 def downloaded(frames: Tensor) -> Tensor:
