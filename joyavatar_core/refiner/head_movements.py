@@ -37,7 +37,7 @@ class HeadPose(NamedTuple):
 
 
 DEVIATIONS = HeadPose()  # of the slow movements
-NOD = HeadPose(x=0, y=0.04, roll=0, yaw=0, pitch=0.09)  # the farthest one
+NOD = HeadPose(x=0, y=0.03, roll=0, yaw=0, pitch=0.08)  # the farthest one
 
 
 @dataclass(frozen=True)
