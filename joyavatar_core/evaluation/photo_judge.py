@@ -12,10 +12,9 @@ from ..audio import open_voice
 from ..errors import AvatarError
 from ..framing.crop import Box
 from ..pipeline.avatar import Avatar
-from ..pipeline.render import frames_of
 from ..sampling.presets import Preset
-from ..sampling.run import StreamRun
 from .face_mesh import FaceMesh
+from .rollout import ends_of, shown_frames
 from .sheet import contact_sheet
 from .talking_judge import TalkingJudge, heard_jaw
 
@@ -35,35 +34,34 @@ def judge_photos(
     crop: str | Box = "face",
     sheet: Path | None = None,
     seed: int = 0,
+    ends: float | None = None,
 ) -> dict[str, dict[str, object]]:
     """Figures of every picture in a folder by its name, each with its crop; the sheet has a row for each.
 
+    ends: only so many seconds at a video's beginning and at its end are decoded and judged; None: all of it.
     Raises AvatarError where the folder has no pictures, and where mediapipe is not installed.
     """
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURES)
     if not paths:
         raise AvatarError(f"'{folder}' has no pictures ({', '.join(PICTURES)}); give the folder of some portraits.")
-    mesh, figures, rows = FaceMesh(), {}, []
+    mesh, figures, rows, fps = FaceMesh(), {}, [], avatar.config.fps
+    video_frames = round(seconds * fps)
+    shown = ends_of(video_frames, video_frames if ends is None else round(ends * fps))
     for path in paths:
         framed = avatar.frame(path, crop=crop)
-        video_frames = round(seconds * avatar.config.fps)
         stream = avatar.stream(framed, open_voice(voice), preset, seed=seed, video_frames=video_frames)
-        frames = _frames(avatar, stream)
+        frames, _ = shown_frames(avatar, stream, shown[shown < stream.num_video_frames], avatar.refine(stream))
         width, height = frames.shape[2], frames.shape[1]
         portrait = framed.at(width, height).permute(1, 2, 0).add(1).mul(127.5).round().to(torch.uint8).numpy()
-        jaw = heard_jaw(voice, len(frames), avatar.config.fps)
-        figures[path.name] = TalkingJudge(portrait, mesh).judge(frames, avatar.config.fps, jaw) | framed.crop.summary()
+        jaw = heard_jaw(voice, stream.num_video_frames, fps)[shown[: len(frames)]]
+        found = TalkingJudge(portrait, mesh).judge(frames, fps, jaw)
+        for window in found["windows"]:
+            window["seconds"] = float(shown[round(window["seconds"] * fps)] / fps)
+        figures[path.name] = found | framed.crop.summary()
         rows.append(np.concatenate([portrait[None], frames]))
     if sheet is not None:
         contact_sheet(rows, sheet)
     return figures
-
-
-def _frames(avatar: Avatar, stream: object) -> np.ndarray:
-    """All frames of a stream as a user sees them, refined where the avatar is, [T, H, W, 3] uint8."""
-    refine = avatar.refine(stream)
-    with StreamRun(stream) as run:
-        return np.concatenate([frames.numpy() for _, frames in frames_of(run, avatar.decoder, refine=refine)])
 
 
 def photo_table(figures: Mapping[str, Mapping[str, object]], columns: Sequence[str] = COLUMNS) -> str:

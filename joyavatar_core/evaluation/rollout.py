@@ -11,8 +11,10 @@ import torch
 
 from ..audio import ArrayAudio
 from ..pipeline.avatar import Avatar
+from ..refiner import PortraitRefiner
 from ..sampling.presets import Preset
 from ..sampling.run import StreamRun
+from ..sampling.stream import AvatarStream, LatentBlock
 from ..synthetic.clips import SAMPLE_RATE, make_script, play
 from ..synthetic.regions import eyes_above
 from ..video.portrait import to_uint8
@@ -56,14 +58,34 @@ class Truth:
 
     def ends(self, frames: int) -> Truth:
         """The same with so many frames of the beginning and of the end, side by side; the sound stays whole."""
-        shown = _ends(len(self.frames), frames)
+        shown = ends_of(len(self.frames), frames)
         parts = {name: getattr(self, name)[shown] for name in ("frames", "box", "opening", "width", "lids")}
         return replace(self, **parts)
 
 
-def _ends(total: int, frames: int) -> np.ndarray:
+def ends_of(total: int, frames: int) -> np.ndarray:
     """Indices of the first and the last `frames` of `total`, none twice."""
     return np.unique(np.r_[: min(frames, total), max(0, total - frames) : total])
+
+
+@torch.no_grad()
+def shown_frames(
+    avatar: Avatar, stream: AvatarStream, shown: np.ndarray, refine: PortraitRefiner | None = None
+) -> tuple[np.ndarray, list[LatentBlock]]:
+    """The frames of a stream that `shown` [n] numbers, [n, H, W, 3] uint8, and all of its blocks.
+
+    No other frames are decoded: most of the time goes into decoding.
+    """
+    cache, frames, blocks = avatar.decoder.new_cache(), {}, []
+    for block in StreamRun(stream):
+        blocks.append(block)
+        wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
+        if wanted.any():
+            latents = block.latents.to(avatar.decoder.compute_dtype)
+            video = avatar.decoder.decode(latents, cache)[0][:, : block.num_video_frames]
+            video = video if refine is None else refine.block(block, video)
+            frames |= enumerate(to_uint8(video).numpy(), block.first_frame)
+    return np.stack([frames[int(frame)] for frame in shown]), blocks
 
 
 @dataclass(frozen=True)
@@ -80,35 +102,27 @@ class Rollout:
     gaps: Sequence[int] = ()
 
 
-@torch.no_grad()
 def rollout(
     avatar: Avatar, truth: Truth, preset: Preset, seed: int = 0, ends: int | None = None, refined: bool = False
 ) -> Rollout:
     """Generate a video of the person of `truth` from the first frame and the voice.
 
-    ends: of the video only so many frames at the beginning and at the end are decoded, as `Truth.ends` shows them;
-    most of the time goes into decoding. refined: the frames are refined to the truth's size, which is then above the
+    ends: of the video only so many frames at the beginning and at the end are decoded, as `Truth.ends` shows them.
+    refined: the frames are refined to the truth's size, which is then above the
     avatar's.
     """
     voice, total = ArrayAudio(truth.waveform, SAMPLE_RATE), len(truth.frames)
     portrait = avatar.frame(truth.frames[0], crop="centre")
     stream = avatar.stream(portrait, voice, preset, seed=seed, video_frames=total)
     refine = avatar.refine(stream, truth.frames.shape[2]) if refined else None
-    shown = _ends(total, total if ends is None else ends)
+    shown = ends_of(total, total if ends is None else ends)
     started = time.perf_counter()
-    cache, frames, blocks = avatar.decoder.new_cache(), {}, []
-    for block in StreamRun(stream):
-        blocks.append(block)
-        wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
-        if wanted.any():
-            video = avatar.decoder.decode(block.latents, cache)[0][:, : block.num_video_frames]
-            video = video if refine is None else refine.block(block, video)
-            frames |= enumerate(to_uint8(video).numpy(), block.first_frame)
+    video, blocks = shown_frames(avatar, stream, shown, refine)
     place = {int(frame): k for k, frame in enumerate(shown)}
     starts = [place[block.first_frame] for block in blocks if block.first_frame in place]
     gaps = [int(k) + 1 for k in np.flatnonzero(np.diff(shown) > 1)]  # no movement of anybody's
     return Rollout(
-        video=np.stack([frames[int(frame)] for frame in shown]),
+        video=video,
         starts=sorted({*starts, *gaps}),
         resets=[
             place[b.first_frame]

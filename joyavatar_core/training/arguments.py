@@ -113,6 +113,9 @@ def _evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--landmarks", action="store_true", help="also judge by mediapipe's landmarks (extra: judge)")
     sub.add_argument("--photos", type=Path, help="folder of portraits to judge instead of held-out people")
     sub.add_argument("--voice", type=Path, help="audio file that the portraits of --photos speak")
+    sub.add_argument(
+        "--ends", type=float, help="of --photos: seconds judged at the beginning and at the end; all by default"
+    )
     sub.add_argument("--crop", help="framing of --photos: face (the default), centre or X,Y,W,H")
 
 

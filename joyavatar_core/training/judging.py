@@ -71,7 +71,7 @@ def evaluate_photos(options: argparse.Namespace) -> None:
     avatar, folder = judged_avatar(options), options.runs / "evaluation"
     figures = judge_photos(
         avatar, options.photos, options.voice, preset(options.preset, avatar.config), options.seconds,
-        parse_crop(options.crop or "face"), folder / "photos.png",
+        parse_crop(options.crop or "face"), folder / "photos.png", ends=options.ends,
     )  # fmt: skip
     (folder / "photos.json").write_text(json.dumps(figures, indent=1))
     print(photo_table(figures))
