@@ -13,6 +13,7 @@ from PIL import Image
 from joyavatar_core.cli import main
 from joyavatar_core.cli.options import LiveOptions, SpeakOptions, parsed
 from joyavatar_core.cli.parser import parser
+from joyavatar_core.pipeline import avatar
 from joyavatar_core.recording import Interval
 
 
@@ -55,10 +56,25 @@ def test_a_mistake_is_found_before_anything_is_loaded(files, capsys, monkeypatch
     assert error.startswith("error: ") and sentence in error and error.endswith(".")
 
 
+@pytest.mark.parametrize(("quick", "more", "encodes", "decodes"), [
+    (torch.bfloat16, [], torch.float32, torch.bfloat16),
+    (torch.bfloat16, ["--dtype", "bfloat16"], torch.float32, torch.bfloat16),
+    (torch.bfloat16, ["--dtype", "float32"], torch.float32, torch.float32),
+    (None, [], torch.float32, torch.float32),
+])  # fmt: skip
+def test_the_embedded_avatar_decodes_in_what_the_processor_is_quick_with(
+    files, monkeypatch, quick, more, encodes, decodes
+):
+    monkeypatch.setattr(avatar, "quick_dtype", lambda device: quick)
+    options = parsed(SpeakOptions, parser().parse_args(flags(files, "--device", "cpu", *more)))
+    loaded = avatar.load_avatar(options.avatar)
+    assert (loaded.vae.compute_dtype, loaded.decoder.compute_dtype) == (encodes, decodes)
+
+
 def test_flags_become_the_options(files):
     more = ["--lora", "a.safetensors=0.5", "--size", "64x32", "--checkpoint-every", "40", "--kv-dtype", "fp8"]
     options = parsed(SpeakOptions, parser().parse_args(flags(files, *more, "--device", "cpu")))
-    assert options.avatar.loras == (("a.safetensors", 0.5),) and options.avatar.dtype is torch.float32
+    assert options.avatar.loras == (("a.safetensors", 0.5),) and options.avatar.dtype is None
     assert options.size == (64, 32) and options.kv_dtype is torch.float8_e4m3fn
     assert options.checkpoint_every == Interval(blocks=40) and options.title == "v"
     with pytest.raises(dataclasses.FrozenInstanceError):

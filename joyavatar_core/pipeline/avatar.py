@@ -256,9 +256,10 @@ def encoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtyp
 
 
 def decoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
-    """That of encoding; for the embedded avatar, unless a dtype is given, what a CPU is quick with."""
-    quick = options.weights == EMBEDDED and options.dtype is None and torch.device(options.device).type == "cpu"
-    return (quick_dtype("cpu") if quick else None) or encoding_dtype(options, checkpoint)
+    """That of encoding; for the embedded avatar, unless another is asked for, what a CPU is quick with."""
+    on_cpu = options.weights == EMBEDDED and torch.device(options.device).type == "cpu"
+    quick = quick_dtype("cpu") if on_cpu else None
+    return quick if quick and options.dtype in (None, quick) else encoding_dtype(options, checkpoint)
 
 
 def load_decoding(options: AvatarOptions, checkpoint: Checkpoint) -> StreamingVAE | TinyDecoder:
