@@ -46,7 +46,7 @@ def main() -> None:
         seconds["sampling and decoding"].append(time.perf_counter() - started)
         for name, refine in refiners.items():
             started = time.perf_counter()
-            refine(video[:, : block.num_video_frames], block.features, block.first_frame)
+            refine.block(block, video[:, : block.num_video_frames])
             seconds.setdefault(name, []).append(time.perf_counter() - started)
     run.close()
     whole = float(np.median(seconds["sampling and decoding"][WARM:]))
