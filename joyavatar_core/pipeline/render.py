@@ -90,7 +90,7 @@ def decoded(
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
     """The blocks with their video [3, N, H, W] in [-1, 1], on the decoder's device, one after the other.
 
-    On CUDA the video is there when `stream` is.
+    On CUDA the video is complete once `stream` is synchronised.
     """
     cache = decoder.new_cache() if cache is None else cache
     device, dtype = decoder.compute_device, decoder.compute_dtype
