@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,10 @@ def test_the_discriminator_learns_to_tell_pictures_apart() -> None:
 
 
 def test_a_sample_is_a_crop_of_the_clip(clips: list[Path]) -> None:
-    video, weight, noise, size = decoder_sample(clips[0], RECIPE, torch.Generator().manual_seed(1))
+    video, weight, noise, size, half = decoder_sample(clips[0], RECIPE, torch.Generator().manual_seed(1))
     assert video.shape == (3, 5, 32, 32) and -1 <= video.min() < video.max() <= 1
     assert weight.shape == (1, 5, 32, 32) and weight.min() == 1 < weight.max()
+    assert half in (0, 1)
     assert noise.shape == (16, 2, 4, 4) and noise.std() == pytest.approx(size.item(), rel=0.2)
 
 
@@ -87,7 +89,7 @@ def test_the_decoder_learns_and_a_resumed_training_goes_on(
     both = WithDiscriminator(TinyDecoder((16, 16, 8, 8)), 1)
     optimizer, losses = torch.optim.Adam(both.parameters(), 3e-3), []
     for _ in range(12):
-        found = decoder_losses(both, vae, torch.tensor(1.0), *batch)
+        found = decoder_losses(both, vae, False, torch.tensor(1.0), *batch)
         losses.append(found["pixel"].detach())
         optimizer.zero_grad()
         found["loss"].backward()
@@ -100,9 +102,22 @@ def test_the_decoder_learns_and_a_resumed_training_goes_on(
     assert decoder.decode(torch.zeros(1, 16, 1, 4, 4)).shape == (1, 3, 1, 32, 32)
 
 
-def test_the_vaes_own_decoder_learns_and_its_latents_stay(clips: list[Path], vae: StreamingVAE, tmp_path: Path) -> None:
-    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
-    trained = train_decoder(clips, vae, vae, LoopSettings(tmp_path / "run", steps=2, learning_rate=1e-3), RECIPE)
-    kept = [torch.equal(trained.state_dict()[name], tensor) for name, tensor in before.items()]
-    decodes = [name.startswith(("decoder.", "conv2.")) for name in before]
-    assert kept == [not one for one in decodes]
+@pytest.mark.parametrize("encodes", [False, True])
+def test_the_vaes_own_decoder_learns_and_its_encoder_on_request(
+    clips: list[Path], vae: StreamingVAE, tmp_path: Path, encodes: bool
+) -> None:
+    settings = LoopSettings(tmp_path / "run", steps=2, learning_rate=1e-3)
+    trained = train_decoder(clips, vae, copy.deepcopy(vae), settings, RECIPE, encodes)
+    changed = {name for name, one in vae.state_dict().items() if not torch.equal(one, trained.state_dict()[name])}
+    assert any(name.startswith("decoder.") for name in changed)
+    assert any(name.startswith("encoder.") for name in changed) == encodes
+
+
+def test_an_encoder_that_is_trained_pays_for_moving_its_latents(clips: list[Path], vae: StreamingVAE) -> None:
+    batch = [one[None] for one in decoder_sample(clips[0], RECIPE, torch.Generator().manual_seed(1))]
+    other = copy.deepcopy(vae)
+    losses = [decoder_losses(WithDiscriminator(other, 1), vae, True, torch.tensor(0.0), *batch)["kept"]]
+    with torch.no_grad():
+        other.conv1.bias[:16] += 1
+    losses.append(decoder_losses(WithDiscriminator(other, 1), vae, True, torch.tensor(0.0), *batch)["kept"])
+    assert losses[0] == 0 < losses[1]

@@ -75,6 +75,10 @@ def _vae(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--decoder-only", action="store_true", help="keep the latents as they are")
 
 
+def _decoder(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--encoder", action="store_true", help="of a VAE given as --fine-tune: train its encoder, too")
+
+
 def _transformer(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--base", type=Path, help="base weights of a LoRA release given as start or teacher")
     sub.add_argument("--shard", action="store_true", help="spread weights over torchrun's processes (FSDP2)")
@@ -134,6 +138,7 @@ GROUPS = {
     _device: ("vae", "latents", "forcing", "distill"),
     _fine_tune: ("vae", "decoder", "forcing", "distill", "refiner", "editor"),
     _compile: ("vae", "decoder", "forcing", "distill"),
+    _decoder: ("decoder",),
     _locator: ("locator",),
     _viseme_encoder: ("viseme-encoder",),
     _vae: ("vae",),

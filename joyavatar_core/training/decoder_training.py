@@ -1,4 +1,4 @@
-"""Training a decoder of a VAE's latents, which stay what they are: a tiny one, or the VAE's own.
+"""Training a decoder of a VAE's latents: a tiny one, or the VAE's own, on request with its encoder.
 
 The latents of clips go in, the clips' own frames come out, at the whole and at half size.
 """
@@ -23,13 +23,15 @@ from .losses import box_weight, reconstruction_losses
 from .refiner_augment import Random, recolour
 
 WIDTHS = (96, 64, 32, 16)
-HALF = 0.5  # share of samples at half size, 128 x 128 for clips of 256 x 256
-NOISE = 0.2  # the latents' errors, in deviations: up to this
-MOUTH_WEIGHT, EYES_WEIGHT = 4.0, 4.0
-AIMED = 0.6  # share of the crops that show the mouth or an eye in the middle
+HALF = 0.35  # share of samples at half size, 128 x 128 for clips of 256 x 256
+NOISE = 0.15  # the latents' errors, in deviations: up to this
+MOUTH_WEIGHT, EYES_WEIGHT = 8.0, 6.0
+AIMED = 0.7  # share of the crops that show the mouth or an eye in the middle
 SWAPPED = 0.3  # share of crops with colour channels in another order: colours that clips lack
 FRAME_STEP = 3  # one frame of so many is shown to the discriminator
-ADVERSARIAL = {"adversarial": 0.02, "features": 0.1}
+KEPT_HALF, KEPT_WHOLE = 20.0, 0.02  # how firmly an encoder that is trained keeps its latents, at half and whole size
+# On top of the reconstruction, and of the discriminator's own loss. Sharpness needs them: the least error is soft.
+SCALES = {"adversarial": 0.08, "features": 0.3, "texture": 1.5, "lively": 1.0}
 ADVERSARIAL_FROM, ADVERSARIAL_WHOLLY = 0.06, 0.2  # shares of the run after which the discriminator counts, and wholly
 BLUR = 4  # pixels that are averaged: the discriminator sees what is finer
 
@@ -60,9 +62,9 @@ class DecoderRecipe:
 
 def decoder_sample(
     clip: Path, recipe: DecoderRecipe, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """A crop of a clip, recoloured: frames [3, T, 8 c, 8 c], their weight [1, T, 8 c, 8 c], noise for the latents
-    [16, n, c, c], and its size [1].
+    [16, n, c, c], its size [1], and whether it is at half size [1].
     """
     from safetensors import safe_open
 
@@ -95,32 +97,35 @@ def decoder_sample(
         weight,
         size * random.normal(LATENT_CHANNELS, recipe.latents, *2 * [recipe.cells]),
         torch.tensor([size]),
+        torch.tensor([float(scale == 2)]),
     )
 
 
 def decoder_losses(
-    both: WithDiscriminator,
-    vae: StreamingVAE,
-    share: Tensor,
-    video: Tensor,
-    weight: Tensor,
-    noise: Tensor,
-    size: Tensor,
-) -> dict[str, Tensor]:
-    """All parts, and their weighted sum as `loss`. share: how much the discriminator counts, 0 ... 1, []."""
+    both: WithDiscriminator, vae: StreamingVAE, encodes: bool, share: Tensor,
+    video: Tensor, weight: Tensor, noise: Tensor, size: Tensor, half: Tensor,
+) -> dict[str, Tensor]:  # fmt: skip
+    """All parts, and their weighted sum as `loss`.
+
+    vae: as it was before. encodes: the network's own encoder is trained. share: how much the discriminator counts,
+    0 ... 1, []. The others are a batch of `decoder_sample`.
+    """
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
-            latents = vae.encode(video)
+            known = vae.encode(video)
+        latents = both.network.encode(video) if encodes else known
         made = both.network.decode(latents + noise, clamp=False)
     losses = reconstruction_losses(made, video, weight)
+    away = (latents - known).float().square().mean((1, 2, 3, 4))
+    losses["kept"] = (away * torch.where(half[:, 0] > 0, KEPT_HALF, KEPT_WHOLE)).mean()
     some = [x[:, :, ::FRAME_STEP].transpose(1, 2).flatten(0, 1) for x in (video, made, weight)]
     coarse = F.interpolate(F.avg_pool2d(some[0], BLUR), scale_factor=BLUR, mode="bilinear")
     seen = (both.discriminator, *some, coarse, size.repeat_interleave(len(coarse) // len(size), 0))
     with torch.autocast("cpu", torch.bfloat16):
         losses["discriminator"] = discriminator_loss(*seen)
         losses["adversarial"], losses["features"] = generator_losses(*seen)
-    against = sum(scale * losses[name] for name, scale in ADVERSARIAL.items())
-    return losses | {"loss": losses["reconstruction"] + losses["discriminator"] + share * against}
+    sharp = sum(scale * losses[name] for name, scale in SCALES.items())
+    return losses | {"loss": losses["reconstruction"] + losses["kept"] + losses["discriminator"] + share * sharp}
 
 
 def train_decoder(
@@ -129,14 +134,17 @@ def train_decoder(
     decoder: TinyDecoder | StreamingVAE,
     settings: LoopSettings,
     recipe: DecoderRecipe,
+    encodes: bool = False,
     compiled: bool = False,
 ) -> TinyDecoder | StreamingVAE:
     """Train a decoder of the VAE's latents until the settings' limit; returns it with the averaged weights.
 
-    decoder: a tiny one, or the VAE itself, whose encoder is kept. compiled: with torch.compile.
+    decoder: a tiny one, or another copy of the VAE. encodes: train that copy's encoder, too; its latents of half-size
+    crops stay near what they were, so that a transformer of that size is still right. compiled: with torch.compile.
     """
     torch.manual_seed(settings.seed)
-    parts = (decoder.decoder, decoder.conv2) if isinstance(decoder, StreamingVAE) else (decoder,)
+    own = isinstance(decoder, StreamingVAE)
+    parts = (decoder.decoder, decoder.conv2) if own and not encodes else (decoder,)
     for part in parts:
         part.requires_grad_(True)
     both = WithDiscriminator(decoder, 1).train()
@@ -147,7 +155,7 @@ def train_decoder(
         samples = [decoder_sample(clips[Random(g).below(len(clips))], recipe, g) for g in draw(recipe.batch)]
         share = (trainer.progress - ADVERSARIAL_FROM) / (ADVERSARIAL_WHOLLY - ADVERSARIAL_FROM)
         batch = (torch.stack(part) for part in zip(*samples, strict=True))
-        return losses(both, vae, torch.tensor(min(1.0, max(0.0, share))), *batch)
+        return losses(both, vae, encodes, torch.tensor(min(1.0, max(0.0, share))), *batch)
 
     trainer.run(step_losses)
     both.load_state_dict(trainer.averaged())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import math
@@ -108,7 +109,8 @@ def train_vae(options: argparse.Namespace) -> None:
 def train_decoder(options: argparse.Namespace) -> None:
     """A decoder of the VAE's latents, on clips of twice the avatar's size: a tiny one, in runs/decoder.safetensors.
 
-    Where `--fine-tune` names a VAE, its own decoder is trained, and runs/vae.safetensors is written.
+    Where `--fine-tune` names a VAE, its own decoder is trained, with `--encoder` its encoder, too, and
+    runs/vae.safetensors is written.
     """
     from . import decoder_training as training
 
@@ -116,12 +118,15 @@ def train_decoder(options: argparse.Namespace) -> None:
     clips = run.clips()
     start = vae_from_state_dict(_start(options)) if options.fine_tune else None
     own = isinstance(start, StreamingVAE)
+    if options.encoder and not own:
+        raise AvatarError("--encoder trains the encoder of a VAE; give it as --fine-tune.")
     settings = _settings(options, "decoder", 4e-4 if own else 2e-3, weight_decay=0.0)
     recipe = training.DecoderRecipe(batch=options.batch or training.DecoderRecipe.batch)
     recipe.check(clips[0])
     decoder = training.train_decoder(
-        clips, start if own else run.vae(), start or TinyDecoder(training.WIDTHS), settings, recipe, options.compile
-    )
+        clips, copy.deepcopy(start) if own else run.vae(), start or TinyDecoder(training.WIDTHS), settings, recipe,
+        encodes=options.encoder, compiled=options.compile,
+    )  # fmt: skip
     if Share.mine().leads:
         _save_half(decoder, run.vae_path if own else run.decoder_path)
 
@@ -261,7 +266,7 @@ def _settings(options: argparse.Namespace, run: str, learning_rate: float, **oth
         raise AvatarError("The training has no end; give --steps or --minutes.")
     if not (options.steps > 0 and options.minutes > 0 and 0 <= options.seed < 1 << 15):
         raise AvatarError("--steps and --minutes are to be above 0, --seed from 0 to 32767.")
-    parts = ("fine_tune", "teacher", "base", "guidance", "decoder_only")
+    parts = ("fine_tune", "teacher", "base", "guidance", "decoder_only", "encoder")
     origin = ", ".join(f"{part} {value}" for part in parts if (value := getattr(options, part, None)))
     return LoopSettings(
         options.runs / run, options.steps, options.minutes, options.learning_rate or learning_rate,
