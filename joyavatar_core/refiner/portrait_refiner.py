@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Net = TypeVar("Net", bound=nn.Module)
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
-ARTICULATION = 1.2  # times the visemes, whose encoder is cautious
+ARTICULATION = 1.3  # times the visemes, whose encoder is cautious
 WITHOUT_EDITOR = 1.5  # likewise: the refiner's own lips move too little
 FINER = 1.6  # pixels of the portrait that is moved, a side, in those of what is shown
 LOUD = MOUTH_SIZE  # column of the voice's loudness in the viseme features
