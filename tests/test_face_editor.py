@@ -130,6 +130,22 @@ def test_an_edit_moves_the_portrait_as_it_moves_the_square(editor: FaceEditorNet
     assert (whole - alone)[..., middle, middle].abs().mean() < 0.01
 
 
+@pytest.mark.parametrize(("change", "left"), [(0.05, 1.0), (0.6, 0.2)])
+def test_a_large_change_covers_the_portraits_fine_detail(editor: FaceEditorNet, change: float, left: float) -> None:
+    """Otherwise the outline of an open eye would show through its lid."""
+    fine = 0.1 * torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for weight in (editor.flow.weight, editor.head[-1].weight, editor.usual_flow, editor.usual_out):
+            weight.zero_()
+        editor.flow.bias.zero_()
+        editor.head[-1].bias.copy_(torch.tensor([-100.0, *3 * [change]]))  # the changed face alone
+    face = PortraitFace(editor, fine, FaceCrop(256.0, 256.0, 256.0, 0.0))
+    made = face.shown(face.edit(torch.zeros(1, EXPRESSION_SIZE)), torch.zeros(1, 2, 64, 64), (512, 512))
+    middle = (..., slice(200, 312), slice(200, 312))
+    assert made[middle].mean() == pytest.approx(change, abs=0.05)
+    assert made[middle].std() / fine[middle].std() == pytest.approx(left, abs=0.2)
+
+
 def test_a_face_moves_as_one_piece(editor: FaceEditorNet) -> None:
     portrait, crop = smooth(1, 3, 128, 128), FaceCrop(64.0, 60.0, 80.0, 0.0)
     face = PortraitFace(editor, portrait, crop)

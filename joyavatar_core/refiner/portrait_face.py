@@ -15,6 +15,8 @@ FACE = (0.78, 0.95)  # half width and half height of the face, in halves of the 
 FACE_TOP = -0.1  # its middle, in the same unit, from the square's
 FACE_SOFT = 3.0
 REGION = 128  # side of the face's map
+VISIBLE, COVERING = 0.15, 0.5  # sizes of a change, of -1 ... 1: below the first, detail stays; from the second, none
+NEAR = 5  # pixels around a large change that it covers, too
 STILL = 0.05  # what lies above this moves with the head alone; below are lips and jaw
 
 
@@ -42,12 +44,15 @@ class PortraitFace:
         place = places(flow, size)  # in the portrait
         square = place @ self._into[:, :2].T + self._into[:, 2]  # in the square of the face
         edit_flow, mask, change = (sampled(x.float(), square) for x in edit)
+        covered = sampled(covering(edit.change.float()), square)
         pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)
         step = edit_flow.movedim(1, -1) @ self._out[:, :2].T
         portrait, pasted = self.portrait.expand(len(flow), -1, -1, -1), pasted[..., None]
         moved = sampled(portrait, place + pasted * step)
         pasted = pasted.movedim(-1, 1)
-        still = sampled(portrait, place) + pasted * change
+        # The change was made for the face as the editor saw it. Finer detail would show through lids and closed lips.
+        soft = sampled(self.face.expand(len(flow), -1, -1, -1), square)
+        still = torch.lerp(sampled(portrait, place), soft, pasted * covered) + pasted * change
         return torch.lerp(moved, still, pasted * (1 - mask)).clamp(-1, 1)
 
     def moved_as_one(self, predicted: Prediction) -> Prediction:
@@ -62,6 +67,13 @@ class PortraitFace:
         flow = torch.lerp(predicted.flow, steady, inside)
         trusted = warp(resized_map(self._region, predicted.mask).expand(len(flow), -1, -1, -1), flow)
         return predicted._replace(flow=flow, mask=torch.maximum(predicted.mask, trusted))
+
+
+def covering(change: Tensor) -> Tensor:
+    """How far a change [B, 3, S, S] covers what was there, [B, 1, S, S], 0 ... 1: wholly where it is large."""
+    size = F.max_pool2d(change.abs().amax(1, keepdim=True), NEAR, 1, NEAR // 2)
+    size = F.avg_pool2d(size, NEAR, 1, NEAR // 2, count_include_pad=False)
+    return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1)
 
 
 def resized_map(picture: Tensor, like: Tensor) -> Tensor:
