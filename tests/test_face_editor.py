@@ -105,7 +105,7 @@ def test_an_untrained_editor_changes_nothing() -> None:
 def test_an_edit_stays_in_the_face(editor: FaceEditorNet) -> None:
     portrait, crop = smooth(1, 3, 256, 256), FaceCrop(120.0, 110.0, 100.0, -0.2)
     face, told = PortraitFace(editor, portrait, crop), torch.randn(3, EXPRESSION_SIZE, generator=generators(1)[0])
-    made = face.shown(face.edit(told), torch.zeros(3, 2, 64, 64), (256, 256))
+    made = face.shown(face.edit(told), told, torch.zeros(3, 2, 64, 64), (256, 256))
     changed = (made - portrait).abs().amax((0, 1))
     outside = crop.placed(256, 256, 256, 256).abs().amax(-1) >= 1
     assert changed[outside].max() < 1e-4 and changed[~outside].max() > 0.05
@@ -122,7 +122,7 @@ def test_an_edit_moves_the_portrait_as_it_moves_the_square(editor: FaceEditorNet
         editor.head[-1].bias[:1] = 100.0  # the moved face alone
     told = torch.randn(1, EXPRESSION_SIZE, generator=torch.Generator().manual_seed(1))
     face = PortraitFace(editor, portrait, crop)
-    whole = face.shown(face.edit(told), torch.zeros(1, 2, 64, 64), (256, 256))
+    whole = face.shown(face.edit(told), told, torch.zeros(1, 2, 64, 64), (256, 256))
     whole = crop.cut(whole, SIDE)
     alone = edited(small, editor(small, told))
     middle = slice(24, -24)
@@ -140,10 +140,14 @@ def test_a_large_change_covers_the_portraits_fine_detail(editor: FaceEditorNet, 
         editor.flow.bias.zero_()
         editor.head[-1].bias.copy_(torch.tensor([-100.0, *3 * [change]]))  # the changed face alone
     face = PortraitFace(editor, fine, FaceCrop(256.0, 256.0, 256.0, 0.0))
-    made = face.shown(face.edit(torch.zeros(1, EXPRESSION_SIZE)), torch.zeros(1, 2, 64, 64), (512, 512))
-    middle = (..., slice(200, 312), slice(200, 312))
-    assert made[middle].mean() == pytest.approx(change, abs=0.05)
-    assert made[middle].std() / fine[middle].std() == pytest.approx(left, abs=0.2)
+    told = expression_of(torch.zeros(2, 7), torch.tensor([[1.0, 0, 0], [0, 0, 0]]))  # with lids closed, and open
+    made = face.shown(face.edit(told), told, torch.zeros(2, 2, 64, 64), (512, 512))
+    across = slice(200, 312)
+    for shown, rows, detail in (
+        (made[0], slice(180, 250), left), (made[1], slice(180, 250), 1), (made[1], slice(275, 340), left)
+    ):  # fmt: skip
+        assert shown[:, rows, across].mean() == pytest.approx(change, abs=0.05)
+        assert shown[:, rows, across].std() / fine[..., rows, across].std() == pytest.approx(detail, abs=0.2)
 
 
 def test_a_face_moves_as_one_piece(editor: FaceEditorNet) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..framing.face_crop import FaceCrop
-from .face_editor import SIDE, Edit, FaceEditorNet
+from .face_editor import EYE_SCALE, MOUTH_SIZE, SIDE, Edit, FaceEditorNet
 from .model import Prediction, places, warp
 
 SOFT = 8.0  # the edge of the edited square is 1 / SOFT of half its side wide
@@ -39,12 +39,12 @@ class PortraitFace:
         """What gives the face each of the expressions [B, 10] of `expression_of`."""
         return self.editor(self.face.expand(len(expressions), -1, -1, -1), expressions)
 
-    def shown(self, edit: Edit, flow: Tensor, size: tuple[int, int]) -> Tensor:
-        """The portrait with edited faces, moved by flows [B, 2, h, w], [B, 3, *size]."""
+    def shown(self, edit: Edit, expressions: Tensor, flow: Tensor, size: tuple[int, int]) -> Tensor:
+        """The portrait with faces edited to expressions [B, 10], moved by flows [B, 2, h, w], [B, 3, *size]."""
         place = places(flow, size)  # in the portrait
         square = place @ self._into[:, :2].T + self._into[:, 2]  # in the square of the face
         edit_flow, mask, change = (sampled(x.float(), square) for x in edit)
-        covered = sampled(covering(edit.change.float()), square)
+        covered = sampled(covering(edit.change.float(), expressions), square)
         pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)
         step = edit_flow.movedim(1, -1) @ self._out[:, :2].T
         portrait, pasted = self.portrait.expand(len(flow), -1, -1, -1), pasted[..., None]
@@ -69,11 +69,16 @@ class PortraitFace:
         return predicted._replace(flow=flow, mask=torch.maximum(predicted.mask, trusted))
 
 
-def covering(change: Tensor) -> Tensor:
-    """How far a change [B, 3, S, S] covers what was there, [B, 1, S, S], 0 ... 1: wholly where it is large."""
+def covering(change: Tensor, expressions: Tensor) -> Tensor:
+    """How far a change [B, 3, S, S] covers what was there, [B, 1, S, S], 0 ... 1: wholly where it is large.
+
+    Around the eyes only as far as the lids are closed: a glance moves an eye and covers nothing.
+    """
     size = F.max_pool2d(change.abs().amax(1, keepdim=True), NEAR, 1, NEAR // 2)
     size = F.avg_pool2d(size, NEAR, 1, NEAR // 2, count_include_pad=False)
-    return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1)
+    closed = (expressions[:, MOUTH_SIZE] / EYE_SCALE[0]).clamp(0, 1)
+    above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < STILL
+    return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * torch.where(above, closed[:, None, None, None], 1.0)
 
 
 def resized_map(picture: Tensor, like: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ class PortraitRefiner:
         with quick_arithmetic(frames.device.type):
             predicted, edit = self.net(frames, self.round_trip, self._seen), self._face.edit(expressions)
         predicted, frames = self._turned(self._face.moved_as_one(predicted), frames, poses)
-        return self._finished(frames, self._face.shown(edit, predicted.flow, self._shape), predicted)
+        return self._finished(frames, self._face.shown(edit, expressions, predicted.flow, self._shape), predicted)
 
     def _turned(self, predicted: Prediction, frames: Tensor, poses: Tensor) -> tuple[Prediction, Tensor]:
         if self.head is None or self._turn is None:
