@@ -76,13 +76,14 @@ def shown_frames(
 
     No other frames are decoded: most of the time goes into decoding.
     """
-    cache, frames, blocks = avatar.decoder.new_cache(), {}, []
+    decoder, frames, blocks = avatar.decoder, {}, []
+    cache = decoder.new_cache()
     for block in StreamRun(stream):
         blocks.append(block)
         wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
         if wanted.any():
-            latents = block.latents.to(avatar.decoder.compute_dtype)
-            video = avatar.decoder.decode(latents, cache)[0][:, : block.num_video_frames]
+            latents = block.latents.to(decoder.compute_device, decoder.compute_dtype)
+            video = decoder.decode(latents, cache)[0][:, : block.num_video_frames]
             video = video if refine is None else refine.block(block, video)
             frames |= enumerate(to_uint8(video).numpy(), block.first_frame)
     return np.stack([frames[int(frame)] for frame in shown]), blocks
@@ -108,8 +109,7 @@ def rollout(
     """Generate a video of the person of `truth` from the first frame and the voice.
 
     ends: of the video only so many frames at the beginning and at the end are decoded, as `Truth.ends` shows them.
-    refined: the frames are refined to the truth's size, which is then above the
-    avatar's.
+    refined: the frames are refined to the truth's size, which is then above the avatar's.
     """
     voice, total = ArrayAudio(truth.waveform, SAMPLE_RATE), len(truth.frames)
     portrait = avatar.frame(truth.frames[0], crop="centre")

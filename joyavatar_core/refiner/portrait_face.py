@@ -43,15 +43,16 @@ class PortraitFace:
         """The portrait with faces edited to expressions [B, 10], moved by flows [B, 2, h, w], [B, 3, *size]."""
         place = places(flow, size)  # in the portrait
         square = place @ self._into[:, :2].T + self._into[:, 2]  # in the square of the face
-        edit_flow, mask, change = (sampled(x.float(), square) for x in edit)
-        covered = sampled(covering(edit.change.float(), expressions), square)
+        # The change was made for the face as the editor saw it. Finer detail would show through lids and closed lips.
+        covered, seen = covering(edit.change.float(), expressions), self.face.expand(len(flow), -1, -1, -1)
+        maps = [x.float() for x in (*edit, covered, seen)]
+        parts = sampled(torch.cat(maps, 1), square).split([x.shape[1] for x in maps], 1)
+        edit_flow, mask, change, covered, soft = parts
         pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)
         step = edit_flow.movedim(1, -1) @ self._out[:, :2].T
         portrait, pasted = self.portrait.expand(len(flow), -1, -1, -1), pasted[..., None]
         moved = sampled(portrait, place + pasted * step)
         pasted = pasted.movedim(-1, 1)
-        # The change was made for the face as the editor saw it. Finer detail would show through lids and closed lips.
-        soft = sampled(self.face.expand(len(flow), -1, -1, -1), square)
         still = torch.lerp(sampled(portrait, place), soft, pasted * covered) + pasted * change
         return torch.lerp(moved, still, pasted * (1 - mask)).clamp(-1, 1)
 
