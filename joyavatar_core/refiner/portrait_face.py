@@ -44,10 +44,10 @@ class PortraitFace:
         place = places(flow, size)  # in the portrait
         square = place @ self._into[:, :2].T + self._into[:, 2]  # in the square of the face
         # The change was made for the face as the editor saw it. Finer detail would show through lids and closed lips.
-        covered, seen = covering(edit.change.float(), expressions), self.face.expand(len(flow), -1, -1, -1)
-        maps = [x.float() for x in (*edit, covered, seen)]
-        parts = sampled(torch.cat(maps, 1), square).split([x.shape[1] for x in maps], 1)
-        edit_flow, mask, change, covered, soft = parts
+        seen, change = self.face.expand(len(flow), -1, -1, -1), edit.change.float()
+        maps = torch.cat([seen, change, edit.mask.float(), covering(change, expressions)], dim=1)
+        soft, change, mask, covered = sampled(maps, square).split([3, 3, 1, 1], dim=1)
+        edit_flow = sampled(edit.flow.float(), square)
         pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)
         step = edit_flow.movedim(1, -1) @ self._out[:, :2].T
         portrait, pasted = self.portrait.expand(len(flow), -1, -1, -1), pasted[..., None]
