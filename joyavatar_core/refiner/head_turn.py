@@ -48,10 +48,13 @@ class HeadTurn:
     def __call__(self, predicted: Prediction, frames: Tensor, poses: Tensor) -> tuple[Prediction, Tensor]:
         """The prediction for frames [B, 3, h, w], and the frames, with the head turned."""
         shift = self.shift(poses)
-        flow = warp(predicted.flow, shift) + F.interpolate(
-            shift, predicted.flow.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return Prediction(flow, warp(predicted.mask, shift), warp(predicted.residual, shift)), warp(frames, shift)
+        mask, residual, frames = (warp(x, shift) for x in (predicted.mask, predicted.residual, frames))
+        return Prediction(self.flow(predicted.flow, poses), mask, residual), frames
+
+    def flow(self, flow: Tensor, poses: Tensor) -> Tensor:
+        """A flow [B, 2, h, w] with the head turned."""
+        shift = self.shift(poses)
+        return warp(flow, shift) + F.interpolate(shift, flow.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def eased(share: Tensor) -> Tensor:

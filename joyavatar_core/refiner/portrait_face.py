@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..framing.face_crop import FaceCrop
 from .face_editor import EYE_SCALE, MOUTH_SIZE, SIDE, Edit, FaceEditorNet
-from .model import Prediction, places, warp
+from .model import places, warp
 
 SOFT = 8.0  # the edge of the edited square is 1 / SOFT of half its side wide
 FACE = (0.78, 0.95)  # half width and half height of the face, in halves of the square's side
@@ -56,18 +56,15 @@ class PortraitFace:
         still = torch.lerp(sampled(portrait, place), soft, pasted * covered) + pasted * change
         return torch.lerp(moved, still, pasted * (1 - mask)).clamp(-1, 1)
 
-    def moved_as_one(self, predicted: Prediction) -> Prediction:
-        """The prediction with a face that moves as one piece and is trusted.
+    def moved_as_one(self, flow: Tensor) -> Tensor:
+        """A predicted flow [B, 2, h, w] with a face that moves as one piece.
 
         The frame's brows, cheeks and nose say how it moves. Lips and jaw do not count: the edited portrait has its own.
         """
-        region, still = (resized_map(x, predicted.flow) for x in (self._region, self._still))
-        weight = warp(still.expand(len(predicted.flow), -1, -1, -1), predicted.flow)
-        steady = affine_fit(predicted.flow, weight)
+        region, still = (resized_map(x, flow) for x in (self._region, self._still))
+        steady = affine_fit(flow, warp(still.expand(len(flow), -1, -1, -1), flow))
         inside = warp(region.expand(len(steady), -1, -1, -1), steady)
-        flow = torch.lerp(predicted.flow, steady, inside)
-        trusted = warp(resized_map(self._region, predicted.mask).expand(len(flow), -1, -1, -1), flow)
-        return predicted._replace(flow=flow, mask=torch.maximum(predicted.mask, trusted))
+        return torch.lerp(flow, steady, inside)
 
 
 def covering(change: Tensor, expressions: Tensor) -> Tensor:

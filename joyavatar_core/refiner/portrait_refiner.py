@@ -173,24 +173,25 @@ class PortraitRefiner:
         with quick_arithmetic(frames.device.type):
             predicted = self.net(frames, self.round_trip, self._seen, condition)
         predicted, frames = self._turned(predicted, frames, poses)
-        portraits = self._moved.expand(len(frames), -1, -1, -1)
-        return self._finished(frames, warp(portraits, predicted.flow, self._shape), predicted)
+        portraits = warp(self._moved.expand(len(frames), -1, -1, -1), predicted.flow, self._shape)
+        return self._finished(blended(frames, portraits, predicted))
 
     def _refine_edited(self, frames: Tensor, expressions: Tensor, poses: Tensor) -> Tensor:
-        """The frame moves the head; lips and lids are those of the edited portrait."""
+        """The frame moves the head; all else is the edited portrait's: what a frame adds to it are smears."""
         with quick_arithmetic(frames.device.type):
             predicted, edit = self.net(frames, self.round_trip, self._seen), self._face.edit(expressions)
-        predicted, frames = self._turned(self._face.moved_as_one(predicted), frames, poses)
-        return self._finished(frames, self._face.shown(edit, expressions, predicted.flow, self._shape), predicted)
+        flow = self._face.moved_as_one(predicted.flow)
+        flow = flow if self.head is None else self._turn.flow(flow, poses)
+        return self._finished(self._face.shown(edit, expressions, flow, self._shape))
 
     def _turned(self, predicted: Prediction, frames: Tensor, poses: Tensor) -> tuple[Prediction, Tensor]:
         if self.head is None or self._turn is None:
             return predicted, frames
         return self._turn(predicted, frames, poses)
 
-    def _finished(self, frames: Tensor, moved: Tensor, predicted: Prediction) -> Tensor:
+    def _finished(self, pictures: Tensor) -> Tensor:
         width, height = self.pixel_size
-        return resized(blended(frames, moved, predicted), (height, width)).clamp(-1, 1)
+        return resized(pictures, (height, width)).clamp(-1, 1)
 
 
 def decode_still(decoder: Decoder, latent: Tensor) -> Tensor:
