@@ -155,7 +155,7 @@ def test_a_waiting_voice_does_not_hold_up_the_end(make_stream):
     made = frames_of(StreamRun(make_stream(audio=Waiting())), random_weights_vae(4))
     assert [next(made)[0].index for _ in range(2)] == [0, 1]
     made.close()
-    assert not [thread for thread in threading.enumerate() if thread.name in ("sampling", "decoding")]
+    assert not [thread for thread in threading.enumerate() if thread.name in ("sampling", "decoding", "refining")]
 
 
 def test_noise_drawn_ahead_is_the_same_noise():

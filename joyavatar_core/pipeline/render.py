@@ -1,4 +1,4 @@
-"""The main job: pull a stream's blocks, decode them, write picture and sound; memory holds a few blocks at most.
+"""The main job: pull a stream's blocks, decode them, write picture and sound; memory does not grow with it.
 
 While the caller writes a block, one thread refines the next, one decodes the next but one, and one samples ahead of
 that. On CUDA decoding and refining share a stream of their own, and finished frames come to the CPU once, through

@@ -103,6 +103,28 @@ class RefinerNet(nn.Module):
     def forward(
         self, frame: Tensor, round_trip: Tensor, portrait: Tensor, condition: Tensor | None = None, part: float = 1.0
     ) -> Prediction:
+        flow, x, condition, said = self._flow(frame, round_trip, portrait, condition, part)
+        round_trip, portrait = (still.expand(len(frame), -1, -1, -1) for still in (round_trip, portrait))
+        moved = F.pixel_unshuffle(warp(portrait, flow), 2)
+        detail = F.pixel_shuffle(self.detail(x), 2)
+        near = torch.cat([detail, frame, warp(round_trip, flow), moved], 1)
+        scale, shift = self.head_film(said)[..., None, None].chunk(2, dim=1)
+        first, *rest, last = self.head
+        out = first(near.contiguous(memory_format=torch.channels_last)) * (1 + scale) + shift
+        for layer in rest:
+            out = layer(out)
+        by_visemes = self.mouth_head(GAIN * condition).unflatten(1, (-1, HEAD))  # a point's outputs for its channels
+        out = last(out).float() + torch.einsum("bchw,boc->bohw", out, by_visemes.to(out)).float()
+        return Prediction(flow, F.pixel_shuffle(out[:, :4], 2).sigmoid(), F.pixel_shuffle(out[:, 4:], 2))
+
+    def flow(self, frame: Tensor, round_trip: Tensor, portrait: Tensor) -> Tensor:
+        """The prediction's flow alone, [B, 2, H/2, W/2], without visemes."""
+        return self._flow(frame, round_trip, portrait, None, 1.0)[0]
+
+    def _flow(
+        self, frame: Tensor, round_trip: Tensor, portrait: Tensor, condition: Tensor | None, part: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The flow, the features it was found on, the condition, and what FiLM layers get."""
         count = len(frame)
         condition = frame.new_zeros(count, CONDITION_SIZE) if condition is None else condition
         said = GAIN * torch.cat([condition, self.said(condition)], dim=1)
@@ -121,17 +143,7 @@ class RefinerNet(nn.Module):
                 coarse = self.coarse_flow(x).float() + weighed(self.coarse_mouth(x), condition)
         coarse = F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=False)
         flow = REACH / part * torch.tanh(self.fine_flow(x).float() + weighed(self.fine_mouth(x), condition) + coarse)
-        moved = F.pixel_unshuffle(warp(portrait, flow), 2)
-        detail = F.pixel_shuffle(self.detail(x), 2)
-        near = torch.cat([detail, frame, warp(round_trip, flow), moved], 1)
-        scale, shift = self.head_film(said)[..., None, None].chunk(2, dim=1)
-        first, *rest, last = self.head
-        out = first(near.contiguous(memory_format=torch.channels_last)) * (1 + scale) + shift
-        for layer in rest:
-            out = layer(out)
-        by_visemes = self.mouth_head(GAIN * condition).unflatten(1, (-1, HEAD))  # a point's outputs for its channels
-        out = last(out).float() + torch.einsum("bchw,boc->bohw", out, by_visemes.to(out)).float()
-        return Prediction(flow, F.pixel_shuffle(out[:, :4], 2).sigmoid(), F.pixel_shuffle(out[:, 4:], 2))
+        return flow, x, condition, said
 
 
 def weighed(maps: Tensor, condition: Tensor) -> Tensor:

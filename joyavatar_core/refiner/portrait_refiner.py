@@ -65,8 +65,8 @@ class PortraitRefiner:
     net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
     what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
-    `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`. head: its movements, such as a
-    `HeadMovements`, on top of the frames' own; None: there are none.
+    `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`. head: its movements
+    on top of the frames' own; None: there are none.
     """
 
     def __init__(
@@ -125,11 +125,9 @@ class PortraitRefiner:
         return self.eyes.blinks if isinstance(self.eyes, EyeMovements) else None
 
     @property
-    def head_motion(self) -> float | None:
-        """Factor of the head's movements, 0 without any; None if they are not a `HeadMovements`."""
-        if self.head is None:
-            return 0.0
-        return self.head.size if isinstance(self.head, HeadMovements) else None
+    def head_motion(self) -> float:
+        """Factor of the head's movements, 0 without any."""
+        return 0.0 if self.head is None else self.head.size
 
     @torch.no_grad()
     def __call__(
@@ -157,7 +155,7 @@ class PortraitRefiner:
         return torch.cat([refine(*part) for part in parts]).movedim(0, 1).to(video.device)
 
     def block(self, block: LatentBlock, video: Tensor) -> Tensor:
-        """A block's decoded frames, refined; as in a call."""
+        """A block's decoded frames [3, T, h, w] in [-1, 1], refined, [3, T, H, W], as in a call."""
         return self(video, block.features, block.first_frame, block.features_before)
 
     def _poses(self, first_frame: int, count: int, features: Tensor | None, before: Tensor | None) -> Tensor:
@@ -177,10 +175,10 @@ class PortraitRefiner:
         return self._finished(blended(frames, portraits, predicted))
 
     def _refine_edited(self, frames: Tensor, expressions: Tensor, poses: Tensor) -> Tensor:
-        """The frame moves the head; all else is the edited portrait's: what a frame adds to it are smears."""
+        """The frame moves the head. All pixels are the edited portrait's, because those of a frame are smeared."""
         with quick_arithmetic(frames.device.type):
-            predicted, edit = self.net(frames, self.round_trip, self._seen), self._face.edit(expressions)
-        flow = self._face.moved_as_one(predicted.flow)
+            flow, edit = self.net.flow(frames, self.round_trip, self._seen), self._face.edit(expressions)
+        flow = self._face.moved_as_one(flow)
         flow = flow if self.head is None else self._turn.flow(flow, poses)
         return self._finished(self._face.shown(edit, expressions, flow, self._shape))
 
