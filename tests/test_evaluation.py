@@ -126,8 +126,10 @@ def test_the_command_compares_and_refuses_ends_that_are_too_short(tmp_path, caps
     given = ["ablate", "--shipped", "--bfloat16", "--only", "plain", "--people", "1", "--runs", str(tmp_path)]
     assert main([*given, "--seconds", "1", "--threads", "1"]) == 0
     assert "| plain | " in capsys.readouterr().out
-    assert main([*given, "--ends", "5"]) == 1
-    assert capsys.readouterr().err == "--ends is 5, expected 10 or more.\n"
+    photos = ["evaluate", "--photos", str(tmp_path), "--voice", "voice.wav", "--runs", str(tmp_path)]
+    for command in (given, photos):
+        assert main([*command, "--ends", "5"]) == 1
+        assert capsys.readouterr().err == "--ends is 5, expected 10 or more.\n"
 
 
 def test_the_table_tells_means_ends_and_how_much_a_seed_matters():

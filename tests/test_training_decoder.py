@@ -11,6 +11,7 @@ import torch
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.pipeline.avatar import EMBEDDED, load_vae, open_embedded
 from joyavatar_core.synthetic.dataset import write_dataset
+from joyavatar_core.training.__main__ import main
 from joyavatar_core.training.decoder_training import (
     DecoderRecipe,
     decoder_losses,
@@ -79,6 +80,11 @@ def test_clips_that_are_too_small_are_refused(clips: list[Path]) -> None:
     with pytest.raises(AvatarError, match="has 9 frames of 128 x 128, expected at least 13 of 160 x 160"):
         DecoderRecipe().check(clips[0])
     RECIPE.check(clips[0])
+
+
+def test_an_encoder_needs_a_vae(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["decoder", "--encoder", "--steps", "1", "--runs", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "--encoder trains the encoder of a VAE; give the VAE as --fine-tune.\n"
 
 
 def test_the_decoder_learns_and_a_resumed_training_goes_on(

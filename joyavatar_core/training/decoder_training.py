@@ -140,7 +140,7 @@ def train_decoder(
     """Train a decoder of the VAE's latents until the settings' limit; returns it with the averaged weights.
 
     decoder: a tiny one, or another copy of the VAE. encodes: train that copy's encoder, too; its latents of half-size
-    crops stay near what they were, so that a transformer of that size is still right. compiled: with torch.compile.
+    crops are held near what they were. compiled: with torch.compile.
     """
     torch.manual_seed(settings.seed)
     own = isinstance(decoder, StreamingVAE)

@@ -63,11 +63,14 @@ def evaluate(options: argparse.Namespace) -> None:
 def evaluate_photos(options: argparse.Namespace) -> None:
     """Evaluate the portraits of a folder with a voice: figures as a table and JSON, and a sheet."""
     from ..evaluation.photo_judge import judge_photos, photo_table
+    from ..evaluation.rollout import WINDOW_SECONDS
     from ..framing.crop import parse_crop
     from ..sampling.presets import preset
 
     if not options.voice:
         raise AvatarError("--photos needs a voice; give --voice with an audio file.")
+    if options.ends is not None and not options.ends >= WINDOW_SECONDS:
+        raise AvatarError(f"--ends is {options.ends:g}, expected {WINDOW_SECONDS} or more.")
     avatar, folder = judged_avatar(options), options.runs / "evaluation"
     figures = judge_photos(
         avatar, options.photos, options.voice, preset(options.preset, avatar.config), options.seconds,

@@ -114,12 +114,12 @@ def train_decoder(options: argparse.Namespace) -> None:
     """
     from . import decoder_training as training
 
-    run = RunFolder.of(options)
-    clips = run.clips()
     start = vae_from_state_dict(_start(options)) if options.fine_tune else None
     own = isinstance(start, StreamingVAE)
     if options.encoder and not own:
-        raise AvatarError("--encoder trains the encoder of a VAE; give it as --fine-tune.")
+        raise AvatarError("--encoder trains the encoder of a VAE; give the VAE as --fine-tune.")
+    run = RunFolder.of(options)
+    clips = run.clips()
     settings = _settings(options, "decoder", 4e-4 if own else 2e-3, weight_decay=0.0)
     recipe = training.DecoderRecipe(batch=options.batch or training.DecoderRecipe.batch)
     recipe.check(clips[0])
