@@ -1,8 +1,8 @@
 """What it gains to sample, decode, refine and write at the same time: frames/s, against one stage after the other.
 
-    python benchmarks/overlap.py [--blocks 24] [--repeats 3] [--threads 1]
+    python benchmarks/overlap.py [--blocks 24] [--repeats 3] [--threads 1] [--refine on|off|WIDTH]
 
-The embedded avatar's video is written to a file in both ways in turn, refined to twice its size. The first blocks of
+The embedded avatar's video is written to a file in both ways in turn, refined as `--refine` says. The first blocks of
 each video are left out. Medians of the repeats.
 """
 
@@ -34,6 +34,7 @@ def main() -> None:
     arguments.add_argument(
         "--threads", type=int, default=1, help="of each operation; the stages have their own besides"
     )
+    arguments.add_argument("--refine", default="on", help="as in `joyavatar speak`")
     args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     avatar = load_avatar()
@@ -44,7 +45,7 @@ def main() -> None:
     found = {False: [], True: []}
     for _ in range(args.repeats):
         for overlap, rates in found.items():
-            rates.append(frames_per_second(avatar, stream, voice, args.blocks, overlap))
+            rates.append(frames_per_second(avatar, stream, voice, args.blocks, overlap, args.refine))
     apart, together = (float(np.median(rates)) for rates in found.values())
     spread = ", ".join(f"{low:.1f} ... {high:.1f}" for low, high in ((min(r), max(r)) for r in found.values()))
     print(
@@ -52,7 +53,9 @@ def main() -> None:
     )
 
 
-def frames_per_second(avatar: Avatar, stream: AvatarStream, voice: ArrayAudio, blocks: int, overlap: bool) -> float:
+def frames_per_second(
+    avatar: Avatar, stream: AvatarStream, voice: ArrayAudio, blocks: int, overlap: bool, setting: str
+) -> float:
     """Of the `blocks` blocks after the first WARM ones, written to a file."""
     times, frames = [], []
 
@@ -60,7 +63,7 @@ def frames_per_second(avatar: Avatar, stream: AvatarStream, voice: ArrayAudio, b
         times.append(time.perf_counter())
         frames.append(len(shown))
 
-    refine = avatar.refine(stream)
+    refine = avatar.refine(stream, setting)
     size = output_pixel_size(stream, refine)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -29,7 +29,7 @@ def refine_inputs() -> list[io.Input]:
         default=AUTO,
         optional=True,
         tooltip="Adds the portrait's detail to the frames, moved to the position of the face, at this multiple of the "
-        "stream's size. 'auto': 2x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
+        "stream's size. 'auto': 4x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
     )
     blinks = io.Float.Input(
         "blinks",
@@ -61,7 +61,8 @@ def head_motion_input() -> io.Input:
         max=3,
         step=0.1,
         optional=True,
-        tooltip="How far refined heads turn, and nod with the voice, on top of the stream's movements. 0: not at all.",
+        tooltip="How far refined heads turn, nod and raise their brows with the voice, on top of the stream's "
+        "movements. 0: not at all.",
     )
     return advanced(head_motion)
 

@@ -79,7 +79,7 @@ def test_a_crop_beyond_the_portrait_is_one_sentence(files, tmp_path, capsys):
 def test_a_portrait_and_a_voice_become_a_video(files, tmp_path):
     assert speak(files, tmp_path / "v.mp4", "--report", tmp_path / "r.json") == 0
     frames, sound = video_of(tmp_path / "v.mp4")
-    assert frames.shape == (26, 96, 64, 3)  # 1.6 s at 16 frames/s, refined to twice the size
+    assert frames.shape == (26, 192, 128, 3)  # 1.6 s at 16 frames/s, refined to four times the size
     assert abs(sound - 1.6) < 1 / 16
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["frames"] == 26 and report["fps"] == 16 and report["weights"] == "embedded"

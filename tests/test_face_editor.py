@@ -21,7 +21,7 @@ from joyavatar_core.refiner.portrait_face import PortraitFace, affine_fit
 from joyavatar_core.synthetic.clips import figure_of, person
 from joyavatar_core.synthetic.cutouts import face_points
 from joyavatar_core.synthetic.dataset import clip_path
-from joyavatar_core.synthetic.expressions import HELD, expression_set
+from joyavatar_core.synthetic.expressions import HELD, SMILES, expression_set
 from joyavatar_core.synthetic.moment import Moment
 from joyavatar_core.synthetic.motion import COLUMN
 from joyavatar_core.training.discriminator import WithDiscriminator
@@ -139,7 +139,8 @@ def test_a_large_change_covers_the_portraits_fine_detail(editor: FaceEditorNet, 
         editor.flow.bias.zero_()
         editor.head[-1].bias.copy_(torch.tensor([-100.0, *3 * [change]]))  # the changed face alone
     face = PortraitFace(editor, fine, FaceCrop(256.0, 256.0, 256.0, 0.0))
-    told = expression_of(torch.zeros(2, 7), torch.tensor([[1.0, 0, 0], [0, 0, 0]]))  # with lids closed, and open
+    lids = torch.tensor([[1.0, 0, 0], [0, 0, 0]])  # closed, and open
+    told = expression_of(torch.zeros(2, 7), lids, torch.zeros(2))
     made = face.shown(face.edit(told), told, torch.zeros(2, 2, 64, 64), (512, 512))
     across = slice(200, 312)
     for shown, rows, detail in (
@@ -212,12 +213,23 @@ def test_expressions_are_of_one_head(faces: Faces) -> None:
     from safetensors.numpy import load_file
 
     made = load_file(faces.kinds[0][0])
-    assert made["pictures"].shape == (4, 144, 144, 3) and made["pictures"].std() > 20
-    assert not np.ptp(made["moments"][:, [COLUMN[name] for name in HELD]], axis=0).any()
+    assert made["pictures"].shape == (4 + SMILES, 144, 144, 3) and made["pictures"].std() > 20
+    assert not np.ptp(made["moments"][:4, [COLUMN[name] for name in HELD]], axis=0).any()
+    assert not np.ptp(made["moments"][:, [COLUMN[name] for name in HELD if name != "smile"]], axis=0).any()
     assert np.ptp(made["moments"][:, -7:], axis=0).max() > 0.3
     corner = np.abs(made["pictures"][:, :20, :20].astype(int) - made["pictures"][:1, :20, :20]).mean()
     lips = np.abs(made["pictures"][:, 80:125, 40:105].astype(int) - made["pictures"][:1, 80:125, 40:105]).mean()
     assert lips > 3 * corner
+
+
+def test_only_portraits_smile_for_a_camera() -> None:
+    smile, shown = COLUMN["smile"], COLUMN["teeth"]
+    sets = [expression_set(seed, "train", "drawn", 2).moments for seed in range(6)]
+    broad = [made for made in sets if made[2:, shown].max() > 0.2]
+    assert 1 <= len(broad) < 6
+    assert all(made[2:, smile].min() >= made[:2, smile].max() for made in sets)
+    assert all(made[2:, smile].mean() > made[:2, smile].mean() + 0.05 for made in broad)
+    assert all(not made[2:, COLUMN["press"]].any() for made in sets)
 
 
 def generators(count: int) -> list[torch.Generator]:
@@ -260,5 +272,5 @@ def test_mouth_shapes_are_scaled_as_the_viseme_encoder_scales_them() -> None:
     shapes = np.concatenate([make_script(seed, "train", 7.0).tracks[:, -7:] for seed in range(6)])
     scaled = scaled_mouth(torch.from_numpy(shapes))
     assert scaled.mean(0).abs().max() < 0.5 and scaled.std(0).min() > 0.6 and scaled.std(0).max() < 1.5
-    told = expression_of(scaled[:2], torch.tensor([[1.0, 0, 0], [0, 0.5, 0]]))
-    assert told.shape == (2, EXPRESSION_SIZE) and told[0, 7] > 1 and told[1, 8] > 1
+    told = expression_of(scaled[:2], torch.tensor([[1.0, 0, 0], [0, 0.5, 0]]), torch.tensor([0.0, 0.6]))
+    assert told.shape == (2, EXPRESSION_SIZE) and told[0, 7] > 1 and told[1, 8] > 1 and told[1, 10] > 1

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.framing.face_crop import FaceCrop
-from joyavatar_core.refiner.head_movements import DEVIATIONS, FASTEST, NOD, WAVES, HeadMovements, HeadPose
+from joyavatar_core.refiner.gestures import NODS, RAISED_BROWS, Gesture, gesture_shape, gestures
+from joyavatar_core.refiner.head_movements import BROWS, DEVIATIONS, FASTEST, NOD, WAVES, HeadMovements, HeadPose
 from joyavatar_core.refiner.head_turn import HeadTurn
 from joyavatar_core.refiner.model import Prediction
-from joyavatar_core.refiner.nods import nod_shape, nods
 
 SIDE = 128
 CROP = FaceCrop(64.0, 56.0, 50.0, 0.0)
@@ -46,8 +46,8 @@ def stressed(*frames: int, count: int = 80) -> torch.Tensor:
 
 
 def test_nods_follow_stresses_and_nothing_else() -> None:
-    assert not nods(stressed(), 0, 0, 80, 16).any()
-    moved = torch.stack([nods(stressed(40), seed, 0, 80, 16) for seed in range(40)])
+    assert not gestures(NODS, stressed(), 0, 0, 80, 16).any()
+    moved = torch.stack([gestures(NODS, stressed(40), seed, 0, 80, 16) for seed in range(40)])
     assert not moved[:, :40].any() and not moved[:, 55:].any()
     most = moved.abs().amax(1)
     assert most.max() > 0.8 and most.min() < 0.1  # some stresses are not nodded to
@@ -56,20 +56,34 @@ def test_nods_follow_stresses_and_nothing_else() -> None:
     assert ((at > 41) & (at < 47)).all()  # 0.1 to 0.4 s after the stress
 
 
-def test_nods_of_blocks_are_those_of_the_whole_voice() -> None:
+def test_brows_rise_on_some_stresses() -> None:
+    assert not gestures(RAISED_BROWS, stressed(), 0, 0, 80, 16).any()
+    moved = torch.stack([gestures(RAISED_BROWS, stressed(40), seed, 0, 80, 16) for seed in range(60)])
+    assert moved.min() >= 0 and not moved[:, :40].any() and not moved[:, 55:].any()
+    assert 0.3 < (moved.amax(1) > 0).float().mean() < 0.7
+
+
+@pytest.mark.parametrize("kind", [NODS, RAISED_BROWS])
+def test_gestures_of_blocks_are_those_of_the_whole_voice(kind: Gesture) -> None:
     loud = torch.randn(93, generator=torch.Generator().manual_seed(0))
-    whole = nods(loud, 3, 0, 93, 16)
+    whole = gestures(kind, loud, 3, 0, 93, 16)
     starts = [0, *range(9, 93, 12)]
-    parts = [nods(loud[max(0, k - 12) : k + 12][: None if k else 9], 3, k, 12 if k else 9, 16) for k in starts]
+
+    def part(k: int) -> torch.Tensor:
+        return gestures(kind, loud[max(0, k - 12) : k + 12][: None if k else 9], 3, k, 12 if k else 9, 16)
+
+    parts = [part(k) for k in starts]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=0)
-    assert 1 + len(nod_shape(16)) <= 12  # what a block knows of the one before is enough
+    assert 1 + len(gesture_shape(kind, 16)) <= 12  # what a block knows of the one before is enough
 
 
 def test_a_head_nods_on_top_of_its_slow_movements() -> None:
     head, loud = HeadMovements(seed=0, fps=16, size=0.5), stressed(10, 40, 60)
     extra = head(0, 80, loud) - head(0, 80)
-    expected = 0.5 * nods(loud, 0, 0, 80, 16)[:, None] * torch.tensor(NOD)
+    expected = 0.5 * gestures(NODS, loud, 0, 0, 80, 16)[:, None] * torch.tensor(NOD)
     torch.testing.assert_close(extra, expected, atol=1e-6, rtol=0)
+    raised = 0.5 * BROWS * gestures(RAISED_BROWS, loud, 0, 0, 80, 16)
+    torch.testing.assert_close(head.brows(0, 80, loud), raised, atol=1e-6, rtol=0)
 
 
 @pytest.fixture

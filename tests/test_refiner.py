@@ -139,7 +139,7 @@ def test_the_same_picture_comes_out_at_every_size(net: RefinerNet, width: int) -
 
 def test_refined_sizes() -> None:
     assert refined_size("off", (128, 128)) is None
-    assert refined_size("on", (128, 96)) == (256, 192)
+    assert refined_size("on", (128, 96)) == (512, 384)
     assert refined_size("304", (128, 96)) == refined_size(304, (128, 96)) == (304, 228)
     assert refined_size(128, (128, 128)) == (128, 128)
 

@@ -117,7 +117,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
     command.add_argument(
         "--refine", metavar="off|on|WIDTH",
-        help="restore the portrait's detail in the frames; on: twice the size; WIDTH: pixels, up to four times the "
+        help="restore the portrait's detail in the frames; on: four times the size; WIDTH: pixels, up to four times the "
         "size; default: on for the embedded avatar, which has a refiner",
     )  # fmt: skip
     command.add_argument("--blinks", type=float, default=17.0, help="of refined faces, a minute; 0: none; default 17")
@@ -125,7 +125,10 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         "--articulation", type=float, default=1.0, help="how far the lips of refined faces move, 0 to 3; default 1"
     )
     command.add_argument(
-        "--head-motion", type=float, default=1.0, help="how far refined heads turn and nod, 0 to 3; default 1"
+        "--head-motion",
+        type=float,
+        default=1.0,
+        help="how far refined heads turn, nod and raise their brows, 0 to 3; default 1",
     )
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0)

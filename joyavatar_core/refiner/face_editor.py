@@ -1,8 +1,8 @@
 """The face editor: a small U-Net that gives a portrait's face another expression, before the refiner moves the head.
 
-It sees the face as an upright square (`FaceCrop`) and is told what the mouth, the lids and the gaze are to be. It
-predicts where every pixel of the square has moved (flow), how far to trust the moved square (mask), and what is new
-(change: the mouth's inside, lids):
+It sees the face as an upright square (`FaceCrop`) and is told what the mouth, the lids, the gaze and the brows are to
+be. It predicts where every pixel of the square has moved (flow), how far to trust the moved square (mask), and what is
+new (change: the mouth's inside, lids):
 
     edited = mask * warp(face, flow) + (1 - mask) * (face + change)
 
@@ -31,8 +31,9 @@ SUREST = 4.0  # the mask's logit stays within: a surer one would no longer learn
 MOUTH_MEAN = (0.255, 0.173, 0.204, 0.094, 0.085, 0.055, 0.152)
 MOUTH_DEVIATION = (0.234, 0.195, 0.233, 0.135, 0.091, 0.213, 0.339)
 EYE_SCALE = (2.0, 4.0, 4.0)  # of closure and gaze: their deviations are then like the mouth's
+BROW_SCALE = 2.0  # likewise
 MOUTH_SIZE, EYES_SIZE = len(MOUTH_MEAN), len(EYE_SCALE)
-EXPRESSION_SIZE = MOUTH_SIZE + EYES_SIZE
+EXPRESSION_SIZE = MOUTH_SIZE + EYES_SIZE + 1
 
 
 class Edit(NamedTuple):
@@ -46,7 +47,7 @@ class Edit(NamedTuple):
 
 
 class FaceEditorNet(nn.Module):
-    """Faces [B, 3, 128, 128] in [-1, 1] and expressions [B, 10] of `expression_of` -> Edit."""
+    """Faces [B, 3, 128, 128] in [-1, 1] and expressions [B, 11] of `expression_of` -> Edit."""
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
@@ -105,13 +106,14 @@ def edited(face: Tensor, edit: Edit) -> Tensor:
     return torch.lerp(face + edit.change, warp(face, edit.flow), edit.mask).clamp(-1, 1)
 
 
-def expression_of(mouth: Tensor, eyes: Tensor) -> Tensor:
-    """The condition of `FaceEditorNet`, [N, 10] float32.
+def expression_of(mouth: Tensor, eyes: Tensor, brows: Tensor) -> Tensor:
+    """The condition of `FaceEditorNet`, [N, 11] float32.
 
     mouth [N, 7]: shapes at zero mean and unit deviation over speech, as the viseme encoder gives them. eyes [N, 3]: of
-    `EyeMovements`.
+    `EyeMovements`. brows [N]: how far they are lifted from where they are in the portrait, in units of `Moment.lift`.
     """
-    return torch.cat([mouth.float().clamp(-3, 4), eyes.float() * torch.tensor(EYE_SCALE)], dim=1)
+    parts = mouth.float().clamp(-3, 4), eyes.float() * torch.tensor(EYE_SCALE), BROW_SCALE * brows.float()[:, None]
+    return torch.cat(parts, dim=1)
 
 
 def scaled_mouth(shapes: Tensor) -> Tensor:

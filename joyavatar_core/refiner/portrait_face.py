@@ -36,25 +36,35 @@ class PortraitFace:
         self._still = self._region * (v < STILL)[:, None]
 
     def edit(self, expressions: Tensor) -> Edit:
-        """What gives the face each of the expressions [B, 10] of `expression_of`."""
+        """What gives the face each of the expressions [B, 11] of `expression_of`."""
         return self.editor(self.face.expand(len(expressions), -1, -1, -1), expressions)
 
     def shown(self, edit: Edit, expressions: Tensor, flow: Tensor, size: tuple[int, int]) -> Tensor:
-        """The portrait with faces edited to expressions [B, 10], moved by flows [B, 2, h, w], [B, 3, *size]."""
+        """The portrait with faces edited to expressions [B, 11], moved by flows [B, 2, h, w], [B, 3, *size]."""
         place = places(flow, size)  # in the portrait
+        shown = sampled(self.portrait.expand(len(flow), -1, -1, -1), place)
         square = place @ self._into[:, :2].T + self._into[:, 2]  # in the square of the face
+        rows, columns = part_within(square)
+        part = shown[..., rows, columns]
+        part.copy_(self._edited(edit, expressions, place[:, rows, columns], square[:, rows, columns], part))
+        return shown.clamp_(-1, 1)
+
+    def _edited(self, edit: Edit, expressions: Tensor, place: Tensor, square: Tensor, shown: Tensor) -> Tensor:
+        """Places [B, h, w, 2] of the portrait with the edited face; square: the same in the square of the face.
+
+        shown: [B, 3, h, w], the places without it.
+        """
         # The change was made for the face as the editor saw it. Finer detail would show through lids and closed lips.
-        seen, change = self.face.expand(len(flow), -1, -1, -1), edit.change.float()
+        seen, change = self.face.expand(len(square), -1, -1, -1), edit.change.float()
         maps = torch.cat([seen, change, edit.mask.float(), covering(change, expressions)], dim=1)
         soft, change, mask, covered = sampled(maps, square).split([3, 3, 1, 1], dim=1)
         edit_flow = sampled(edit.flow.float(), square)
         pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)
         step = edit_flow.movedim(1, -1) @ self._out[:, :2].T
-        portrait, pasted = self.portrait.expand(len(flow), -1, -1, -1), pasted[..., None]
-        moved = sampled(portrait, place + pasted * step)
-        pasted = pasted.movedim(-1, 1)
-        still = torch.lerp(sampled(portrait, place), soft, pasted * covered) + pasted * change
-        return torch.lerp(moved, still, pasted * (1 - mask)).clamp(-1, 1)
+        moved = sampled(self.portrait.expand(len(square), -1, -1, -1), place + pasted[..., None] * step)
+        pasted = pasted[:, None]
+        still = torch.lerp(shown, soft, pasted * covered) + pasted * change
+        return torch.lerp(moved, still, pasted * (1 - mask))
 
     def moved_as_one(self, flow: Tensor) -> Tensor:
         """A predicted flow [B, 2, h, w] with a face that moves as one piece.
@@ -77,6 +87,19 @@ def covering(change: Tensor, expressions: Tensor) -> Tensor:
     closed = (expressions[:, MOUTH_SIZE] / EYE_SCALE[0]).clamp(0, 1)
     above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < STILL
     return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * torch.where(above, closed[:, None, None, None], 1.0)
+
+
+def part_within(square: Tensor) -> tuple[slice, slice]:
+    """Rows and columns beyond which no place [B, h, w, 2] is within -1 ... 1. All, on a GPU: it would be waited for."""
+    if square.device.type != "cpu":
+        return slice(None), slice(None)
+    within = (square.abs().amax(-1) < 1).any(0)
+    return tuple(_extent(within.any(axis)) for axis in (1, 0))
+
+
+def _extent(inside: Tensor) -> slice:
+    found = inside.nonzero()
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0)
 
 
 def resized_map(picture: Tensor, like: Tensor) -> Tensor:

@@ -146,7 +146,10 @@ class PortraitRefiner:
         if self._face is not None and visemes is not None:
             eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES_SIZE)
             eyes = eyes + F.pad(HELD_GAZE * poses[:, 3:] * torch.tensor([-1, 1]), (1, 0))
-            refine, told = self._refine_edited, expression_of(ARTICULATION * visemes[:, :MOUTH_SIZE], eyes)
+            brows = torch.zeros(len(frames))
+            if self.head is not None:
+                brows = self.head.brows(first_frame, len(frames), self._loudness(features, before))
+            refine, told = self._refine_edited, expression_of(ARTICULATION * visemes[:, :MOUTH_SIZE], eyes, brows)
         else:
             refine, told = self._refine, viseme_condition(visemes, len(frames))
             told[:, 1:] *= WITHOUT_EDITOR
@@ -164,8 +167,12 @@ class PortraitRefiner:
             return torch.zeros(count, len(HeadPose._fields))
         if features is None or not self.uses_visemes:
             return self.head(first_frame, count)
+        return self.head(first_frame, count, self._loudness(features, before))
+
+    @staticmethod
+    def _loudness(features: Tensor, before: Tensor | None) -> Tensor:
         heard = features if before is None else torch.cat([before, features])
-        return self.head(first_frame, count, heard[:, LOUD])
+        return heard[:, LOUD]
 
     def _refine(self, frames: Tensor, condition: Tensor, poses: Tensor) -> Tensor:
         with quick_arithmetic(frames.device.type):
@@ -207,13 +214,13 @@ def quick_arithmetic(device: str) -> torch.autocast:
 def refined_size(setting: str | int, frame: Size) -> Size | None:
     """(width, height) in pixels of refined frames; None where they are not refined.
 
-    setting: "off", "on" (twice the frame's side) or the width wanted, from the frame's to MOST times that.
+    setting: "off", "on" (MOST times the frame's side) or the width wanted, from the frame's to MOST times that.
     frame: (width, height) of the stream. Raises AvatarError for other settings.
     """
     width, height = frame
     if setting == "off":
         return None
-    wanted = SCALE * width if setting == "on" else setting
+    wanted = MOST * width if setting == "on" else setting
     if isinstance(wanted, str):
         if not (wanted.isascii() and wanted.isdigit()):
             raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.", "refine")

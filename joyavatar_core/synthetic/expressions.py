@@ -29,39 +29,75 @@ SIDE = 144  # pixels of a picture
 MARGIN = 1.12  # the crop's side in sides of the editor's, so that training may move it
 DRAWN_SIDE = 352  # pixels of the picture that a face is cut out of
 SECONDS = 3.0  # of speech that mouth shapes are taken from
+SMILES = 3  # further pictures of a person, with a smile for a camera
+SMILING = 0.6  # share of people who smile
+LEAST = 0.6  # times its size: what each part of a smile has at least
+TALKING = 0.2  # how much of such a smile is left while a person talks
+TURN = 0.12  # radians: standard deviation of a further turn of the head
+CHEEKS = (0.45, 0.4)  # how far a smile and its teeth raise them, as in `rendered.expression`
+EYES_STAY = 1.7  # change of the gaze per radian of it, as in `motion`
 # The same in all pictures of a person: everything that the editor is not told.
-HELD = ("yaw", "pitch", "roll", "x", "y", "breath", "squint", "lift", "worry", "smile")
+HELD = ("yaw", "pitch", "roll", "x", "y", "breath", "squint", "worry", "smile")
 MOUTH = slice(-len(MouthShape._fields), None)
 
 
 class ExpressionSet(NamedTuple):
-    """pictures [N, SIDE, SIDE, 3] uint8 and what drove them, moments [N, 20] float32, columns of `Moment`."""
+    """pictures [N, SIDE, SIDE, 3] uint8 and what drove them, moments [N, 20] float32, columns of `Moment`.
+
+    The last SMILES pictures are smiles for a camera, which talking faces do not have: portraits, never targets.
+    """
 
     pictures: np.ndarray
     moments: np.ndarray
 
 
 def expression_set(seed: int, split: str, people: str, count: int) -> ExpressionSet:
-    """One person. Mouth shapes are those of its speech, as different from one another as they can be."""
+    """One person: `count` moments of talk and SMILES smiles.
+
+    Mouth shapes are those of its speech, as different from one another as they can be.
+    """
     rng = generator(seed, split, STREAM)
     script = make_script(seed, split, SECONDS, people)
-    moments = script.tracks[_apart(script.tracks[:, MOUTH], count, rng)].copy()
+    talk = script.tracks[_apart(script.tracks[:, MOUTH], count, rng)].copy()
     columns = [COLUMN[name] for name in HELD]
-    moments[:, columns] = moments[rng.integers(count), columns]
+    talk[:, columns] = talk[rng.integers(count), columns]
     closing = rng.random(count) < 0.35
     closing[0] = False
     lid = COLUMN["lid"]
-    moments[:, lid] = np.where(closing, rng.choice([0.0, 0.0, 0.3, 0.6], count), np.maximum(moments[:, lid], 0.85))
-    for name, spread in (("gaze_x", 0.3), ("gaze_y", 0.2)):
-        moments[:, COLUMN[name]] += rng.normal(0, spread, count)
+    talk[:, lid] = np.where(closing, rng.choice([0.0, 0.0, 0.3, 0.6], count), np.maximum(talk[:, lid], 0.85))
+    turn = rng.normal(0, TURN)
+    talk[:, COLUMN["yaw"]] += turn
+    talk[:, COLUMN["gaze_x"]] -= EYES_STAY * turn
+    for name, spread in (("gaze_x", 0.3), ("gaze_y", 0.2), ("lift", 0.35)):
+        talk[:, COLUMN[name]] += rng.normal(0, spread, count)
+    talk[:, COLUMN["lift"]] = talk[:, COLUMN["lift"]].clip(-0.6, 1.1)
+    smile = rng.uniform(0.4, 1.2) if rng.random() < SMILING else 0.0
+    smiles = _smiles(talk[rng.integers(count, size=SMILES)], smile, rng)
+    talk[:, COLUMN["smile"]] = np.clip(talk[0, COLUMN["smile"]], 0.3 * smile, LEAST * min(smile, 1))
     figure = figure_of(script.character, DRAWN_SIDE)
     pictures, crop = [], None
-    for row in moments:
+    for k, row in enumerate((*talk, *smiles)):
+        if people == "rendered":
+            shown = smile if k >= count else TALKING * smile
+            smaller = smiles[0, COLUMN["smile"]] - row[COLUMN["smile"]]
+            cheeks = CHEEKS[0] * smaller + CHEEKS[1] * (smile - shown)  # they stay, and with them the eyes
+            figure.rest = script.character.rest._replace(teeth=shown, cheeks=cheeks)
         picture, labels = figure.draw(Moment(*map(float, row)))
         crop = crop or FaceCrop.of_points(*face_points(labels), scale=MARGIN)
         whole = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
         pictures.append(crop.cut(whole, SIDE)[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
-    return ExpressionSet(np.ascontiguousarray(np.stack(pictures)), moments)
+    return ExpressionSet(np.ascontiguousarray(np.stack(pictures)), np.concatenate([talk, smiles]))
+
+
+def _smiles(rows: np.ndarray, smile: float, rng: np.random.Generator) -> np.ndarray:
+    """Moments [N, 20] with the mouth of a smile of this size; without one, at rest."""
+    rows = rows.copy()
+    rows[:, MOUTH] = 0
+    rows[:, COLUMN["lid"]] = np.maximum(rows[:, COLUMN["lid"]], 0.85)
+    for name, most in (("smile", 1.0), ("spread", 0.8), ("open", 0.35), ("teeth", 1.0)):
+        least = 0.0 if name == "open" else LEAST * min(smile, 1)
+        rows[:, COLUMN[name]] = rng.uniform(least, min(smile, 1), len(rows)) * most
+    return rows
 
 
 def write_expressions(folder: Path, people: int, workers: int = 2) -> list[Path]:

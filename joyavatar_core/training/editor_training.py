@@ -16,7 +16,7 @@ from torch import Tensor
 from ..evaluation.stream_pictures import OPEN, eye_changes
 from ..refiner.face_editor import EXPRESSION_SIZE, SIDE, FaceEditorNet, edited, expression_of, scaled_mouth
 from ..refiner.model import warp
-from ..synthetic.expressions import MARGIN, MOUTH
+from ..synthetic.expressions import MARGIN, MOUTH, SMILES
 from ..synthetic.motion import COLUMN
 from .discriminator import WithDiscriminator, discriminator_loss, generator_losses
 from .loop import Draw, LoopSettings, Trainer
@@ -34,6 +34,7 @@ SCALES = {
     "discriminator": 1.0, "adversarial": 0.02, "features": 0.3,
 }  # fmt: skip
 WIDE, WIDEST = 0.3, 3  # share of wanted faces that are one of so many with the widest open jaws of their person
+SMILE = 0.4  # share of faces with the expression of a portrait: most of them smile
 ZOOM, MOVE, TURN = 0.07, 0.06, 0.08  # of the crop: share, halves of the side, radians
 
 
@@ -55,12 +56,15 @@ class Faces:
             moments = file.get_tensor("moments")
             lids = moments[:, COLUMN["lid"]]
             opened = np.flatnonzero(lids > OPEN)
-            given = random.choose(opened if len(opened) and random.chance(0.95) else range(len(moments)))
-            widest = np.argsort(moments[:, COLUMN["open"]])[-WIDEST:]
-            wanted = random.choose(widest if random.chance(WIDE) else range(len(moments)))
+            talking = len(moments) - SMILES
+            opened = opened[opened >= talking] if random.chance(SMILE) else opened[opened < talking]
+            given = random.choose(opened if len(opened) and random.chance(0.95) else range(talking))
+            widest = np.argsort(moments[:talking, COLUMN["open"]])[-WIDEST:]
+            wanted = random.choose(widest if random.chance(WIDE) else range(talking))
             pair = [file.get_slice("pictures")[k] for k in (given, wanted)]
         pair = torch.stack([torch.from_numpy(one).permute(2, 0, 1).float() / 127.5 - 1 for one in pair])
         change = eye_changes(moments[:, [COLUMN["lid"]]], moments, given)[wanted]
+        lift = torch.tensor([moments[wanted, COLUMN["lift"]] - moments[given, COLUMN["lift"]]])
         mouth = scaled_mouth(torch.from_numpy(moments[wanted, MOUTH]))
         angle, size = random.uniform(-TURN, TURN), random.uniform(1 - ZOOM, 1 + ZOOM) / MARGIN
         cos, sin = size * np.cos(angle), size * np.sin(angle)
@@ -73,14 +77,14 @@ class Faces:
         face, other = recolour(tuple(pair), random)
         if random.chance(0.3):  # a soft portrait
             face, other = (self._soft(picture, random.uniform()) for picture in (face, other))
-        return face, other, expression_of(mouth[None], change[None])[0]
+        return face, other, expression_of(mouth[None], change[None], lift)[0]
 
     @staticmethod
     def _soft(picture: Tensor, share: float) -> Tensor:
         return torch.lerp(picture, F.avg_pool2d(picture[None], 3, 1, 1, count_include_pad=False)[0], share)
 
     def batch(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, ...]:
-        """Faces [B, 3, 128, 128], the wanted faces, and their expressions [B, 10]."""
+        """Faces [B, 3, 128, 128], the wanted faces, and their expressions [B, 11]."""
         return tuple(torch.stack(part) for part in zip(*map(self.sample, generators), strict=True))
 
 

@@ -54,7 +54,7 @@ def await_segments(server, name, count):
 
 def same_video(server, shown, expected):
     frames, sound, _ = decoded(server.files(shown["video"])[0])
-    assert frames.shape == (FRAMES, 64, 64, 3) and sound == expected[1]  # refined to twice the size
+    assert frames.shape == (FRAMES, 128, 128, 3) and sound == expected[1]  # refined to four times the size
     assert np.array_equal(frames, expected[0])
 
 

@@ -49,7 +49,7 @@ def test_a_talking_video_comes_out_and_native_nodes_take_it(server, talk, node):
     shown = server.run(graph)
     assert shown["video"]["animated"] == [True]
     frames, sound, tags = decoded(server.files(shown["video"])[0])
-    assert frames.shape == (FRAMES, 128, 128, 3) and sound == pytest.approx(0.7, abs=0.1)  # refined to twice the size
+    assert frames.shape == (FRAMES, 256, 256, 3) and sound == pytest.approx(0.7, abs=0.1)  # refined to four times
     assert json.loads(tags["prompt"])["stream"]["class_type"] == "JoyAvatarStreamingSampler"
     assert np.array_equal(decoded(server.files(shown["save"])[0])[0], frames)
     assert shown["report"]["text"][0].startswith(f"{FRAMES} frames") and shown["report"]["images"]

@@ -21,6 +21,7 @@ class Rest(NamedTuple):
     teeth: float = 0.0  # 0..1: an open smile; pressed lips still close
     wide: float = 0.04  # of the lids
     lift: float = 0.12  # of the brows' inner ends: without it faces look stern
+    cheeks: float = 0.0  # 0..1: raised further than the smile alone raises them
 
 
 class Pose(NamedTuple):
@@ -76,7 +77,7 @@ def face_units(moment: Moment, names: dict[str, int], rest: Rest) -> np.ndarray:
     # Moods.
     add("mouthFrown", -0.5 * m.smile)
     add("mouthShrugLower", -0.2 * m.smile)
-    add("cheekSquint", 0.45 * smile + 0.3 * m.squint + 0.4 * rest.teeth)
+    add("cheekSquint", 0.45 * smile + 0.3 * m.squint + 0.4 * rest.teeth + rest.cheeks)
     add("browInnerUp", rest.lift + 0.45 * max(m.lift, 0) + 0.7 * max(m.worry, 0))
     add("browOuterUp", 0.65 * m.lift)
     add("browDown", 0.35 * max(-m.lift, 0) + 0.25 * max(-m.worry, 0))

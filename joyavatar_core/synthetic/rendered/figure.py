@@ -25,7 +25,7 @@ class RenderedFigure:
     """Build once a person; `draw` may then be called for any moments in any order."""
 
     def __init__(self, person: Person, size: int = 256, shot: Shot | None = None) -> None:
-        self.person = person
+        self.person, self.rest = person, person.rest
         self._shot = shot or sample_shot(np.random.default_rng([*person.seed, SHOT]))
         self._scene = Scene(_studio(size), person, self._shot)
 
@@ -35,7 +35,7 @@ class RenderedFigure:
 
     def draw(self, moment: Moment) -> tuple[np.ndarray, FaceLabels]:
         """The picture, uint8 [size, size, 3], and its labels."""
-        units = face_units(moment, self._scene.studio.bundle.units, self.person.rest)
+        units = face_units(moment, self._scene.studio.bundle.units, self.rest)
         grain = float(np.abs(np.array(moment)).sum() * 97 % 1)  # the same moment gives the same picture
         picture, labels = self._scene.frame(units, head_pose(moment), grain)
         return stored(picture, self._shot.film), labels

@@ -1,0 +1,67 @@
+"""What a face does on the stresses of a voice: nods, and raised brows.
+
+They depend on a seed, the frame's number and the last half second of the voice. A stress is where the voice gets
+louder. Which stresses are followed by a gesture, and how large it is, is random. The definition is this project's own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STEP = 2  # frames over which a rise of the voice is measured
+LEAST, MOST = 0.5, 2.0  # rises, in deviations of the loudness: smaller ones are no stress, larger ones count as this
+SLOT = 0.7  # seconds; the stresses within a slot have the same strength
+
+
+class Gesture(NamedTuple):
+    """A kind of gesture.
+
+    there, back: seconds in which it is made and taken back. other: share of slots whose strength is multiplied by
+    factor. stream: of random numbers; HeadMovements has the one before these.
+    """
+
+    there: float
+    back: float
+    other: float
+    factor: float
+    stream: int
+
+
+NODS = Gesture(there=0.24, back=0.44, other=0.2, factor=-1.0, stream=3)  # down; some go up
+RAISED_BROWS = Gesture(there=0.16, back=0.45, other=0.5, factor=0.0, stream=4)  # half of the stresses have none
+
+
+def gestures(kind: Gesture, loud: Tensor, seed: int, first_frame: int, count: int, fps: int) -> Tensor:
+    """How far the gesture is made in each frame, [count], within -1 ... 1; 0 where nothing was stressed.
+
+    loud: the voice's loudness in deviations from its mean, [n + count]; the first n frames are the ones before.
+    """
+    shape = gesture_shape(kind, fps)
+    wanted = STEP + len(shape) - 1 + count
+    heard = torch.cat([loud[:1].expand(max(0, wanted - len(loud))), loud])[-wanted:].cpu().float()
+    stress = ((heard[STEP:] - heard[:-STEP] - LEAST) / (MOST - LEAST)).clamp(0, 1)
+    frames = first_frame + count - len(stress) + np.arange(len(stress))
+    stress = stress * _strengths(kind, seed, np.floor(frames / fps / SLOT).astype(int))
+    return torch.tanh(stress.unfold(0, len(shape), 1) @ shape.flip(0))
+
+
+def gesture_shape(kind: Gesture, fps: int) -> Tensor:
+    """How far a gesture is made in the frames after a stress, at most 1."""
+    seconds = torch.arange(1, math.ceil((kind.there + kind.back) * fps)) / fps
+    there = torch.sin(math.pi / 2 * seconds / kind.there).square()
+    back = torch.cos(math.pi / 2 * (seconds - kind.there) / kind.back).square()
+    return torch.where(seconds < kind.there, there, back)
+
+
+def _strengths(kind: Gesture, seed: int, slots: np.ndarray) -> Tensor:
+    """The strength of the gestures in each slot, -1 ... 1."""
+    strengths = {}
+    for slot in {*slots.tolist()}:
+        random = np.random.default_rng([seed % 2**64, kind.stream, slot + 2])
+        strengths[slot] = random.uniform() * (kind.factor if random.random() < kind.other else 1)
+    return torch.tensor([strengths[slot] for slot in slots.tolist()], dtype=torch.float32)
