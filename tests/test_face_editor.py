@@ -15,7 +15,7 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.framing.face_crop import FaceCrop, find_face
 from joyavatar_core.framing.face_locator import Face
 from joyavatar_core.pipeline.avatar import EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER
-from joyavatar_core.refiner import PortraitRefiner, RefinerNet, load_refiner
+from joyavatar_core.refiner import PortraitRefiner, RefinerNet, load_refiner, portrait_face
 from joyavatar_core.refiner.face_editor import EXPRESSION_SIZE, SIDE, FaceEditorNet, edited, expression_of, scaled_mouth
 from joyavatar_core.refiner.portrait_face import PortraitFace, affine_fit
 from joyavatar_core.synthetic.clips import figure_of, person
@@ -109,6 +109,17 @@ def test_an_edit_stays_in_the_face(editor: FaceEditorNet) -> None:
     outside = crop.placed(256, 256, 256, 256).abs().amax(-1) >= 1
     assert changed[outside].max() < 1e-4 and changed[~outside].max() > 0.05
     assert (made[0] - made[1]).abs().max() > 0.02
+
+
+@pytest.mark.parametrize("crop", [FaceCrop(120.0, 110.0, 100.0, -0.2), FaceCrop(20.0, 230.0, 90.0, 0.5)])
+def test_only_the_part_with_the_face_is_computed(
+    editor: FaceEditorNet, crop: FaceCrop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face, told = PortraitFace(editor, smooth(1, 3, 256, 256), crop), torch.randn(3, EXPRESSION_SIZE)
+    edit, flow = face.edit(told), 0.1 * torch.randn(3, 2, 8, 8)
+    part = face.shown(edit, told, flow, (256, 256))
+    monkeypatch.setattr(portrait_face, "part_within", lambda square: (slice(None), slice(None)))
+    torch.testing.assert_close(part, face.shown(edit, told, flow, (256, 256)), rtol=0, atol=1e-5)
 
 
 def test_an_edit_moves_the_portrait_as_it_moves_the_square(editor: FaceEditorNet) -> None:

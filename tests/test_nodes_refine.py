@@ -29,14 +29,14 @@ def test_the_reference_carries_the_portrait_at_four_times_the_size(stream):
 def test_frames_are_refined_unless_it_is_off(host, vae, stream):
     plain = host.StreamToFrames.execute(stream, "one batch", 1, vae, "off")[0][0]
     refined = host.StreamToFrames.execute(stream, "one batch", 1, vae)[0][0]
-    assert plain.shape == (FRAMES, SIDE, SIDE, 3) and refined.shape == (FRAMES, 2 * SIDE, 2 * SIDE, 3)
+    assert plain.shape == (FRAMES, SIDE, SIDE, 3) and refined.shape == (FRAMES, 4 * SIDE, 4 * SIDE, 3)
     assert refined.min() >= 0 and refined.max() <= 1
-    small = torch.nn.functional.avg_pool2d(refined.movedim(-1, 1), 2).movedim(1, -1)
+    small = torch.nn.functional.avg_pool2d(refined.movedim(-1, 1), 4).movedim(1, -1)
     assert (small - plain).abs().mean() > 0.01
-    assert stream.report.settings["width"] == 2 * SIDE
+    assert stream.report.settings["width"] == 4 * SIDE
 
 
-@pytest.mark.parametrize(("refine", "side"), [("1x", SIDE), ("4x", 4 * SIDE)])
+@pytest.mark.parametrize(("refine", "side"), [("1x", SIDE), ("2x", 2 * SIDE)])
 def test_videos_have_the_refined_size(host, vae, stream, output_folder, refine, side):
     video = host.StreamToVideo.execute(stream, "talk", 18, vae, refine=refine)[0]
     with av.open(str(next(output_folder.glob("talk*.mp4")))) as file:
