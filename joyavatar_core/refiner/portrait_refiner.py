@@ -139,19 +139,18 @@ class PortraitRefiner:
         the lips stay as decoded, and the head does not nod. first_frame: number of the first frame in its stream, for
         eyes and head. before: the features of earlier frames, [n, audio_dim], best of half a second; nods begin there.
         """
-        device = self.round_trip.device
+        device, count = self.round_trip.device, video.shape[1]
         frames = video.movedim(1, 0).to(device, torch.float32)
-        visemes = self.articulation * features if features is not None and self.uses_visemes else None
-        poses = self._poses(first_frame, len(frames), features, before)
-        if self._face is not None and visemes is not None:
-            eyes = self.eyes(first_frame, len(frames)) if self.eyes else torch.zeros(len(frames), EYES_SIZE)
+        heard = features if features is not None and self.uses_visemes else None
+        poses, brows = self._head_and_brows(first_frame, count, heard, before)
+        if self._face is not None and heard is not None:
+            eyes = self.eyes(first_frame, count) if self.eyes else torch.zeros(count, EYES_SIZE)
             eyes = eyes + F.pad(HELD_GAZE * poses[:, 3:] * torch.tensor([-1, 1]), (1, 0))
-            brows = torch.zeros(len(frames))
-            if self.head is not None:
-                brows = self.head.brows(first_frame, len(frames), self._loudness(features, before))
-            refine, told = self._refine_edited, expression_of(ARTICULATION * visemes[:, :MOUTH_SIZE], eyes, brows)
+            mouth = ARTICULATION * self.articulation * heard[:, :MOUTH_SIZE]
+            refine, told = self._refine_edited, expression_of(mouth, eyes, brows)
         else:
-            refine, told = self._refine, viseme_condition(visemes, len(frames))
+            visemes = None if heard is None else self.articulation * heard
+            refine, told = self._refine, viseme_condition(visemes, count)
             told[:, 1:] *= WITHOUT_EDITOR
         told, poses = (to_device(part, device).split(AT_ONCE) for part in (told, poses))
         parts = zip(frames.split(AT_ONCE), told, poses, strict=True)
@@ -161,18 +160,19 @@ class PortraitRefiner:
         """A block's decoded frames [3, T, h, w] in [-1, 1], refined, [3, T, H, W], as in a call."""
         return self(video, block.features, block.first_frame, block.features_before)
 
-    def _poses(self, first_frame: int, count: int, features: Tensor | None, before: Tensor | None) -> Tensor:
-        """The head's, [count, 5], in the columns of `HeadPose`."""
-        if self.head is None:
-            return torch.zeros(count, len(HeadPose._fields))
-        if features is None or not self.uses_visemes:
-            return self.head(first_frame, count)
-        return self.head(first_frame, count, self._loudness(features, before))
+    def _head_and_brows(
+        self, first_frame: int, count: int, heard: Tensor | None, before: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Poses of the head [count, 5], in the columns of `HeadPose`, and how far the brows are raised, [count].
 
-    @staticmethod
-    def _loudness(features: Tensor, before: Tensor | None) -> Tensor:
-        heard = features if before is None else torch.cat([before, features])
-        return heard[:, LOUD]
+        heard: the visemes of the frames, [count, audio_dim], and `before` those of earlier ones; None: unknown.
+        """
+        if self.head is None:
+            return torch.zeros(count, len(HeadPose._fields)), torch.zeros(count)
+        if heard is None:
+            return self.head(first_frame, count), torch.zeros(count)
+        loud = (heard if before is None else torch.cat([before, heard]))[:, LOUD]
+        return self.head(first_frame, count, loud), self.head.brows(first_frame, count, loud)
 
     def _refine(self, frames: Tensor, condition: Tensor, poses: Tensor) -> Tensor:
         with quick_arithmetic(frames.device.type):
