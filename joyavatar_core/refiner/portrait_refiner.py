@@ -31,7 +31,8 @@ Net = TypeVar("Net", bound=nn.Module)
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
 ARTICULATION = 1.3  # times the visemes, whose encoder is cautious
 WITHOUT_EDITOR = 1.5  # likewise: the refiner's own lips move too little
-FINER = 1.6  # pixels of the portrait that is moved, a side, in those of what is shown
+FINER = 1.6  # pixels of the portrait that is moved, a side, in those of what is shown: more would alias
+ENLARGED = 2.0  # likewise, where the portrait has no such detail
 LOUD = MOUTH_SIZE  # column of the voice's loudness in the viseme features
 HELD_GAZE = 2.8  # the gaze moves against the head, so that the eyes stay on what they look at
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
@@ -89,9 +90,10 @@ class PortraitRefiner:
         predicted = [SCALE * side for side in round_trip.shape[-2:]]
         self._seen = resized(picture, predicted).clamp(-1, 1)  # by the network
         self._shape = tuple(max(pair) for pair in zip(predicted, pixel_size[::-1], strict=True))
-        # What is moved has more pixels than what is shown: each pixel is then interpolated once, between near ones.
-        finer = [min(round(FINER * side), most) for side, most in zip(self._shape, picture.shape[-2:], strict=True)]
-        self._moved = resized(picture, [max(pair) for pair in zip(finer, self._shape, strict=True)]).clamp(-1, 1)
+        # What is moved has more pixels than what is shown: interpolation between near ones softens little.
+        sides = zip(self._shape, picture.shape[-2:], strict=True)
+        finer = [round((FINER if FINER * shown <= given else ENLARGED) * shown) for shown, given in sides]
+        self._moved = resized(picture, finer).clamp(-1, 1)
         crop = None if net.editor is None else find_face(portrait)
         self._face = None if crop is None else PortraitFace(net.editor, self._moved, crop.within(portrait, self._moved))
         self._turn = None if crop is None else HeadTurn(crop, picture)
