@@ -52,13 +52,31 @@ class ExpressionSet(NamedTuple):
 
 
 def expression_set(seed: int, split: str, people: str, count: int) -> ExpressionSet:
-    """One person: `count` moments of talk and SMILES smiles.
-
-    Mouth shapes are those of its speech, as different from one another as they can be.
-    """
+    """One person: `count` moments of talk and SMILES smiles."""
     rng = generator(seed, split, STREAM)
     script = make_script(seed, split, SECONDS, people)
-    talk = script.tracks[_apart(script.tracks[:, MOUTH], count, rng)].copy()
+    talk = _talk(script.tracks, count, rng)
+    smile = rng.uniform(0.4, 1.2) if rng.random() < SMILING else 0.0
+    smiles = _smiles(talk[rng.integers(count, size=SMILES)], smile, rng)
+    talk[:, COLUMN["smile"]] = np.clip(talk[0, COLUMN["smile"]], 0.3 * smile, LEAST * min(smile, 1))
+    figure = figure_of(script.character, DRAWN_SIDE)
+    pictures, crop = [], None
+    for k, row in enumerate((*talk, *smiles)):
+        if people == "rendered":
+            shown = smile if k >= count else TALKING * smile
+            relaxed = smiles[0, COLUMN["smile"]] - row[COLUMN["smile"]], smile - shown
+            cheeks = float(np.dot(CHEEKS, relaxed))  # they stay raised, and the eyes stay as they are
+            figure.rest = script.character.rest._replace(teeth=shown, cheeks=cheeks)
+        picture, labels = figure.draw(Moment(*map(float, row)))
+        crop = crop or FaceCrop.of_points(*face_points(labels), scale=MARGIN)
+        whole = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
+        pictures.append(crop.cut(whole, SIDE)[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+    return ExpressionSet(np.ascontiguousarray(np.stack(pictures)), np.concatenate([talk, smiles]))
+
+
+def _talk(tracks: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Moments [count, 20] of a track, the head held still. Mouth shapes are as different as they can be."""
+    talk = tracks[_apart(tracks[:, MOUTH], count, rng)].copy()
     columns = [COLUMN[name] for name in HELD]
     talk[:, columns] = talk[rng.integers(count), columns]
     closing = rng.random(count) < 0.35
@@ -71,22 +89,7 @@ def expression_set(seed: int, split: str, people: str, count: int) -> Expression
     for name, spread in (("gaze_x", 0.3), ("gaze_y", 0.2), ("lift", 0.35)):
         talk[:, COLUMN[name]] += rng.normal(0, spread, count)
     talk[:, COLUMN["lift"]] = talk[:, COLUMN["lift"]].clip(-0.6, 1.1)
-    smile = rng.uniform(0.4, 1.2) if rng.random() < SMILING else 0.0
-    smiles = _smiles(talk[rng.integers(count, size=SMILES)], smile, rng)
-    talk[:, COLUMN["smile"]] = np.clip(talk[0, COLUMN["smile"]], 0.3 * smile, LEAST * min(smile, 1))
-    figure = figure_of(script.character, DRAWN_SIDE)
-    pictures, crop = [], None
-    for k, row in enumerate((*talk, *smiles)):
-        if people == "rendered":
-            shown = smile if k >= count else TALKING * smile
-            smaller = smiles[0, COLUMN["smile"]] - row[COLUMN["smile"]]
-            cheeks = CHEEKS[0] * smaller + CHEEKS[1] * (smile - shown)  # they stay, and with them the eyes
-            figure.rest = script.character.rest._replace(teeth=shown, cheeks=cheeks)
-        picture, labels = figure.draw(Moment(*map(float, row)))
-        crop = crop or FaceCrop.of_points(*face_points(labels), scale=MARGIN)
-        whole = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
-        pictures.append(crop.cut(whole, SIDE)[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
-    return ExpressionSet(np.ascontiguousarray(np.stack(pictures)), np.concatenate([talk, smiles]))
+    return talk
 
 
 def _smiles(rows: np.ndarray, smile: float, rng: np.random.Generator) -> np.ndarray:
