@@ -1,7 +1,7 @@
 """What a face does on the stresses of a voice: nods, and raised brows.
 
 They depend on a seed, the frame's number and the last half second of the voice. A stress is where the voice gets
-louder. Which stresses are followed by a gesture, and how large it is, is random. The definition is this project's own.
+louder. How large a gesture is, is random; some are left out or reversed. The definition is this project's own.
 """
 
 from __future__ import annotations

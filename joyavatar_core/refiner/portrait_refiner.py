@@ -1,4 +1,7 @@
-"""Refines the frames of one portrait. Each depends on itself, its visemes and its number, as resuming needs."""
+"""Refines the frames of one portrait.
+
+Each depends on itself, its visemes, the voice of the last half second, a seed and its number alone, so streams resume.
+"""
 
 from __future__ import annotations
 
