@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.framing.face_crop import FaceCrop, find_face
+from joyavatar_core.framing.face_aligner import find_face
+from joyavatar_core.framing.face_crop import FaceCrop
 from joyavatar_core.framing.face_locator import Face
 from joyavatar_core.pipeline.avatar import EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER
 from joyavatar_core.refiner import PortraitRefiner, RefinerNet, load_refiner, portrait_face

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from .face_locator import CENTRE_DEPTH, HEIGHT, Face, face_locator
+from .face_locator import CENTRE_DEPTH, HEIGHT, Face
 
 DEPTH = 0.5  # the square's centre below the eyes, in distances between eyes and chin
 SIDE = 1.7  # its side in the same unit: from the brows to below the chin of an open mouth
@@ -70,10 +69,3 @@ class FaceCrop:
         """Where in the square a grid over a picture lies, [rows, columns, 2]; inside it is -1 ... 1."""
         into, _ = self.matrices(height, width)
         return F.affine_grid(into[None], [1, 3, rows, columns], align_corners=False)[0]
-
-
-def find_face(picture: Tensor) -> FaceCrop | None:
-    """The largest face of a picture [3, H, W] in [-1, 1]; None where there is none."""
-    pixels = picture.add(1).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    faces = face_locator().find(Image.fromarray(pixels))
-    return FaceCrop.of_face(faces[0]) if faces else None

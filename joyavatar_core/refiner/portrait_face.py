@@ -18,6 +18,7 @@ REGION = 128  # side of the face's map
 VISIBLE, COVERING = 0.15, 0.5  # sizes of a change, of -1 ... 1: below the first, detail stays; from the second, none
 NEAR = 5  # pixels around a large change that it covers, too
 STILL = 0.05  # what lies above this moves with the head alone; below are lips and jaw
+EYES = -0.2  # the eyes are above this
 
 
 class PortraitFace:
@@ -58,10 +59,9 @@ class PortraitFace:
         seen, change = self.face.expand(len(square), -1, -1, -1), edit.change.float()
         maps = torch.cat([seen, change, edit.mask.float(), covering(change, expressions)], dim=1)
         soft, change, mask, covered = sampled(maps, square).split([3, 3, 1, 1], dim=1)
-        edit_flow = sampled(edit.flow.float(), square)
         pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)
-        step = edit_flow.movedim(1, -1) @ self._out[:, :2].T
-        moved = sampled(self.portrait.expand(len(square), -1, -1, -1), place + pasted[..., None] * step)
+        step = pasted[..., None] * sampled(edit.flow.float(), square).movedim(1, -1)
+        moved = sampled(self.portrait.expand(len(square), -1, -1, -1), place + step @ self._out[:, :2].T)
         pasted = pasted[:, None]
         still = torch.lerp(shown, soft, pasted * covered) + pasted * change
         return torch.lerp(moved, still, pasted * (1 - mask))
@@ -85,7 +85,7 @@ def covering(change: Tensor, expressions: Tensor) -> Tensor:
     size = F.max_pool2d(change.abs().amax(1, keepdim=True), NEAR, 1, NEAR // 2)
     size = F.avg_pool2d(size, NEAR, 1, NEAR // 2, count_include_pad=False)
     closed = (expressions[:, MOUTH_SIZE] / EYE_SCALE[0]).clamp(0, 1)
-    above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < STILL
+    above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < EYES
     return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * torch.where(above, closed[:, None, None, None], 1.0)
 
 

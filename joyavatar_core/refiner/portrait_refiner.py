@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..device import quick_dtype, to_device
 from ..errors import AvatarError
-from ..framing.face_crop import find_face
+from ..framing.face_aligner import find_face
 from ..geometry import Size
 from .eye_movements import EyeMovements
 from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of

@@ -16,6 +16,7 @@ from .stages import (
     make_latents,
     ship,
     train_decoder,
+    train_face_aligner,
     train_face_editor,
     train_face_locator,
     train_refiner,
@@ -25,9 +26,10 @@ from .stages import (
 )
 
 COMMANDS = {
-    "data": make_data, "viseme-encoder": train_viseme_encoder, "locator": train_face_locator, "vae": train_vae,
-    "decoder": train_decoder, "latents": make_latents, "forcing": train_transformer, "distill": distil,
-    "refiner": train_refiner, "editor": train_face_editor, "ship": ship, "evaluate": evaluate, "ablate": ablate,
+    "data": make_data, "viseme-encoder": train_viseme_encoder, "locator": train_face_locator,
+    "aligner": train_face_aligner, "vae": train_vae, "decoder": train_decoder, "latents": make_latents,
+    "forcing": train_transformer, "distill": distil, "refiner": train_refiner, "editor": train_face_editor,
+    "ship": ship, "evaluate": evaluate, "ablate": ablate,
 }  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def _ablate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--only", nargs="*", default=[], help="names of settings; all without it")
 
 
-TRAINED = ("viseme-encoder", "locator", "vae", "decoder", "forcing", "distill", "refiner", "editor")
+TRAINED = ("viseme-encoder", "locator", "aligner", "vae", "decoder", "forcing", "distill", "refiner", "editor")
 GROUPS = {
     _data: ("data",),
     _models: (*TRAINED, "latents", "ship", "evaluate", "ablate"),

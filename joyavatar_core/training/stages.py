@@ -84,6 +84,20 @@ def train_face_locator(options: argparse.Namespace) -> None:
         save_file(state, options.runs / "face_locator.safetensors")
 
 
+def train_face_aligner(options: argparse.Namespace) -> None:
+    """The face aligner, on clips of 256 x 256; writes runs/face_aligner.safetensors and prints its errors."""
+    from .aligner_training import PICTURES, FaceSquares, aligner_errors, train_aligner
+
+    run = RunFolder.of(options)
+    clips = run.clips()
+    settings = _settings(options, "aligner", 2e-3, weight_decay=1e-3, ema=0.995)
+    aligner = train_aligner(FaceSquares(clips), settings, options.batch or PICTURES)
+    if Share.mine().leads:
+        _save_half(aligner, options.runs / "face_aligner.safetensors")
+        if held_out := run.held_out_clips():
+            print(json.dumps(aligner_errors(aligner, held_out), indent=1))
+
+
 def train_vae(options: argparse.Namespace) -> None:
     """The VAE; at the end its raw latents get Wan2.1's mean and a scaled deviation; writes runs/vae.safetensors."""
     from . import vae_training as training
