@@ -29,7 +29,8 @@ def refine_inputs() -> list[io.Input]:
         default=AUTO,
         optional=True,
         tooltip="Adds the portrait's detail to the frames, moved to the position of the face, at this multiple of the "
-        "stream's size. 'auto': 4x for the embedded avatar with a portrait from JoyAvatar Reference, else off.",
+        "stream's size. 'auto': 512 pixels wide (4x of 128) for the embedded avatar with a portrait from JoyAvatar "
+        "Reference, else off.",
     )
     blinks = io.Float.Input(
         "blinks",

@@ -18,7 +18,6 @@ from joyavatar_core.framing.face_aligner import (
     corrected,
     correction_of,
     face_aligner,
-    find_face,
     wider,
 )
 from joyavatar_core.framing.face_crop import FaceCrop
@@ -96,9 +95,17 @@ def test_the_aligner_learns(clips: list[Path]) -> None:
 
 
 def test_a_resumed_training_goes_on(clips: list[Path], tmp_path: Path) -> None:
-    for steps in (1, 2):
-        train_aligner(FaceSquares(clips), LoopSettings(tmp_path, steps=steps, warmup=1), batch=1)
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+    made = []
+
+    class Counted(FaceSquares):
+        def batch(self, generators):
+            made.append(len(generators))
+            return super().batch(generators)
+
+    for steps in (1, 3):
+        train_aligner(Counted(clips), LoopSettings(tmp_path, steps=steps, warmup=1), batch=2)
+    assert made == [2, 2, 2]
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
 
 
 def test_the_command_writes_weights_and_prints_errors(clips: list[Path], tmp_path: Path, capsys) -> None:
@@ -106,15 +113,13 @@ def test_the_command_writes_weights_and_prints_errors(clips: list[Path], tmp_pat
         (tmp_path / "data").mkdir(exist_ok=True)
         shutil.copy(path, clip_path(tmp_path / "data", 3, split))
     assert main(["aligner", "--runs", str(tmp_path), "--steps", "1", "--batch", "1"]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"centre before", "size before", "centre", "size"}
+    errors = json.loads(capsys.readouterr().out)
+    assert list(errors) == ["centre before", "size before", "roll before", "centre", "size", "roll"]
     assert set(load_file(tmp_path / "face_aligner.safetensors")) == set(FaceAligner().state_dict())
 
 
 def test_the_shipped_aligner_puts_held_out_faces_in_their_place(clips: list[Path]) -> None:
     errors = aligner_errors(face_aligner(), clips * 10)
-    assert errors["centre"] < 0.4 * errors["centre before"] and errors["size"] < 0.5 * errors["size before"]
+    assert errors["centre"] < 0.6 * errors["centre before"] and errors["size"] < 0.7 * errors["size before"]
+    assert errors["roll"] < 0.6 * errors["roll before"]
     assert WEIGHTS.stat().st_size < 400_000
-
-
-def test_where_no_face_is_found_there_is_no_square() -> None:
-    assert find_face(torch.zeros(3, 128, 128)) is None

@@ -18,6 +18,7 @@ from .rollout import ends_of, shown_frames
 from .sheet import contact_sheet
 from .talking_judge import TalkingJudge, heard_jaw
 
+SHEET = 8  # pictures of a row: the portrait and frames
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 COLUMNS = (
     "lip_gap_r", "inner_mouth_r", "darkness_r", "jaw_drop_r", "lag", "amplitude", "eye_sharpness", "identity_shape",
@@ -58,9 +59,9 @@ def judge_photos(
         for window in found["windows"]:
             window["seconds"] = float(shown[round(window["seconds"] * fps)] / fps)
         figures[path.name] = found | framed.crop.summary()
-        rows.append(np.concatenate([portrait[None], frames]))
+        rows.append(np.stack([portrait, *frames[np.linspace(0, len(frames) - 1, SHEET - 1).round().astype(int)]]))
     if sheet is not None:
-        contact_sheet(rows, sheet)
+        contact_sheet(rows, sheet, SHEET)
     return figures
 
 

@@ -12,11 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from .face_crop import FaceCrop
-from .face_locator import face_locator
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "face_aligner.safetensors"
 SIDE = 64  # pixels of the square that the network sees
@@ -24,7 +22,7 @@ WIDER = 1.4  # the square that it sees, in sides of the face's own
 WIDTHS = (24, 32, 48, 64)  # channels at 1/2 ... 1/16 of the side
 HIDDEN = 64
 STEPS = 3  # times that a square is corrected: the network sees the last one best
-FARTHEST, SIZES = 0.5, (0.6, 1.6)  # the farthest correction, in sides of the square, and the factors of its side
+FARTHEST, FACTORS = 0.5, (0.6, 1.6)  # the farthest correction, in sides of the square, and factors of its side
 
 
 class FaceAligner(nn.Module):
@@ -49,12 +47,14 @@ class FaceAligner(nn.Module):
     @torch.no_grad()
     def align(self, picture: Tensor, crop: FaceCrop) -> FaceCrop:
         """The crop of a face in a picture [3, H, W] in [-1, 1], corrected; as it was if the correction is too large."""
-        found = crop
+        found, pictures = crop, picture[None].cpu().float()
         for _ in range(STEPS):
             seen = wider(found)
-            found = corrected(seen, self(seen.cut(picture[None].cpu().float(), SIDE))[0])
-        away, factor = math.hypot(found.x - crop.x, found.y - crop.y), found.side / crop.side
-        return found if away < FARTHEST * crop.side and SIZES[0] < factor < SIZES[1] else crop
+            found = corrected(seen, self(seen.cut(pictures, SIDE))[0])
+            away, factor = math.hypot(found.x - crop.x, found.y - crop.y), found.side / crop.side
+            if away > FARTHEST * crop.side or not FACTORS[0] < factor < FACTORS[1]:
+                return crop
+        return found
 
 
 def wider(crop: FaceCrop) -> FaceCrop:
@@ -76,13 +76,6 @@ def correction_of(seen: FaceCrop, crop: FaceCrop) -> Tensor:
     x, y = (crop.x - seen.x) / half, (crop.y - seen.y) / half
     size = math.log(WIDER * crop.side / seen.side)
     return torch.tensor([cos * x + sin * y, cos * y - sin * x, size, crop.roll - seen.roll])
-
-
-def find_face(picture: Tensor) -> FaceCrop | None:
-    """The largest face of a picture [3, H, W] in [-1, 1]; None where there is none."""
-    pixels = picture.add(1).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    faces = face_locator().find(Image.fromarray(pixels))
-    return face_aligner().align(picture, FaceCrop.of_face(faces[0])) if faces else None
 
 
 @lru_cache(maxsize=1)

@@ -27,8 +27,12 @@ WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "weights": "other weights", "config": "weights of another configuration", "decoder": "another decoder",
     "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
     "prompt": "another prompt", "driving_voice": "another driving voice", "refiner": "another refiner",
-    "refined_portrait": "another portrait", "initial_latents": "other initial latents",
+    "refined_portrait": "another portrait", "refined_face": "another place of the face",
+    "initial_latents": "other initial latents",
 }  # fmt: skip
+REFINEMENT = (
+    "refined_size", "refiner", "refined_portrait", "refined_face", "blinks", "articulation", "head_motion",
+)  # fmt: skip
 OLD = {"encoder": X264}  # what recordings were made with before their identity said it
 
 
@@ -81,15 +85,12 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
 def refinement_of(refine: PortraitRefiner | None) -> dict[str, Any]:
     """The part of an identity that says how frames are refined."""
     if refine is None:
-        return dict.fromkeys(("refined_size", "refiner", "refined_portrait", "blinks", "articulation", "head_motion"))
-    return {
-        "refined_size": list(refine.pixel_size),
-        "refiner": module_fingerprint(refine.net),
-        "refined_portrait": tensors_fingerprint([("", refine.portrait)]),
-        "blinks": refine.blinks,
-        "articulation": refine.articulation,
-        "head_motion": refine.head_motion,
-    }
+        return dict.fromkeys(REFINEMENT)
+    face = None if refine.crop is None else [round(number, 3) for number in dataclasses.astuple(refine.crop)]
+    return dict(zip(REFINEMENT, (
+        list(refine.pixel_size), module_fingerprint(refine.net), tensors_fingerprint([("", refine.portrait)]), face,
+        refine.blinks, refine.articulation, refine.head_motion,
+    ), strict=True))  # fmt: skip
 
 
 def check_identity(folder: Path, recorded: Mapping[str, Any], mine: Mapping[str, Any]) -> None:

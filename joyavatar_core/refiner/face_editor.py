@@ -31,9 +31,9 @@ SUREST = 4.0  # the mask's logit stays within: a surer one would no longer learn
 MOUTH_MEAN = (0.255, 0.173, 0.204, 0.094, 0.085, 0.055, 0.152)
 MOUTH_DEVIATION = (0.234, 0.195, 0.233, 0.135, 0.091, 0.213, 0.339)
 EYE_SCALE = (2.0, 4.0, 4.0)  # of closure and gaze: their deviations are then like the mouth's
-BROW_SCALE = 2.0  # likewise
-MOUTH_SIZE, EYES_SIZE = len(MOUTH_MEAN), len(EYE_SCALE)
-EXPRESSION_SIZE = MOUTH_SIZE + EYES_SIZE + 1
+BROW_SCALE, BROW_REACH = 2.0, 1.7  # of the brows' lift: likewise; and the largest lift in training
+MOUTH_SIZE, EYES_SIZE, BROWS_SIZE = len(MOUTH_MEAN), len(EYE_SCALE), 1
+EXPRESSION_SIZE = MOUTH_SIZE + EYES_SIZE + BROWS_SIZE
 
 
 class Edit(NamedTuple):
@@ -112,8 +112,8 @@ def expression_of(mouth: Tensor, eyes: Tensor, brows: Tensor) -> Tensor:
     mouth [N, 7]: shapes at zero mean and unit deviation over speech, as the viseme encoder gives them. eyes [N, 3]: of
     `EyeMovements`. brows [N]: how far they are lifted from where they are in the portrait, in units of `Moment.lift`.
     """
-    parts = mouth.float().clamp(-3, 4), eyes.float() * torch.tensor(EYE_SCALE), BROW_SCALE * brows.float()[:, None]
-    return torch.cat(parts, dim=1)
+    lift = BROW_SCALE * brows.float().clamp(-BROW_REACH, BROW_REACH)
+    return torch.cat([mouth.float().clamp(-3, 4), eyes.float() * torch.tensor(EYE_SCALE), lift[:, None]], dim=1)
 
 
 def scaled_mouth(shapes: Tensor) -> Tensor:

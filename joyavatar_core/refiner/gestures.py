@@ -1,6 +1,6 @@
 """What a face does on the stresses of a voice: nods, and raised brows.
 
-They depend on a seed, the frame's number and the last half second of the voice. A stress is where the voice gets
+They depend on a seed, the frame's number and the last 0.7 s of the voice. A stress is where the voice gets
 louder. How large a gesture is, is random; some are left out or reversed. The definition is this project's own.
 """
 
@@ -21,25 +21,27 @@ SLOT = 0.7  # seconds; the stresses within a slot have the same strength
 class Gesture(NamedTuple):
     """A kind of gesture.
 
-    there, back: seconds in which it is made and taken back. other: share of slots whose strength is multiplied by
-    factor. stream: of random numbers; HeadMovements has the one before these.
+    there, back: seconds in which it is made and taken back. changed: share of slots whose strength is multiplied by
+    `factor`. stream: of random numbers; HeadMovements has the one before these.
     """
 
     there: float
     back: float
-    other: float
+    changed: float
     factor: float
     stream: int
 
 
-NODS = Gesture(there=0.24, back=0.44, other=0.2, factor=-1.0, stream=3)  # down; some go up
-RAISED_BROWS = Gesture(there=0.16, back=0.45, other=0.5, factor=0.0, stream=4)  # half of the stresses have none
+NODS = Gesture(there=0.24, back=0.44, changed=0.2, factor=-1.0, stream=3)  # down; some go up
+RAISED_BROWS = Gesture(there=0.16, back=0.45, changed=0.5, factor=0.0, stream=4)  # half of the stresses have none
 
 
 def gestures(kind: Gesture, loud: Tensor, seed: int, first_frame: int, count: int, fps: int) -> Tensor:
     """How far the gesture is made in each frame, [count], within -1 ... 1; 0 where nothing was stressed.
 
-    loud: the voice's loudness in deviations from its mean, [n + count]; the first n frames are the ones before.
+    loud: the voice's loudness in deviations from its mean, [n + count]; the first n frames are the ones before. 0.7 s
+    of them are needed where a stream goes on; a block of 12 frames brings them at 16 frames per second. first_frame:
+    number of the first of `count` frames. fps: frames per second.
     """
     shape = gesture_shape(kind, fps)
     wanted = STEP + len(shape) - 1 + count
@@ -63,5 +65,5 @@ def _strengths(kind: Gesture, seed: int, slots: np.ndarray) -> Tensor:
     strengths = {}
     for slot in {*slots.tolist()}:
         random = np.random.default_rng([seed % 2**64, kind.stream, slot + 2])
-        strengths[slot] = random.uniform() * (kind.factor if random.random() < kind.other else 1)
+        strengths[slot] = random.uniform() * (kind.factor if random.random() < kind.changed else 1)
     return torch.tensor([strengths[slot] for slot in slots.tolist()], dtype=torch.float32)

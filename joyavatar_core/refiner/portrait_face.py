@@ -17,6 +17,7 @@ FACE_SOFT = 3.0
 REGION = 128  # side of the face's map
 VISIBLE, COVERING = 0.15, 0.5  # sizes of a change, of -1 ... 1: below the first, detail stays; from the second, none
 NEAR = 5  # pixels around a large change that it covers, too
+# Heights in the square, -1 ... 1.
 STILL = 0.05  # what lies above this moves with the head alone; below are lips and jaw
 EYES = -0.2  # the eyes are above this
 

@@ -1,6 +1,6 @@
 """Refines the frames of one portrait.
 
-Each depends on itself, its visemes, the voice of the last half second, a seed and its number alone, so streams resume.
+Each depends on itself, its visemes, the voice of the last 0.7 s, a seed and its number alone, so streams resume.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..device import quick_dtype, to_device
 from ..errors import AvatarError
-from ..framing.face_aligner import find_face
+from ..framing.find_face import find_face
 from ..geometry import Size
 from .eye_movements import EyeMovements
 from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 Net = TypeVar("Net", bound=nn.Module)
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
-ARTICULATION = 1.3  # times the visemes, whose encoder is cautious
+ARTICULATION = 1.4  # times the visemes, whose encoder is cautious
 WITHOUT_EDITOR = 1.5  # likewise: the refiner's own lips move too little
-FINER = 1.6  # pixels of the portrait that is moved, a side, in those of what is shown: more would alias
-ENLARGED = 2.0  # likewise, where the portrait has no such detail
+# Sides of the portrait that is moved, in those of what is shown.
+FINER = 1.6  # of a portrait with that much detail; more would alias
+ENLARGED = 2.0  # of any other portrait, which is enlarged
+USUAL_WIDTH = 512  # pixels of refined frames, where nothing else is wanted
 LOUD = MOUTH_SIZE  # column of the voice's loudness in the viseme features
 HELD_GAZE = 2.8  # the gaze moves against the head, so that the eyes stay on what they look at
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
@@ -46,7 +48,7 @@ class FaceMotion:
     """How lively the refined face is.
 
     blinks: mean number in a minute, 0 ... 60. articulation: factor of the visemes, 0 ... 3; the lips move farther with
-    it. head_motion: factor of the head's movements, 0 ... 3. Raises AvatarError for other values.
+    it. head_motion: factor of the head's and the brows' movements, 0 ... 3. Raises AvatarError for other values.
     """
 
     blinks: float = 17.0
@@ -95,9 +97,9 @@ class PortraitRefiner:
         self._shape = tuple(max(pair) for pair in zip(predicted, pixel_size[::-1], strict=True))
         # What is moved has more pixels than what is shown: interpolation between near ones softens little.
         sides = zip(self._shape, picture.shape[-2:], strict=True)
-        finer = [round((FINER if FINER * shown <= given else ENLARGED) * shown) for shown, given in sides]
-        self._moved = resized(picture, finer).clamp(-1, 1)
-        crop = None if net.editor is None else find_face(portrait)
+        times = FINER if all(FINER * shown <= given for shown, given in sides) else ENLARGED
+        self._moved = resized(picture, [round(times * shown) for shown in self._shape]).clamp(-1, 1)
+        self.crop = crop = None if net.editor is None else find_face(portrait)
         self._face = None if crop is None else PortraitFace(net.editor, self._moved, crop.within(portrait, self._moved))
         self._turn = None if crop is None else HeadTurn(crop, picture)
 
@@ -131,7 +133,7 @@ class PortraitRefiner:
 
     @property
     def head_motion(self) -> float:
-        """Factor of the head's movements, 0 without any."""
+        """Factor of the head's and the brows' movements, 0 without any."""
         return 0.0 if self.head is None else self.head.size
 
     @torch.no_grad()
@@ -141,8 +143,9 @@ class PortraitRefiner:
         """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32.
 
         features: the audio features of each frame, [T, audio_dim]. If they are visemes, they shape the lips. Otherwise
-        the lips stay as decoded, and the head does not nod. first_frame: number of the first frame in its stream, for
-        eyes and head. before: the features of earlier frames, [n, audio_dim], best of half a second; nods begin there.
+        the lips stay as decoded, and neither head nor brows follow the voice. first_frame: number of the first frame in
+        its stream, for eyes and head. before: the features of earlier frames, [n, audio_dim], best of 0.7 s; nods begin
+        there.
         """
         device, count = self.round_trip.device, video.shape[1]
         frames = video.movedim(1, 0).to(device, torch.float32)
@@ -219,13 +222,13 @@ def quick_arithmetic(device: str) -> torch.autocast:
 def refined_size(setting: str | int, frame: Size) -> Size | None:
     """(width, height) in pixels of refined frames; None where they are not refined.
 
-    setting: "off", "on" (MOST times the frame's side) or the width wanted, from the frame's to MOST times that.
+    setting: "off", "on" (USUAL_WIDTH, within these bounds) or the width wanted, from the frame's to MOST times that.
     frame: (width, height) of the stream. Raises AvatarError for other settings.
     """
     width, height = frame
     if setting == "off":
         return None
-    wanted = MOST * width if setting == "on" else setting
+    wanted = min(MOST * width, max(width, USUAL_WIDTH)) if setting == "on" else setting
     if isinstance(wanted, str):
         if not (wanted.isascii() and wanted.isdigit()):
             raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.", "refine")

@@ -20,7 +20,7 @@ from .cutouts import face_points
 from .dataset import clip_path
 from .drawn.characters import generator
 from .moment import Moment, MouthShape
-from .motion import COLUMN
+from .motion import COLUMN, EYES_STAY
 
 FIRST_SEED = 7000
 COUNT = 9  # pictures of a person
@@ -31,11 +31,10 @@ DRAWN_SIDE = 352  # pixels of the picture that a face is cut out of
 SECONDS = 3.0  # of speech that mouth shapes are taken from
 SMILES = 3  # further pictures of a person, with a smile for a camera
 SMILING = 0.6  # share of people who smile
+SIZES = (0.4, 1.2)  # of a smile
 LEAST = 0.6  # times its size: what each part of a smile has at least
-TALKING = 0.2  # how much of such a smile is left while a person talks
+LEFT, TEETH_LEFT = (0.3, 0.6), 0.2  # times its size: how much of it, and of its teeth, is left while a person talks
 TURN = 0.12  # radians: standard deviation of a further turn of the head
-CHEEKS = (0.45, 0.4)  # how far a smile and its teeth raise them, as in `rendered.expression`
-EYES_STAY = 1.7  # change of the gaze per radian of it, as in `motion`
 # The same in all pictures of a person: everything that the editor is not told.
 HELD = ("yaw", "pitch", "roll", "x", "y", "breath", "squint", "worry", "smile")
 MOUTH = slice(-len(MouthShape._fields), None)
@@ -56,14 +55,16 @@ def expression_set(seed: int, split: str, people: str, count: int) -> Expression
     rng = generator(seed, split, STREAM)
     script = make_script(seed, split, SECONDS, people)
     talk = _talk(script.tracks, count, rng)
-    smile = rng.uniform(0.4, 1.2) if rng.random() < SMILING else 0.0
+    smile = rng.uniform(*SIZES) if rng.random() < SMILING else 0.0
     smiles = _smiles(talk[rng.integers(count, size=SMILES)], smile, rng)
-    talk[:, COLUMN["smile"]] = np.clip(talk[0, COLUMN["smile"]], 0.3 * smile, LEAST * min(smile, 1))
+    talk[:, COLUMN["smile"]] = np.clip(talk[0, COLUMN["smile"]], LEFT[0] * smile, LEFT[1] * min(smile, 1))
     figure = figure_of(script.character, DRAWN_SIDE)
     pictures, crop = [], None
     for k, row in enumerate((*talk, *smiles)):
         if people == "rendered":
-            shown = smile if k >= count else TALKING * smile
+            from .rendered.expression import CHEEKS
+
+            shown = smile if k >= count else TEETH_LEFT * smile
             relaxed = smiles[0, COLUMN["smile"]] - row[COLUMN["smile"]], smile - shown
             cheeks = float(np.dot(CHEEKS, relaxed))  # they stay raised, and the eyes stay as they are
             figure.rest = script.character.rest._replace(teeth=shown, cheeks=cheeks)

@@ -13,6 +13,7 @@ from .viseme_tracks import RATE, Phone
 COLUMN = {name: k for k, name in enumerate(Moment._fields)}
 CALM = 0.45  # of what a lively cartoon would do: a face that hardly leaves its place stays sharp in a small model
 
+EYES_STAY = 1.7  # change of the gaze for a turn of the head by a radian
 # A mood is a resting place of (smile, lift, worry, squint, wide lids).
 MOODS = {
     "neutral": (0.08, 0.0, 0.0, 0.0, 0.0),
@@ -126,8 +127,8 @@ def moments(
 
     phase = 2 * np.pi * np.cumsum(0.27 * (1 + 0.15 * _wander(rng, n, 4))) / RATE
     column["breath"][:] = 0.5 + 0.5 * np.sin(phase + rng.uniform(0, 6))
-    column["gaze_x"][:] = np.clip(gaze[0] - 1.7 * column["yaw"], -1, 1)  # the eyes stay on what they look at
-    column["gaze_y"][:] = np.clip(gaze[1] - 1.7 * column["pitch"], -1, 1)
+    column["gaze_x"][:] = np.clip(gaze[0] - EYES_STAY * column["yaw"], -1, 1)  # the eyes stay on what they look at
+    column["gaze_y"][:] = np.clip(gaze[1] - EYES_STAY * column["pitch"], -1, 1)
 
     mood = _moods(rng, n, who.temper)
     raised = _bumps(n, peaks, stress * (rng.random(len(peaks)) < 0.5), 0.12, 0.35)

@@ -18,6 +18,7 @@ from ..synthetic.cutouts import face_points
 from ..synthetic.dataset import clip_frames, load_clip
 from ..synthetic.labels import FaceLabels
 from .loop import Draw, LoopSettings, Trainer
+from .people import People
 from .refiner_augment import Random, recolour
 
 PICTURES, SQUARES = 24, 4  # of a step, and squares of each picture
@@ -32,19 +33,12 @@ class FaceSquares:
     """Squares around the faces of clips on disk."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        drawn = [path for path in paths if path.stem.endswith("-drawn")]
-        self.kinds = [drawn, [path for path in paths if path not in {*drawn}]]
+        self.people = People(paths, DRAWN)
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Squares [SQUARES, 3, 64, 64] of one picture and their corrections [SQUARES, 4]."""
         random = Random(generator)
-        drawn, others = self.kinds
-        kind = drawn if not others or (drawn and random.chance(DRAWN)) else others
-        path = kind[random.below(len(kind))]
-        clip = load_clip(path, random.below(clip_frames(path)), 1)
-        labels = FaceLabels(0, 0, clip.box[0], clip.eyes[0], clip.lids[0], clip.face[0], clip.pose[0])
-        crop = FaceCrop.of_points(*face_points(labels))
-        picture = as_pictures(clip.frames)
+        picture, crop = labelled_frame(self.people.choose(random), random)
         if random.chance(0.5):
             picture = picture.flip(-1)
             crop = FaceCrop(picture.shape[-1] - crop.x, crop.y, crop.side, -crop.roll)
@@ -63,6 +57,13 @@ class FaceSquares:
     def batch(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Squares [B, 3, 64, 64] and corrections [B, 4]."""
         return tuple(torch.cat(part) for part in zip(*map(self.sample, generators), strict=True))
+
+
+def labelled_frame(path: Path, random: Random) -> tuple[Tensor, FaceCrop]:
+    """One frame of a clip, [1, 3, H, W] in [-1, 1], and the square of its face."""
+    clip = load_clip(path, random.below(clip_frames(path)), 1)
+    labels = FaceLabels(*clip.mouth[0], clip.box[0], clip.eyes[0], clip.lids[0], clip.face[0], clip.pose[0])
+    return as_pictures(clip.frames), FaceCrop.of_points(*face_points(labels))
 
 
 def moved(crop: FaceCrop, random: Random) -> FaceCrop:
@@ -97,15 +98,15 @@ def train_aligner(squares: FaceSquares, settings: LoopSettings, batch: int = PIC
 def aligner_errors(aligner: FaceAligner, paths: Sequence[Path], seed: int = 0) -> dict[str, float]:
     """Medians over clips of how far squares that are off by as much as in training are off before and after.
 
-    centre: in halves of the side. size: in shares.
+    centre: in halves of the side. size: in shares. roll: in radians.
     """
     random, found = Random(torch.Generator().manual_seed(seed)), []
     for path in paths:
-        clip = load_clip(path, random.below(clip_frames(path)), 1)
-        labels = FaceLabels(0, 0, clip.box[0], clip.eyes[0], clip.lids[0], clip.face[0], clip.pose[0])
-        true = FaceCrop.of_points(*face_points(labels))
+        picture, true = labelled_frame(path, random)
         given = moved(true, random)
-        for crop in (given, aligner.align(as_pictures(clip.frames)[0], given)):
-            found += [2 * math.hypot(crop.x - true.x, crop.y - true.y) / true.side, abs(crop.side / true.side - 1)]
-    medians = np.median(np.reshape(found, (-1, 4)), axis=0)
-    return dict(zip(("centre before", "size before", "centre", "size"), map(float, medians), strict=True))
+        for crop in (given, aligner.align(picture[0], given)):
+            found.append(2 * math.hypot(crop.x - true.x, crop.y - true.y) / true.side)
+            found += [abs(crop.side / true.side - 1), abs(crop.roll - true.roll)]
+    names = ("centre before", "size before", "roll before", "centre", "size", "roll")
+    medians = np.median(np.reshape(found, (-1, len(names))), axis=0)
+    return dict(zip(names, map(float, medians), strict=True))

@@ -20,6 +20,7 @@ from ..synthetic.expressions import MARGIN, MOUTH, SMILES
 from ..synthetic.motion import COLUMN
 from .discriminator import WithDiscriminator, discriminator_loss, generator_losses
 from .loop import Draw, LoopSettings, Trainer
+from .people import People
 from .refiner_augment import Random, recolour
 from .refiner_training import edges, like, strength_error
 
@@ -42,17 +43,14 @@ class Faces:
     """Expression sets on disk, one person each."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        drawn = [path for path in paths if path.stem.endswith("-drawn")]
-        self.kinds = [drawn, [path for path in paths if path not in {*drawn}]]
+        self.people = People(paths, DRAWN)
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(face, another face of the person, the other's expression)."""
         from safetensors import safe_open
 
         random = Random(generator)
-        drawn, others = self.kinds
-        kind = drawn if not others or (drawn and random.chance(DRAWN)) else others
-        with safe_open(kind[random.below(len(kind))], "np") as file:
+        with safe_open(self.people.choose(random), "np") as file:
             moments = file.get_tensor("moments")
             lids = moments[:, COLUMN["lid"]]
             opened = np.flatnonzero(lids > OPEN)

@@ -238,14 +238,15 @@ def train_face_editor(options: argparse.Namespace) -> None:
     if options.people < 1:
         raise AvatarError(f"--people is {options.people}, expected 1 or more.")
     settings = _settings(options, "editor", 2e-3, weight_decay=1e-3, ema=0.99)
-    paths = write_expressions(options.runs / "expressions", options.people, workers=options.threads)
+    paths = write_expressions(options.runs / "faces", options.people, workers=options.threads)
     net = train_editor(Faces(paths), settings, _start(options), options.batch or BATCH)
     if Share.mine().leads:
         _save_half(net, RunFolder.of(options).face_editor_path)
 
 
 def ship(options: argparse.Namespace) -> None:
-    """The run's transformer and VAE as the embedded avatar, in half precision."""
+    """The run's transformer, VAE, viseme encoder, decoder, refiner and face editor as the embedded avatar, in half
+    precision. What finds faces is copied by hand."""
     from .vae_training import save_vae
 
     run = RunFolder.of(options)

@@ -113,7 +113,7 @@ def to_uint8(video: torch.Tensor) -> torch.Tensor:
     -1 is 0, 1 is 255, in between the nearest integer (halves to even), beyond it clipped: undoes `load_portrait`.
     """
     frames = video.detach().to(torch.float32).add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    return frames.permute(1, 2, 3, 0).contiguous()  # bytes: a quarter of what would be moved before
+    return frames.permute(1, 2, 3, 0).contiguous()  # bytes are moved: a quarter of what floats take
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from .transforms import direction
 
 UNIT = 1 / 128  # of the picture's side: what a Moment's x and y count in
 GAZE = (0.42, 0.32)  # radians of a gaze of 1, across and up
+CHEEKS = (0.45, 0.4)  # how far a smile, and its teeth, raise them
 CONVERGENCE = 0.03  # radians: how far both eyes turn in
 
 
@@ -18,10 +19,10 @@ class Rest(NamedTuple):
     """The expression of a face at rest. It stays while the person talks."""
 
     smile: float = 0.08
-    teeth: float = 0.0  # 0..1: an open smile; pressed lips still close
+    teeth: float = 0.0  # 0..1.2: an open smile; pressed lips still close
     wide: float = 0.04  # of the lids
     lift: float = 0.12  # of the brows' inner ends: without it faces look stern
-    cheeks: float = 0.0  # 0..1: raised further than the smile alone raises them
+    cheeks: float = 0.0  # how much further they are raised than the smile and its teeth raise them
 
 
 class Pose(NamedTuple):
@@ -77,7 +78,7 @@ def face_units(moment: Moment, names: dict[str, int], rest: Rest) -> np.ndarray:
     # Moods.
     add("mouthFrown", -0.5 * m.smile)
     add("mouthShrugLower", -0.2 * m.smile)
-    add("cheekSquint", 0.45 * smile + 0.3 * m.squint + 0.4 * rest.teeth + rest.cheeks)
+    add("cheekSquint", CHEEKS[0] * smile + 0.3 * m.squint + CHEEKS[1] * rest.teeth + rest.cheeks)
     add("browInnerUp", rest.lift + 0.45 * max(m.lift, 0) + 0.7 * max(m.worry, 0))
     add("browOuterUp", 0.65 * m.lift)
     add("browDown", 0.35 * max(-m.lift, 0) + 0.25 * max(-m.worry, 0))

@@ -22,7 +22,10 @@ SHOT = 1  # of a person's streams of random numbers; 0 is for its details
 
 
 class RenderedFigure:
-    """Build once a person; `draw` may then be called for any moments in any order."""
+    """Build once a person; `draw` may then be called for any moments in any order.
+
+    rest: the face at rest, the person's own; it may be replaced between pictures.
+    """
 
     def __init__(self, person: Person, size: int = 256, shot: Shot | None = None) -> None:
         self.person, self.rest = person, person.rest
