@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER
-from ..joyavatar_core.refiner import MOST, USUAL_MOTION, FaceMotion, PortraitRefiner, load_refiner, refined_size
+from ..joyavatar_core.refiner import TIMES, USUAL_MOTION, FaceMotion, PortraitRefiner, load_refiner, refined_size
 from .model import HostAvatar
 from .patcher import host_patcher
 from .stream import HostStream
@@ -18,7 +18,6 @@ from .types import advanced
 from .vae import HostDecoder
 
 AUTO, OFF = "auto", "off"
-TIMES = {f"{times}x": times for times in range(1, MOST + 1)}
 
 
 def refine_inputs() -> list[io.Input]:
@@ -88,8 +87,7 @@ class Refine:
                 f"refine is '{setting}', and only the embedded avatar with a portrait from JoyAvatar Reference has a "
                 "refiner; choose auto or off."
             )
-        wanted = ("on" if can else OFF) if setting == AUTO else TIMES.get(setting, 0) * stream.pixel_size[0] or OFF
-        size = refined_size(wanted, stream.pixel_size)
+        size = refined_size(("on" if can else OFF) if setting == AUTO else setting, stream.pixel_size)
         self.pixel_size = size or stream.pixel_size
         self.patchers = () if size is None else (_patcher(),)
 

@@ -111,7 +111,7 @@ def test_the_live_video_is_the_one_that_speak_makes(files, tmp_path, pipes, monk
     monkeypatch.setattr(VisemeEncoder, "lookahead", 0.0)  # a file could be heard ahead, a pipe not
     threading.Thread(target=speak, args=(pipes.writer, 50)).start()
     given = ["--portrait", files / "portrait.png", "--size", "32x32", "--psb", "1"]
-    raw = ["--audio", "-", "--out", tmp_path / "piped.mp4"]
+    raw = ["--audio", "-", "--out", tmp_path / "piped.mp4", "--refine", "2x"]  # what live does by itself
     assert main(["speak", *map(str, given + raw)]) == 0
     assert run(files, "--out", tmp_path / "file.mp4", "--pace", "off", audio=files / "voice.wav") == 0
 

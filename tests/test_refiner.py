@@ -141,12 +141,14 @@ def test_refined_sizes() -> None:
     assert refined_size("off", (128, 128)) is None
     assert refined_size("on", (128, 96)) == (512, 384)
     assert refined_size("304", (128, 96)) == refined_size(304, (128, 96)) == (304, 228)
-    assert refined_size(128, (128, 128)) == (128, 128)
+    assert refined_size(128, (128, 128)) == refined_size("1x", (128, 128)) == (128, 128)
+    assert refined_size("2x", (128, 96)) == (256, 192) and refined_size("on", (64, 96)) == (256, 384)
+    assert refined_size("on", (256, 256)) == refined_size("on", (512, 512)) == (512, 512)
 
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [("yes", "'yes', expected off, on or a width"), ("126", "is 126"), (MOST * 128 + 2, "is 514"), (255, "is 255"),
+    [("yes", "'yes', expected off, on, 1x to 4x or a width"), ("126", "is 126"), (MOST * 128 + 2, "is 514"), (255, "is 255"),
      (-256, "is -256"), ("²", "'²'")],
 )  # fmt: skip
 def test_other_settings_are_refused(setting: str | int, said: str) -> None:

@@ -40,7 +40,7 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
 
     voice: what `options.check` returned. avatar: what `options.avatar` loads; it may serve many jobs.
     """
-    from ..pipeline.avatar import load_prompt
+    from ..pipeline.avatar import default_refine, load_prompt
     from ..pipeline.render import output_pixel_size
 
     config = avatar.config
@@ -62,7 +62,7 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
         kv_dtype=options.kv_dtype, graphs=options.cuda_graphs,
     )  # fmt: skip
     avatar.check_memory(stream)
-    refine = avatar.refine(stream, options.refine, options.face_motion())
+    refine = avatar.refine(stream, options.refine or default_refine(avatar, options.live), options.face_motion())
     width, height = output_pixel_size(stream, refine)
     facts = {
         "preset": options.preset, "seed": options.seed, "width": width, "height": height,

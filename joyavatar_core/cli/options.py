@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 
@@ -32,9 +32,10 @@ class VideoOptions:
     """What every command that makes a video takes. A field has the name of its flag, whose help describes it.
 
     size: (width, height) in pixels, None for the checkpoint's.
-    seconds: the longest video, None for the length of the voice.
+    seconds: the longest video, None for the length of the voice. live: whether frames are watched as they are made.
     """
 
+    live: ClassVar[bool] = False
     avatar: AvatarOptions
     portrait: str
     audio: str
@@ -173,6 +174,7 @@ class SpeakOptions(VideoOptions):
 class LiveOptions(VideoOptions):
     """The options of `live`; `serve` is (host, port), None without a server."""
 
+    live: ClassVar[bool] = True
     serve: tuple[str, int] | None
     format: str
     allow_host: tuple[str, ...]

@@ -116,9 +116,9 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
     command.add_argument(
-        "--refine", metavar="off|on|WIDTH",
-        help="restore the portrait's detail in the frames; on: 512 pixels wide, or what comes nearest; WIDTH: pixels, "
-        "from the size to four times the size; default: on for the embedded avatar, which has a refiner",
+        "--refine", metavar="off|on|2x|WIDTH",
+        help="restore the portrait's detail in the frames; on: 512 pixels wide, or what comes nearest; 1x to 4x: "
+        "times the size; WIDTH: pixels; default of the embedded avatar, which has a refiner: on (live: 2x)",
     )  # fmt: skip
     command.add_argument("--blinks", type=float, default=17.0, help="of refined faces, a minute; 0: none; default 17")
     command.add_argument(

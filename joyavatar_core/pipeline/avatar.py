@@ -172,9 +172,9 @@ class Avatar:
         return PortraitRefiner.of(self.refiner, stream, self.decoder, size, motion)
 
 
-def default_refine(avatar: Avatar) -> str:
-    """Whether frames are refined where nothing is said: where the avatar has a refiner."""
-    return "off" if avatar.refiner is None else "on"
+def default_refine(avatar: Avatar, live: bool = False) -> str:
+    """How frames are refined where nothing is said: where the avatar has a refiner; less where they must not wait."""
+    return "off" if avatar.refiner is None else "2x" if live else "on"
 
 
 def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Net = TypeVar("Net", bound=nn.Module)
 
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
+TIMES = {f"{times}x": times for times in range(1, MOST + 1)}  # settings of the refined size
 ARTICULATION = 1.4  # times the visemes, whose encoder is cautious
 WITHOUT_EDITOR = 1.5  # likewise: the refiner's own lips move too little
 # Sides of the portrait that is moved, in those of what is shown.
@@ -222,16 +223,21 @@ def quick_arithmetic(device: str) -> torch.autocast:
 def refined_size(setting: str | int, frame: Size) -> Size | None:
     """(width, height) in pixels of refined frames; None where they are not refined.
 
-    setting: "off", "on" (USUAL_WIDTH, within these bounds) or the width wanted, from the frame's to MOST times that.
+    setting: "off", "on" (USUAL_WIDTH, within the bounds), "1x" ... "4x" (the frame's side so many times), or the width
+    wanted, from the frame's to MOST times that.
     frame: (width, height) of the stream. Raises AvatarError for other settings.
     """
     width, height = frame
     if setting == "off":
         return None
-    wanted = min(MOST * width, max(width, USUAL_WIDTH)) if setting == "on" else setting
+    wanted = TIMES[setting] * width if setting in TIMES else setting
+    if setting == "on":
+        wanted = min(MOST * width, max(width, USUAL_WIDTH))
     if isinstance(wanted, str):
         if not (wanted.isascii() and wanted.isdigit()):
-            raise AvatarError(f"The refined size is '{setting}', expected off, on or a width in pixels.", "refine")
+            raise AvatarError(
+                f"The refined size is '{setting}', expected off, on, 1x to 4x or a width in pixels.", "refine"
+            )
         wanted = int(wanted)
     if wanted % 2 or not width <= wanted <= MOST * width:
         raise AvatarError(
