@@ -148,8 +148,8 @@ def test_refined_sizes() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [("yes", "'yes', expected off, on, 1x to 4x or a width"), ("126", "is 126"), (MOST * 128 + 2, "is 514"), (255, "is 255"),
-     (-256, "is -256"), ("²", "'²'")],
+    [("yes", "'yes', expected off, on, 1x to 4x or a width"), ("126", "is 126"), (MOST * 128 + 2, "is 514"),
+     (255, "is 255"), (-256, "is -256"), ("²", "'²'")],
 )  # fmt: skip
 def test_other_settings_are_refused(setting: str | int, said: str) -> None:
     with pytest.raises(AvatarError, match=said):
