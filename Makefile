@@ -7,6 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test test-ray clean
 
 demo: .venv/demo
+	mkdir -p out
 	$(BIN)/python -m joyavatar_core speak --portrait joyavatar_core/assets/portraits/ada.png \
 	  --audio joyavatar_core/assets/voices/ada.flac --out out/demo.mp4 --report out/demo.json
 
@@ -30,7 +31,6 @@ clean:
 
 .venv/demo: .venv/torch pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
-	mkdir -p out
 	touch $@
 
 # The speech synthesisers that the training data needs; without them its tests are skipped.
