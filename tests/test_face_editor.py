@@ -173,12 +173,13 @@ def test_a_large_change_covers_the_portraits_fine_detail(editor: FaceEditorNet, 
         editor.flow.bias.zero_()
         editor.head[-1].bias.copy_(torch.tensor([-100.0, *3 * [change]]))  # the changed face alone
     face = PortraitFace(editor, fine, FaceCrop(256.0, 256.0, 256.0, 0.0))
-    lids = torch.tensor([[1.0, 0, 0], [0, 0, 0]])  # closed, and open
-    told = expression_of(torch.zeros(2, 7), lids, torch.zeros(2))
-    made = face.shown(face.edit(told), told, torch.zeros(2, 2, 64, 64), (512, 512))
+    lids = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0.4, 0, 0]])  # closed, open, and closing
+    told = expression_of(torch.zeros(3, 7), lids, torch.zeros(3))
+    made = face.shown(face.edit(told), told, torch.zeros(3, 2, 64, 64), (512, 512))
     across = slice(200, 312)
     for shown, rows, detail in (
-        (made[0], slice(180, 250), left), (made[1], slice(180, 250), 1), (made[1], slice(275, 340), left)
+        (made[0], slice(180, 230), left), (made[1], slice(180, 230), 1), (made[2], slice(180, 230), left),
+        (made[1], slice(275, 340), left),
     ):  # fmt: skip
         assert shown[:, rows, across].mean() == pytest.approx(change, abs=0.05)
         assert shown[:, rows, across].std() / fine[..., rows, across].std() == pytest.approx(detail, abs=0.2)

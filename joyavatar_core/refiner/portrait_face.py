@@ -16,6 +16,7 @@ FACE_TOP = -0.1  # its middle, in the same unit, from the square's
 FACE_SOFT = 3.0
 REGION = 128  # side of the face's map
 VISIBLE, COVERING = 0.15, 0.5  # sizes of a change, of -1 ... 1: below the first, detail stays; from the second, none
+CLOSING = 0.3  # closure of the lids from which on a change of the eyes covers as any other does
 NEAR = 5  # pixels around a large change that it covers, too
 # Heights in the square, -1 ... 1.
 STILL = 0.05  # what lies above this moves with the head alone; below are lips and jaw
@@ -81,11 +82,11 @@ class PortraitFace:
 def covering(change: Tensor, expressions: Tensor) -> Tensor:
     """How far a change [B, 3, S, S] covers what was there, [B, 1, S, S], 0 ... 1: wholly where it is large.
 
-    Around the eyes only as far as the lids are closed: a glance moves an eye and covers nothing.
+    Around the eyes only while lids close: a glance moves an eye and covers nothing.
     """
     size = F.max_pool2d(change.abs().amax(1, keepdim=True), NEAR, 1, NEAR // 2)
     size = F.avg_pool2d(size, NEAR, 1, NEAR // 2, count_include_pad=False)
-    closed = (expressions[:, MOUTH_SIZE] / EYE_SCALE[0]).clamp(0, 1)
+    closed = (expressions[:, MOUTH_SIZE] / EYE_SCALE[0] / CLOSING).clamp(0, 1)
     above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < EYES
     return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * torch.where(above, closed[:, None, None, None], 1.0)
 
