@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.framing.face_crop import FaceCrop
+from joyavatar_core.recording.snapshot import refinement_of
 from joyavatar_core.refiner import MOST, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from joyavatar_core.refiner.eye_movements import EyeMovements
 from joyavatar_core.refiner.model import Prediction, compose, resized, warp
@@ -205,6 +207,14 @@ def test_a_refined_recording_resumes_to_the_very_frames(net: RefinerNet, viseme_
     with recording(tmp_path / "whole", refine=refiner(net), **condition) as made:
         assert pictures(made.segment_paths[0]).shape[1:] == (64, 64, 3)
     assert record(tmp_path / "without_visemes", refine=refiner(net, uses_visemes=False), **condition) != whole
+
+
+def test_the_place_of_the_face_belongs_to_a_recording(net: RefinerNet) -> None:
+    one, other = refiner(net), refiner(net)
+    assert refinement_of(one) == refinement_of(other) and refinement_of(one)["refined_face"] is None
+    other.crop = FaceCrop(60.0, 50.0, 40.0, 0.1)
+    assert refinement_of(other)["refined_face"] == [60.0, 50.0, 40.0, 0.1]
+    assert set(refinement_of(None).values()) == {None} and refinement_of(None).keys() == refinement_of(one).keys()
 
 
 def test_a_block_says_what_was_heard_of_its_frames(make_stream) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,15 @@ WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "refined_portrait": "another portrait", "refined_face": "another place of the face",
     "initial_latents": "other initial latents",
 }  # fmt: skip
-REFINEMENT = (
-    "refined_size", "refiner", "refined_portrait", "refined_face", "blinks", "articulation", "head_motion",
-)  # fmt: skip
+REFINEMENT: dict[str, Callable[[PortraitRefiner], Any]] = {
+    "refined_size": lambda refine: list(refine.pixel_size),
+    "refiner": lambda refine: module_fingerprint(refine.net),
+    "refined_portrait": lambda refine: tensors_fingerprint([("", refine.portrait)]),
+    "refined_face": lambda refine: refine.crop and [round(number, 3) for number in dataclasses.astuple(refine.crop)],
+    "blinks": lambda refine: refine.blinks,
+    "articulation": lambda refine: refine.articulation,
+    "head_motion": lambda refine: refine.head_motion,
+}
 OLD = {"encoder": X264}  # what recordings were made with before their identity said it
 
 
@@ -84,13 +90,7 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
 
 def refinement_of(refine: PortraitRefiner | None) -> dict[str, Any]:
     """The part of an identity that says how frames are refined."""
-    if refine is None:
-        return dict.fromkeys(REFINEMENT)
-    face = None if refine.crop is None else [round(number, 3) for number in dataclasses.astuple(refine.crop)]
-    return dict(zip(REFINEMENT, (
-        list(refine.pixel_size), module_fingerprint(refine.net), tensors_fingerprint([("", refine.portrait)]), face,
-        refine.blinks, refine.articulation, refine.head_motion,
-    ), strict=True))  # fmt: skip
+    return {name: None if refine is None else of(refine) for name, of in REFINEMENT.items()}
 
 
 def check_identity(folder: Path, recorded: Mapping[str, Any], mine: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Movements of a stream's head and brows.
 
-They depend on a seed, the frame's number and the voice alone, so streams resume. The embedded
-avatar's own heads move little. These movements come on top: slow ones, sums of sines with random frequencies and
-phases, which do not repeat, and nods and raised brows on stresses. They are this project's own.
+They depend on a seed, the frame's number and the voice alone, so streams resume. The embedded avatar's own heads move
+little. These movements come on top: slow ones, sums of sines with random frequencies and phases, which do not repeat,
+and nods and raised brows on stresses. They are this project's own.
 """
 
 from __future__ import annotations
