@@ -8,6 +8,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ..joyavatar_core.paths import replacing
+
 ASSETS = Path(__file__).parent.parent / "joyavatar_core" / "assets"
 PREFIX = "joyavatar_"  # the input folder is the user's and flat: say whose these are
 
@@ -20,7 +22,8 @@ def copy_samples() -> None:
         if target.exists():
             continue
         try:
-            shutil.copyfile(source, target)
+            with replacing(target, shared=True) as unfinished:
+                shutil.copyfile(source, unfinished)
         except OSError as problem:  # a read-only input folder: the templates then need the user's own files
             logging.warning("JoyAvatar could not put its samples into %s: %s", inputs, problem)
             return

@@ -15,6 +15,8 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.framing.crop import Crop, choose_crop, parse_crop
 from joyavatar_core.framing.face_locator import Face, face_locator
 from joyavatar_core.framing.portrait_framing import cut_out, frame_portrait
+from joyavatar_core.pipeline.avatar import load_avatar
+from joyavatar_core.sampling.presets import preset
 from joyavatar_core.video.portrait import load_portrait
 
 PORTRAITS = Path(__file__).parents[1] / "joyavatar_core" / "assets" / "portraits"
@@ -133,6 +135,13 @@ def test_a_crop_of_ones_own_is_what_is_shown():
     assert framed.crop.summary() == {"crop": [125, 15, 50, 50], "picture": [200, 100], "faces": None, "note": None}
 
 
+def test_a_small_crop_of_a_huge_picture_keeps_its_detail():
+    stripes = np.zeros((7000, 7000, 3), np.uint8)
+    stripes[:, ::4] = stripes[:, 1::4] = 255
+    pixels = frame_portrait(Image.fromarray(stripes), 128, 128, (3000, 3000, 128, 128)).pixels
+    assert pixels.std() > 0.9
+
+
 def test_a_crop_of_a_huge_jpeg_is_in_its_own_pixels(tmp_path):
     picture = Image.new("RGB", (4000, 3000))
     picture.paste((255, 255, 255), (3000, 2000, 3400, 2400))
@@ -154,9 +163,10 @@ def test_what_is_no_crop_is_one_sentence(text):
         parse_crop(text)
 
 
-def test_a_crop_beyond_the_picture_is_one_sentence():
-    with pytest.raises(AvatarError, match=r"60,0,50,50 is not within the portrait of 100x80 pixels"):
-        frame_portrait(Image.new("RGB", (100, 80)), 32, 32, (60, 0, 50, 50))
+@pytest.mark.parametrize("box", [(60, 0, 50, 50), (-5, 0, 50, 50), (0, -5, 50, 50), (0, 0, 0, 50), (0, 0, 50, -1)])
+def test_a_crop_beyond_the_picture_is_one_sentence(box):
+    with pytest.raises(AvatarError, match=f"{','.join(map(str, box))} is not within the portrait of 100x80 pixels"):
+        frame_portrait(Image.new("RGB", (100, 80)), 32, 32, box)
 
 
 @given(
@@ -197,3 +207,11 @@ def test_the_locator_is_small_and_tells_tilt():
     picture, _ = canvas(*AWKWARD["tilted 20 degrees"])
     (face, *_) = face_locator().find(picture)
     assert math.degrees(face.roll) == pytest.approx(20, abs=12)
+
+
+def test_a_portrait_framed_for_another_size_is_refused_and_its_size_is_the_default():
+    avatar = load_avatar()
+    framed = avatar.frame(PORTRAITS / "ada.png", (64, 48))
+    assert avatar.stream(framed, None, preset("checkpoint", avatar.config), video_frames=9).pixel_size == (64, 48)
+    with pytest.raises(AvatarError, match="framed for 64x48 pixels and the stream has 128x128; frame it for that size"):
+        avatar.stream(framed, None, preset("checkpoint", avatar.config), pixel_size=(128, 128))

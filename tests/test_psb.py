@@ -73,6 +73,7 @@ def test_an_explicit_list_holds_its_last_entry():
 def test_a_list_may_come_with_a_mode():
     assert parse_settings("8,6,4,mode=dense", PsbSettings()) == PsbSettings(steps=(8, 6, 4), mode="dense")
     assert parse_settings("steps=8", PsbSettings()).steps == (8,)
+    assert parse_settings("steps=8,6,4", PsbSettings()).steps == (8, 6, 4)
     assert parse_settings("off", PsbSettings()).steps_for(0, trained=4) == 4
 
 
@@ -86,5 +87,6 @@ def test_nonsense_is_refused_in_one_sentence(text):
 
 
 def test_fewer_first_steps_than_later_ones_are_refused(make_stream):
+    make_stream(psb=PsbSettings(first=3, blocks=0))  # switched off
     with pytest.raises(AvatarError, match="starts with 3 steps and goes to 4"):
         make_stream(psb=PsbSettings(first=3))

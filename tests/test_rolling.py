@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from joyavatar_core.audio import FixedFeatures
 from joyavatar_core.audio.clock import block_of_latent, block_to_frames, block_to_latents, num_blocks
 from joyavatar_core.checkpoints.families import AVATARFORCING
+from joyavatar_core.cli.live import warm_up
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.recording.snapshot import check_run_state
@@ -29,6 +31,7 @@ from joyavatar_core.sampling.psb import PsbSettings
 from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
 from joyavatar_core.sampling.urcr import UrcrSettings
+from joyavatar_core.vae import random_weights_vae
 
 from .test_parity import AVATAR, Recording, SeededNoise, assert_near, portrait, relative_rms, seeded, seeded_weights
 
@@ -190,6 +193,32 @@ def test_a_run_stopped_inside_a_block_makes_the_same_block_again():
         except KeyboardInterrupt:
             continue
     assert torch.equal(torch.cat(found, dim=2), latents_of(StreamRun(make_stream())))
+
+
+def test_an_interrupt_ends_a_block_early():
+    run = StreamRun(make_stream(on_step=lambda *_: run.interrupt.set()))
+    with pytest.raises(InterruptedError):
+        next(run)
+    run.interrupt.clear()
+    assert run.sampler.block == 0
+
+
+def test_states_of_fp8_keys_fit_again_and_again(tmp_path):
+    run = StreamRun(make_stream(kv_dtype=torch.float8_e4m3fn))
+    for _ in range(3):
+        next(run)
+        state = run.state_dict()
+        check_run_state(run, {}, {"run": state, "decoder": {}})
+        run = StreamRun(make_stream(kv_dtype=torch.float8_e4m3fn))
+        run.load_state_dict(state)
+    with pytest.raises(AvatarError, match=r"made with kv_dtype torch\.float8_e4m3fn and this stream has None"):
+        StreamRun(make_stream()).load_state_dict(state)
+
+
+def test_a_live_stream_is_warmed_up():
+    stream = dataclasses.replace(make_stream(), audio=None)
+    silent = SimpleNamespace(stream=stream, avatar=SimpleNamespace(decoder=random_weights_vae()), refine=None)
+    warm_up(silent)
 
 
 def test_heal_forgets_all_but_the_portrait():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections import Counter
@@ -165,6 +166,24 @@ def test_portrait_sinks_cache_the_portrait(make_stream):
     next(run), next(run)
     assert all(torch.equal(frame, run.sampler.passes.reference) for frame in stored[0].split(1, dim=2))
     assert torch.equal(stored[1], run.sampler.past[-1].latents)
+
+
+def test_a_block_that_is_stopped_at_a_reset_is_still_marked_as_one(make_stream):
+    stops = {"at": None}
+
+    def on_step(block, step, steps):
+        if block == stops["at"]:
+            stops["at"] = None
+            raise KeyboardInterrupt
+
+    urcr = UrcrSettings("rotate", 3, 3, "first")
+    expected = [block.reset for block in itertools.islice(StreamRun(make_stream(urcr=urcr)), 8)]
+    stops["at"] = expected.index(True)
+    run, found = StreamRun(make_stream(urcr=urcr, on_step=on_step)), []
+    while len(found) < len(expected):
+        with contextlib.suppress(KeyboardInterrupt):
+            found.append(next(run).reset)
+    assert stops["at"] is None and found == expected
 
 
 def test_plain_slides_a_window_at_true_positions(make_stream):

@@ -297,6 +297,17 @@ def test_an_encoder_is_tried_on_pictures():
     assert not h264.encodes("libx264", 0, 0)
 
 
+def test_an_encoder_that_fails_once_is_tried_again(monkeypatch):
+    works = {"now": False}
+    monkeypatch.setattr(h264, "_working", set())
+    monkeypatch.setattr(h264, "_probed", lambda *_: works["now"])
+    assert not h264.encodes("h264_nvenc", 256, 256)
+    works["now"] = True
+    assert h264.encodes("h264_nvenc", 256, 256)
+    works["now"] = False
+    assert h264.encodes("h264_nvenc", 256, 256)
+
+
 def test_the_cards_encoder_is_given_the_same_quality_and_key_frames(tmp_path, monkeypatch):
     found = {}
 

@@ -13,6 +13,7 @@ import pytest
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.video import VideoWriter
 from joyavatar_core.video.containers import trim_to_whole_fragments
+from joyavatar_core.video.live_encoder import LiveEncoder
 
 FPS, RATE = 16, 16000
 
@@ -154,6 +155,42 @@ def test_a_file_the_system_stops_in_the_middle_of_a_fragment_still_decodes(tmp_p
     assert "cannot be written any further: File too large" in sentence
     assert int(frames) - 2 * FPS <= played(tmp_path / "v.part.mp4") <= int(frames)
     assert [path.name for path in tmp_path.iterdir()] == ["v.part.mp4"]
+
+
+class Broken:
+    """An encoder whose card has gone."""
+
+    def encode(self, frame):
+        raise av.FFmpegError(errno.EIO, "Input/output error")
+
+
+def test_an_encoder_that_fails_is_one_sentence_and_the_video_so_far_is_kept(tmp_path, monkeypatch):
+    video = opened(tmp_path / "v.mp4")
+    feed(video, 48)
+    monkeypatch.setattr(video, "_video", Broken())
+    with pytest.raises(
+        AvatarError, match=r"v\.mp4 cannot be written any further: Input/output error; the video so far"
+    ):
+        feed(video, 1)
+    assert played(video.abort()) >= 32
+    live = LiveEncoder(32, 32, FPS)
+    monkeypatch.setattr(live, "_video", Broken())
+    with pytest.raises(AvatarError, match="The live stream cannot go on: Input/output error; start it again"):
+        live.encode(noise(1))
+
+
+def test_a_growing_file_that_a_player_holds_open_does_not_spoil_the_video(tmp_path, monkeypatch):
+    unlink = Path.unlink
+
+    def refuse(path, **options):
+        if ".part" in path.name:
+            raise PermissionError("in use")
+        unlink(path, **options)
+
+    video = opened(tmp_path / "v.mp4")
+    feed(video, 21)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert played(video.close()) == 21
 
 
 def test_no_space_for_the_final_copy_keeps_the_whole_video(tmp_path, monkeypatch):

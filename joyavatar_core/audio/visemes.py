@@ -7,14 +7,13 @@ before the transformer. The transformer then learns only how a mouth of a given 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import AvatarError
+from ..weights import load_frozen
 from .mel import BANDS, WINDOW, log_mel
 
 SLOTS = 4  # spectra per video frame
@@ -75,16 +74,7 @@ class VisemeEncoder:
     @classmethod
     def load(cls, path: str | os.PathLike) -> VisemeEncoder:
         """An encoder from a safetensors file; it computes in float32. Raises AvatarError for any other file."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        model = VisemeNet()
-        try:
-            model.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as problem:
-            detail = str(problem).splitlines()[-1].strip()
-            raise AvatarError(f"'{Path(path).name}' is no viseme encoder of this version: {detail}") from None
-        return cls(model)
+        return cls(load_frozen(VisemeNet(), path, "viseme encoder"))
 
     @torch.no_grad()
     def encode(self, waveform: np.ndarray, edges: list[int]) -> Tensor:

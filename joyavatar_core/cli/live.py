@@ -78,13 +78,14 @@ def live(args: argparse.Namespace) -> None:
 def warm_up(job: Job) -> None:
     """Make one block of silence and drop it, so that what is loaded on first use is loaded before the first word."""
     from ..pipeline.render import frames_of
-    from ..sampling.psb import PsbSettings
+    from ..sampling.psb import PSB_OFF, PsbSettings
 
     audio = job.stream.audio
     if audio is not None:
         silence = ArrayAudio(np.zeros(job.voice.sample_rate), job.voice.sample_rate)
         audio = AudioFeatures(silence, audio.encoder, audio.clock.fps, audio.block_frames, lead=audio.lead)
-    stream = dataclasses.replace(job.stream, audio=audio, psb=PsbSettings(steps=(1,)), video_frames=1)
+    psb = PSB_OFF if job.stream.config.sampler == "rolling" else PsbSettings(steps=(1,))
+    stream = dataclasses.replace(job.stream, audio=audio, psb=psb, video_frames=1)
     with StreamRun(stream) as run:
         for _ in frames_of(run, job.avatar.decoder, refine=job.refine):
             pass

@@ -87,14 +87,14 @@ def add_speak_flags(command: argparse.ArgumentParser) -> None:
     recording.add_argument(
         "--checkpoint-every", metavar="N|SIZE",
         help="a state every 40 (blocks), 30s (of video) or 200MB (of states a minute of video); "
-        "default: 30s, or rarer so that a minute of video costs at most 1GB of states",
+        "default: 30s, less often where that would write more than 1GB a minute",
     )  # fmt: skip
     recording.add_argument("--resume", action="store_true", help="resume the recording in --state, if there is one")
 
 
 def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of every command that makes a video: portrait, voice, mechanisms, models, machine, report."""
-    command.add_argument("--portrait", required=True, help="a picture of any size")
+    command.add_argument("--portrait", required=True, help="a picture of any size: JPEG, PNG, WebP ... (not HEIC)")
     command.add_argument(
         "--crop", type=crop_flag, default="face",
         help="the part of the portrait to show: face (framed as in training), centre, or X,Y,W,H in pixels",
@@ -107,7 +107,8 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--preset", choices=PRESETS, default="checkpoint",
         help="checkpoint (the default): what the checkpoint recommends; realtime: the same with at most four steps a "
-        "block, best with a tiny --decoder",
+        "block, best with a tiny --decoder; joyavatar: PSB, MCI and URCR on; plain: none of them; rolling: "
+        "AvatarForcing's window",
     )  # fmt: skip
     command.add_argument("--psb", help="steps: off | first=8,base=4,blocks=4,curve=1,mode=restart|dense | 8,6,4")
     command.add_argument("--mci", help="motion: off | inject,frames=3,noise=0.25,carry=1 | context,noise=0.1")
@@ -131,7 +132,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         help="how far refined heads turn, nod and raise their brows, 0 to 3; default 1",
     )
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
-    command.add_argument("--seed", type=parse_seed, default=0)
+    command.add_argument("--seed", type=parse_seed, default=0, help="another number is another take; default 0")
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
     command.add_argument(
         "--encoder", choices=ENCODERS, default=ENCODERS[0],
@@ -157,12 +158,12 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     models.add_argument("--audio-encoder", help="wav2vec2-base file, for checkpoints with wav2vec2 features")
     models.add_argument("--prompt-embeds", help="file with the prompt's embeddings")
     models.add_argument("--base", help="base model, where --weights is a LoRA release")
-    models.add_argument("--lora-alpha", type=float, help="its alpha, where no config.json beside it states it")
+    models.add_argument("--lora-alpha", type=float, help="alpha of a LoRA release in --weights without config.json")
+    models.add_argument("--lora-rank", type=int, help="rank of a LoRA release in --weights without config.json")
     models.add_argument(
         "--lora", action="append", default=[], metavar="FILE[=STRENGTH]", type=parse_lora,
         help="a LoRA on top of the model, in any layout ComfyUI reads; strength 1 if not given; may be repeated",
     )  # fmt: skip
-    models.add_argument("--lora-rank", type=int, help="its rank, where no config.json beside it states it")
     models.add_argument("--release", choices=RELEASES, help=RELEASE_HELP)
     machine = command.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ...")
@@ -179,7 +180,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         "--compile", action="store_true", help="fuse element-wise steps with torch.compile: slower start, faster blocks"
     )
     machine.add_argument("--cuda-graphs", action="store_true", help="launch each pass as one CUDA graph")
-    machine.add_argument("--attention", choices=BACKENDS, default="sdpa")
+    machine.add_argument("--attention", choices=BACKENDS, default="sdpa", help="back end of attention; default sdpa")
     machine.add_argument(
         "--decode-rank", action="store_true",
         help="in several processes (torchrun --nproc_per_node N -m joyavatar_core ...): the last one decodes; "

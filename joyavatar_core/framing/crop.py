@@ -15,7 +15,7 @@ SIZE, CENTRE = 0.72, (0.5, 0.46)
 # What training has seen of each, and a little more: a centre crop within these bounds is left as it is.
 USUAL_SIZE = (0.52, 0.93)
 USUAL_X, USUAL_Y = (0.38, 0.62), (0.33, 0.6)
-HEAD = 1.25  # a head's size by its face's: what a crop that only keeps the face in has to hold
+HEAD = 1.25  # size of a head as a multiple of its face's; a crop with close=False contains at least this much
 
 Box = tuple[float, float, float, float]  # left, top, width, height in pixels
 
@@ -67,7 +67,8 @@ def choose_crop(
     centre = cover((0, 0, *picture), shape)
     if not isinstance(crop, str):
         left, top, width, height = crop
-        if left + width > picture[0] or top + height > picture[1]:
+        inside = left >= 0 and top >= 0 and left + width <= picture[0] and top + height <= picture[1]
+        if not inside or width <= 0 or height <= 0:
             raise AvatarError(
                 f"The crop {left:g},{top:g},{width:g},{height:g} is not within the portrait of "
                 f"{picture[0]}x{picture[1]} pixels; give X,Y,W,H inside it."

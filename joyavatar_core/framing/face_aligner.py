@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..weights import load_frozen
 from .face_crop import FaceCrop
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "face_aligner.safetensors"
@@ -81,8 +82,4 @@ def correction_of(seen: FaceCrop, crop: FaceCrop) -> Tensor:
 @lru_cache(maxsize=1)
 def face_aligner(weights: Path = WEIGHTS) -> FaceAligner:
     """The aligner that comes with the project."""
-    from safetensors.torch import load_file
-
-    aligner = FaceAligner()
-    aligner.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-    return aligner.eval().requires_grad_(False)
+    return load_frozen(FaceAligner(), weights, "face aligner")

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from ..weights import load_frozen
+
 WEIGHTS = Path(__file__).parents[1] / "assets" / "face_locator.safetensors"
 STRIDE = 8  # pixels of the picture a cell of the maps
 CENTRE_DEPTH = 0.1  # a face's centre lies this far below the eyes, in distances between eyes and chin
@@ -151,8 +153,4 @@ def _overlap(a: Face, b: Face) -> bool:
 @lru_cache(maxsize=1)
 def face_locator(weights: Path = WEIGHTS) -> FaceLocator:
     """The locator that comes with the project."""
-    from safetensors.torch import load_file
-
-    locator = FaceLocator()
-    locator.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-    return locator.eval().requires_grad_(False)
+    return load_frozen(FaceLocator(), weights, "face locator")

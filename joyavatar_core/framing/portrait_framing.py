@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,11 +83,16 @@ def frame_portrait(
     """
     check_size(width, height)
     closer = detail * (1 if crop == "centre" else CLOSER)
-    picture, full = read_picture(source, closer * width, closer * height, parse_colour(background))
+    colour = parse_colour(background)
+    picture, full = read_picture(source, closer * width, closer * height, colour)
+    if not isinstance(crop, str):
+        choose_crop(full, (width, height), crop)  # says in the portrait's own pixels what is wrong with it
+        # The box is wanted at the video's size, so the whole picture has to be that much larger.
+        sides = (math.ceil(detail * side * full[k] / crop[2 + k]) for k, side in enumerate((width, height)))
+        picture, full = read_picture(source, *sides, colour)
     scale = picture.width / full[0], picture.height / full[1]
     wanted = crop
     if not isinstance(crop, str):
-        choose_crop(full, (width, height), crop)  # says in the portrait's own pixels what is wrong with it
         wanted = tuple(side * scale[k % 2] for k, side in enumerate(crop))
     faces = face_locator().find(picture) if crop == "face" else ()
     chosen = choose_crop(picture.size, (width, height), wanted, faces, close)

@@ -118,10 +118,17 @@ class Avatar:
         """The recipe of a talking stream: a portrait, a voice, and the mechanisms' settings.
 
         portrait: what `frame` gives, or any picture, which is then framed by the face.
-        pixel_size: (width, height), default the checkpoint's. `fields` are AvatarStream's: text, seed, video_frames,
-        on_step. Raises AvatarError for whatever cannot work.
+        pixel_size: (width, height), default the framed portrait's or the checkpoint's. `fields` are AvatarStream's:
+        text, seed, video_frames, on_step. Raises AvatarError for whatever cannot work.
         """
-        width, height = pixel_size or self.pixel_size()
+        framed_size = portrait.pixel_size if isinstance(portrait, FramedPortrait) else None
+        width, height = pixel_size or framed_size or self.pixel_size()
+        if framed_size not in (None, (width, height)):
+            raise AvatarError(
+                f"The portrait was framed for {framed_size[0]}x{framed_size[1]} pixels and the stream has "
+                f"{width}x{height}; frame it for that size.",
+                "size",
+            )
         config = self.config
         check_size(width, height)
         larger = check_trained_size(width, height, config)
@@ -173,7 +180,7 @@ class Avatar:
 
 
 def default_refine(avatar: Avatar, live: bool = False) -> str:
-    """How frames are refined where nothing is said: where the avatar has a refiner; less where they must not wait."""
+    """The refinement if none is chosen: off without a refiner, 2x for a live stream, otherwise on."""
     return "off" if avatar.refiner is None else "2x" if live else "on"
 
 
@@ -245,18 +252,18 @@ def open_weights(options: AvatarOptions) -> Checkpoint:
 
 
 def transformer_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
-    """What is asked for, else what AvatarOptions says of None."""
+    """The dtype in the options; without one, float32 for the embedded avatar and the file's dtype for others."""
     return options.dtype or (torch.float32 if options.weights == EMBEDDED else checkpoint.dtype)
 
 
 def encoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
-    """Exact on a CPU; on a GPU, where float32 is four times slower, as exact as the stream."""
+    """float32 on a CPU. On a GPU the transformer's dtype, because float32 is four times slower there."""
     on_gpu = torch.device(options.device).type == "cuda"
     return transformer_dtype(options, checkpoint) if on_gpu else torch.float32
 
 
 def decoding_dtype(options: AvatarOptions, checkpoint: Checkpoint) -> torch.dtype:
-    """That of encoding; for the embedded avatar, unless another is asked for, what a CPU is quick with."""
+    """The dtype of encoding. For the embedded avatar on a CPU: the CPU's quick dtype, unless another is asked for."""
     on_cpu = options.weights == EMBEDDED and torch.device(options.device).type == "cpu"
     quick = quick_dtype("cpu") if on_cpu else None
     return quick if quick and options.dtype in (None, quick) else encoding_dtype(options, checkpoint)
@@ -368,7 +375,8 @@ def load_prompt(path: str | Path, config: AvatarConfig) -> Tensor:
     if len(tensors) != 1 or len(tensors[0].shape) not in (2, 3) or tensors[0].shape[-1] != config.text_dim:
         found = ", ".join(str(list(tensor.shape)) for tensor in tensors[:3])
         raise AvatarError(
-            f"'{Path(path).name}' holds {found}, expected one prompt tensor [1, tokens, {config.text_dim}]."
+            f"'{Path(path).name}' holds {found}, expected one prompt tensor [1, tokens, {config.text_dim}]; "
+            "make it with 'joyavatar encode-prompt'."
         )
     tensor = tensors[0].copy(torch.float32)
     return tensor if tensor.ndim == 3 else tensor.unsqueeze(0)

@@ -12,7 +12,8 @@ import torch
 
 Item = TypeVar("Item")
 GRACE = 30.0  # seconds that a thread gets to end
-DEPTH = 1  # items that a stage may be ahead of the next one, besides the one in its hands
+DEPTH = 1  # finished items that wait for the next stage; a stage also works on one more
+PATIENCE = 1.0  # seconds of one wait; a longer one would keep Ctrl-C from the main thread on Windows
 
 
 def ahead(
@@ -58,7 +59,10 @@ def ahead(
     thread.start()
     try:
         while True:
-            kind, value = items.get()
+            try:
+                kind, value = items.get(timeout=PATIENCE)
+            except queue.Empty:
+                continue
             if kind == "problem":
                 raise value
             if kind == "end":

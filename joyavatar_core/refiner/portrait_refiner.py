@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..device import quick_dtype, to_device
 from ..errors import AvatarError
 from ..framing.find_face import find_face
 from ..geometry import Size
+from ..weights import load_frozen
 from .eye_movements import EyeMovements
 from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of
 from .head_movements import HeadMovements, HeadPose
@@ -29,13 +30,11 @@ if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream, LatentBlock
     from ..vae import Decoder
 
-Net = TypeVar("Net", bound=nn.Module)
-
 MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
 TIMES = {f"{times}x": times for times in range(1, MOST + 1)}  # settings of the refined size
-ARTICULATION = 1.4  # times the visemes, whose encoder is cautious
-WITHOUT_EDITOR = 1.5  # likewise: the refiner's own lips move too little
-# Sides of the portrait that is moved, in those of what is shown.
+ARTICULATION = 1.4  # factor of the visemes: their encoder predicts movements that are too small
+WITHOUT_EDITOR = 1.5  # factor of the visemes where no face is edited: the refiner moves the lips too little
+# Size of the portrait that is warped, as a multiple of the refined frame's.
 FINER = 1.6  # of a portrait with that much detail; more would alias
 ENLARGED = 2.0  # of any other portrait, which is enlarged
 USUAL_WIDTH = 512  # pixels of refined frames, where nothing else is wanted
@@ -144,9 +143,9 @@ class PortraitRefiner:
         """Decoded frames [3, T, h, w] in [-1, 1] -> refined frames [3, T, H, W], on the same device, in float32.
 
         features: the audio features of each frame, [T, audio_dim]. If they are visemes, they shape the lips. Otherwise
-        the lips stay as decoded, and neither head nor brows follow the voice. first_frame: number of the first frame in
-        its stream, for eyes and head. before: the features of earlier frames, [n, audio_dim], best of 0.7 s; nods begin
-        there.
+        lips and eyes stay as decoded, and neither head nor brows follow the voice. first_frame: number of the first
+        frame in its stream, for eyes and head. before: the features of earlier frames, [n, audio_dim], best of 0.7 s;
+        nods begin there.
         """
         device, count = self.round_trip.device, video.shape[1]
         frames = video.movedim(1, 0).to(device, torch.float32)
@@ -252,19 +251,7 @@ def load_refiner(path: str | Path, editor: str | Path | None = None) -> RefinerN
 
     Raises AvatarError for any other files.
     """
-    net = _load(RefinerNet(), path)
+    net = load_frozen(RefinerNet(), path, "portrait refiner")
     if editor is not None:
-        net.editor = _load(FaceEditorNet(), editor)
-    return net
-
-
-def _load(net: Net, path: str | Path) -> Net:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-    except (OSError, SafetensorError, RuntimeError) as problem:
-        detail = str(problem).splitlines()[-1].strip()
-        raise AvatarError(f"'{Path(path).name}' is no portrait refiner of this version: {detail}") from None
-    return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        net.editor = load_frozen(FaceEditorNet(), editor, "face editor")
+    return net.to(memory_format=torch.channels_last)

@@ -71,7 +71,7 @@ class BlockSampler:
         width, height = stream.latent_size
         self.shape = (stream.batch, stream.config.out_channels, stream.config.block_frames, height, width)
         self.noise = self._new_noise()
-        self._was_reset = False  # by `reset`, since the last block
+        self._was_reset = False  # since the last block
         self._features: tuple[range, Tensor] | None = None  # the latent frames that were read last
 
     def has_block(self, block: int) -> bool:
@@ -87,10 +87,10 @@ class BlockSampler:
         shown = block_to_frames(self.block, config.block_frames, config.lead_frames)
         started = time.perf_counter()
         self.passes.highest_position = 0
-        reset = self._make_room() or self._was_reset
+        self._was_reset |= self._make_room()  # kept where the block is stopped and made again
         levels = levels_for(psb.steps_for(self.block, len(config.levels)), config.levels, psb.mode, config.shift)
         latents = self._make_block(levels)
-        self._was_reset = False
+        reset, self._was_reset = self._was_reset, False
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()  # the one time a block waits for the device
         stop = shown.stop if total is None else min(shown.stop, total)

@@ -95,6 +95,8 @@ def parse_settings(text: str, default: Settings, plain: Settings | None = None) 
     steps: list[int] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = (side.strip() for side in part.partition("="))
+        if name == "steps" and isinstance(default, PsbSettings):  # "steps=8,6,4"
+            name, equals = value, ""
         if not equals:
             if name.isascii() and name.isdigit() and isinstance(default, PsbSettings):
                 steps.append(int(name))
@@ -132,4 +134,5 @@ def _value(value: object, annotation: str, label: str, name: str) -> object:
             return (int(value),)
         return float(value) if "float" in annotation else int(value)
     except ValueError:
-        raise AvatarError(f"{label} {name} is '{value}', expected a number.") from None
+        kind = "number" if "float" in annotation else "whole number"
+        raise AvatarError(f"{label} {name} is '{value}', expected a {kind}.") from None

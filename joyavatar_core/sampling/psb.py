@@ -59,7 +59,7 @@ class PsbSettings:
                 "first blocks more; switch it off.",
                 "psb",
             )
-        if self.first is not None and not self.steps and self.first < base:
+        if self.first is not None and self.blocks and not self.steps and self.first < base:
             raise AvatarError(
                 f"PSB starts with {self.first} steps and goes to {base}; "
                 "the first blocks need at least as many as the rest."

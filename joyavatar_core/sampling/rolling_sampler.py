@@ -49,7 +49,8 @@ class RollingSampler(BlockSampler):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.window = [InFlight(**self._on_device(one)) for one in state["window"]]
-        self.sink = self._on_device({"sink": state["sink"]})["sink"]
+        sink = state["sink"]
+        self.sink = None if sink is None else sink.to(self.device, self.passes.cache.dtype, copy=True)
 
     # --- what a block is made of -----------------------------------------------------------------------------------
 
@@ -81,6 +82,7 @@ class RollingSampler(BlockSampler):
         window = list(self.window)
         passes = len(levels) - (window[0].step if window else 0)
         for done in range(passes):
+            self._check_interrupt()
             index = window[-1].index + 1 if window else self.block
             if len(window) < len(levels) and self.has_block(index):
                 window.append(InFlight(index, 0, self._initial(index, levels[0])))

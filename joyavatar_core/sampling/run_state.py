@@ -24,9 +24,8 @@ def recipe_of(stream: AvatarStream, dtype: torch.dtype) -> dict[str, object]:
     config, (width, height) = stream.config, stream.latent_size
     urcr = _plain(stream.urcr)
     urcr["mode"] = STORED_MODES.get(stream.urcr.mode, stream.urcr.mode)
-    kept = {} if stream.kv_dtype is None else {"kv_dtype": str(stream.kv_dtype)}
     return {
-        **kept,
+        "kv_dtype": None if stream.kv_dtype is None else str(stream.kv_dtype),
         "seed": stream.seed, "size": [height, width], "dtype": str(dtype),
         "model": [config.num_layers, config.dim, config.num_heads, config.ffn_dim],
         "block_frames": config.block_frames, "trained_positions": config.trained_positions,

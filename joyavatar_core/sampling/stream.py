@@ -176,7 +176,7 @@ class AvatarStream:
                 f"{f' behind {config.lead_frames}' if config.lead_frames else ''}."
             )
         if not torch.isfinite(self.initial_latents).all():
-            raise AvatarError("The initial latents hold NaN or infinite numbers.")
+            raise AvatarError("The initial latents hold NaN or infinite numbers; encode the video again.")
 
     def _check_audio(self) -> None:
         config = self.config
@@ -197,7 +197,10 @@ class AvatarStream:
                 f"blocks of {config.block_frames}; encode it for this checkpoint."
             )
         if self.audio.lead != config.lead_frames:
-            raise AvatarError("The audio was cut for another sampler than this checkpoint's; encode it anew.")
+            raise AvatarError(
+                f"The audio has {self.audio.lead} leading latent frames, but this checkpoint's sampler has "
+                f"{config.lead_frames}; encode it for this checkpoint."
+            )
 
     @property
     def pixel_size(self) -> Size:

@@ -72,7 +72,9 @@ class UrcrSettings:
                 )
             return
         if trained < block:
-            raise AvatarError(f"A block of {block} frames does not fit the {trained} trained positions.")
+            raise AvatarError(
+                f"A block of {block} frames does not fit the {trained} trained positions; use mode 'window'."
+            )
         if self.sinks % block or self.recent % block:
             raise AvatarError(
                 f"URCR keeps {self.sinks} sinks and {self.recent} recent frames; "
@@ -104,7 +106,8 @@ class UrcrSettings:
             )
         if self.mode == "prefill" or self.window is not None:
             raise AvatarError(
-                "URCR of a rolling window is 'rotate' or 'window', without a length of its own; change it."
+                f"URCR mode is '{self.mode}' with window {self.window}, but a rolling window takes 'rotate' or "
+                "'window' without a length; change it."
             )
         if self.sinks != 1 or self.sink_source != "portrait":
             raise AvatarError("A rolling window's sink is the portrait's frame; give sinks=1,sink_source=portrait.")
@@ -116,7 +119,7 @@ class UrcrSettings:
         if self.mode == "rotate" and self.capacity(config) > config.trained_positions:
             raise AvatarError(
                 f"A rolling window with its history has {self.capacity(config)} frames, more than the "
-                f"{config.trained_positions} trained positions."
+                f"{config.trained_positions} trained positions; use mode 'window'."
             )
 
     def reset_due(self, cursor: int, frames: int, config: AvatarConfig) -> bool:

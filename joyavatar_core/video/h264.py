@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -21,6 +20,7 @@ ENCODERS = (AUTO, X264, NVENC)
 CODECS = {X264: "libx264", NVENC: "h264_nvenc"}
 PROBED = (256, 256)  # pixels, where the video's size is not known yet
 PROBE_FRAMES = 3
+_working: set[tuple[str, int, int]] = set()  # codecs, with width and height
 BT709 = 1  # the code point for matrix, primaries and transfer alike (ITU-T H.273)
 
 
@@ -49,9 +49,15 @@ def chosen_encoder(name: str, width: int = PROBED[0], height: int = PROBED[1]) -
     return X264
 
 
-@cache
 def encodes(codec: str, width: int, height: int) -> bool:
-    """Whether an encoder works on this machine: it gives a packet for every picture, the first a key frame."""
+    """Whether an encoder works on this machine. Only a success is remembered: a full GPU may have room later."""
+    if (codec, width, height) not in _working and _probed(codec, width, height):
+        _working.add((codec, width, height))
+    return (codec, width, height) in _working
+
+
+def _probed(codec: str, width: int, height: int) -> bool:
+    """Whether an encoder gives a packet for every picture, the first a key frame."""
     try:
         context = av.CodecContext.create(codec, "w")
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"

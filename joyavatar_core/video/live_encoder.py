@@ -34,6 +34,8 @@ TS_PACKET, TS_VIDEO = 188, 0x100  # bytes; the first stream's number in libavfor
 TICK = Fraction(1, 90_000)  # s; MPEG's clock
 X264 = {"preset": "veryfast", "tune": "zerolatency", "bf": "0", "forced-idr": "1", "sc_threshold": "0", "threads": "1"}
 
+BROKEN = "The live stream cannot go on", "start it again"  # for `saying`
+
 
 class _Collected(io.RawIOBase):
     """Where a muxer writes to: bytes until they are taken."""
@@ -113,23 +115,25 @@ class LiveEncoder:
     def encode(self, frames: Any, samples: Any | None = None) -> dict[str, bytes]:
         """The next block: uint8 [N, H, W, 3] and its sound, float [S] or [S, C] -> new bytes of each format."""
         packets = []
-        for index, picture in enumerate(checked_frames(frames, self.width, self.height)):
-            frame = self._to_yuv(picture)
-            frame.pts, frame.time_base = self.frames, 1 / self.fps
-            if index == 0:
-                frame.pict_type = PictureType.I
-            packets += map(self._time_picture, self._video.encode(frame))
-            self.frames += 1
-        if samples is not None and self._audio is not None:
-            packets += map(self._time_sound, self._audio.encode(samples))
-        return self._mux(packets)
+        with saying(*BROKEN):
+            for index, picture in enumerate(checked_frames(frames, self.width, self.height)):
+                frame = self._to_yuv(picture)
+                frame.pts, frame.time_base = self.frames, 1 / self.fps
+                if index == 0:
+                    frame.pict_type = PictureType.I
+                packets += map(self._time_picture, self._video.encode(frame))
+                self.frames += 1
+            if samples is not None and self._audio is not None:
+                packets += map(self._time_sound, self._audio.encode(samples))
+            return self._mux(packets)
 
     def finish(self) -> dict[str, bytes]:
         """The last bytes: what the encoders still hold."""
-        packets = list(map(self._time_picture, self._video.encode(None))) if self.frames else []
-        if self._audio is not None and self._audio.given:
-            packets += map(self._time_sound, self._audio.flush())
-        data = self._mux(packets)
+        with saying(*BROKEN):
+            packets = list(map(self._time_picture, self._video.encode(None))) if self.frames else []
+            if self._audio is not None and self._audio.given:
+                packets += map(self._time_sound, self._audio.flush())
+            data = self._mux(packets)
         self.close()
         if self._transport is not None:
             data[TS] += self._transport_out.take()
@@ -162,12 +166,11 @@ class LiveEncoder:
         packets.sort(key=lambda packet: packet.dts)
         indices = [packet.stream.index for packet in packets]
         data = {}
-        with saying("The live stream cannot go on", "start it again"):
-            if MP4 in self.formats:
-                data[MP4] = self._fragment(packets, indices)
-            if TS in self.formats:
-                _mux_as(packets, indices, self._transport, self._copies)
-                data[TS] = self._transport_out.take()
+        if MP4 in self.formats:
+            data[MP4] = self._fragment(packets, indices)
+        if TS in self.formats:
+            _mux_as(packets, indices, self._transport, self._copies)
+            data[TS] = self._transport_out.take()
         return data
 
     def _fragment(self, packets: list[av.Packet], indices: list[int]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -137,7 +137,7 @@ class VideoWriter:
         for picture in checked_frames(frames, self.width, self.height):
             frame = self._to_yuv(picture)
             frame.pts, frame.time_base = self.frames, 1 / self.fps
-            self._mux(self._video.encode(frame))
+            self._mux(self._encoded(frame))
             self.frames += 1
 
     def write_audio(self, samples: Any) -> None:
@@ -156,6 +156,7 @@ class VideoWriter:
         with saying(f"{self.path} could not be completed", f"what was written is in {self.growing}, free some space"):
             self._finish_encoding()
             self._copy(self.path)
+        with suppress(OSError):  # on Windows a player may have it open
             self.growing.unlink()
         self.growing = None
         return self.path
@@ -196,6 +197,10 @@ class VideoWriter:
                 number += 1
             else:
                 return name
+
+    def _encoded(self, frame: av.VideoFrame) -> Iterator[av.Packet]:
+        """Packets of a frame. It is encoded when the first one is asked for: in `_mux`, which reports what fails."""
+        yield from self._video.encode(frame)
 
     def _mux(self, packets: Iterable[av.Packet]) -> None:
         advice = f"the video so far is in {self.growing}, free some space and start again"
