@@ -25,9 +25,7 @@ def safe_prefix(prefix: str, now: datetime | None = None) -> str:
     """
     filled = DATE.sub(lambda found: written_date(found[1], now or datetime.now()), prefix)
     if PureWindowsPath(filled).drive or filled.startswith(("/", "\\")):
-        raise AvatarError(
-            f"The filename prefix {quoted(prefix)} leads out of the output folder; give a name or a folder below it."
-        )
+        raise outside(prefix)
     parts = [safe_name(part) for part in re.split(r"[/\\]+", filled)]
     for part in parts:
         if len(part.encode()) > LONGEST:
@@ -36,6 +34,13 @@ def safe_prefix(prefix: str, now: datetime | None = None) -> str:
                 f"{quoted(part)}."
             )
     return "/".join(filter(None, parts)) or DEFAULT
+
+
+def outside(prefix: str) -> AvatarError:
+    """The error for a prefix that is not within the host's output folder."""
+    return AvatarError(
+        f"The filename prefix {quoted(prefix)} leads out of the output folder; give a name or a folder below it."
+    )
 
 
 def quoted(text: str) -> str:

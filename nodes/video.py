@@ -21,7 +21,7 @@ from ..joyavatar_core.sampling.stream import AvatarStream
 from ..joyavatar_core.video import VideoWriter
 from ..joyavatar_core.video.h264 import AUTO, ENCODERS, chosen_encoder
 from .notes import note, title
-from .prefix import quoted, safe_prefix
+from .prefix import DEFAULT, outside, quoted, safe_prefix
 from .progress import StreamProgress
 from .recording import interval, record, state_folder
 from .refine import AUTO as REFINE
@@ -52,7 +52,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                 Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler."),
                 io.String.Input(
                     "filename_prefix",
-                    default="JoyAvatar/talk",
+                    default=DEFAULT,
                     tooltip="Name of the file in the output folder. Placeholders such as %date:yyyy-MM-dd% are "
                     "supported.",
                 ),
@@ -210,10 +210,7 @@ class OutputFile:
                 f"{quoted(prefix)} cannot be a file name ({problem.strerror}); change the prefix."
             ) from None
         except Exception:  # the host raises nothing more specific
-            raise AvatarError(
-                f"The filename prefix {quoted(prefix)} leads out of the output folder; give a name or a folder below "
-                "it."
-            ) from None
+            raise outside(prefix) from None
         return cls(Path(folder, f"{name}_{counter:05}_.mp4"), subfolder)
 
     def saved(self) -> ui.SavedResult:

@@ -22,7 +22,7 @@ SIDE = 64  # pixels of the square that the network sees
 WIDER = 1.4  # the square that it sees, in sides of the face's own
 WIDTHS = (24, 32, 48, 64)  # channels at 1/2 ... 1/16 of the side
 HIDDEN = 64
-STEPS = 3  # times that a square is corrected: the network sees the last one best
+STEPS = 3  # times that a square is corrected; each correction starts from a better placed square
 FARTHEST, FACTORS = 0.5, (0.6, 1.6)  # the farthest correction, in sides of the square, and factors of its side
 
 

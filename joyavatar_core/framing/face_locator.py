@@ -29,8 +29,8 @@ USUAL_SIZE = 32.0  # pixels: a face whose logarithmic size is 0
 SIZES = (16.0, 64.0)  # pixels: faces that the network answers for
 LONG_SIDES = (32, 48, 72, 108, 162, 243, 364)  # pixels: the sizes that a picture is looked at in
 THRESHOLD = 0.35  # least score of a face
-SUSPECTED = 0.2  # and at one size
-SURE = 0.6  # least score of a face beside another, as a share of the surest's
+SUSPECTED = 0.2  # least score of a find at one of these sizes
+SURE = 0.6  # a further face counts if its score is at least this share of the best face's
 OVERLAP = 0.6  # two faces' centres are further apart, across or down, than this share of the larger's size
 ALIKE = 1.5  # sizes of finds that agree differ by less than this factor
 MAPS = 5  # score, centre x and y, size, roll
@@ -126,9 +126,9 @@ def agreed(finds: Sequence[Sequence[Face]]) -> list[Face]:
     """
     candidates = []
     for size, found in enumerate(finds):
-        others = [face for k, others in enumerate(finds) if k != size for face in others]
+        elsewhere = [face for k, at_size in enumerate(finds) if k != size for face in at_size]
         for face in found:
-            seconds = [other for other in others if _agree(face, other)]
+            seconds = [other for other in elsewhere if _agree(face, other)]
             pair = [face, *sorted(seconds, key=lambda other: -other.score)[:1]]
             x, y, side, roll = np.mean([(f.x, f.y, f.size, f.roll) for f in pair], axis=0).tolist()
             candidates.append(Face(x, y, side, roll, sum(f.score for f in pair) / 2))

@@ -47,8 +47,8 @@ def frames_of(
     cache: the decoder's, where the blocks go on with a stream that has begun. refine: what is done to decoded frames.
     convert: what makes frames of decoded video [3, N, H, W] in [-1, 1], where they are not to be bytes.
     overlap: sample, decode and refine later blocks meanwhile; without it each block is made when it is asked for.
-    interrupt: the run's, by default that of a StreamRun given as `blocks`. To be closed, unless it is read to its end:
-    its threads end with it.
+    interrupt: the run's, by default that of a StreamRun given as `blocks`. Close the generator unless it is read to
+    its end; closing it ends the threads.
     """
     interrupt = interrupt or getattr(blocks, "interrupt", None)
     device = decoder.compute_device

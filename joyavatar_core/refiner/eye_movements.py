@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .draws import Draws
+
 CLOSING, OPENING = 0.11, 0.2  # seconds of a blink; its shape is that of the training data (synthetic/motion.py)
 CLOSED = 1.35  # peak of a blink before it is cut at 1: the lids stay closed for a moment
 SECOND_BLINK, SECOND_AFTER = 0.07, 0.32  # share of blinks with a second one, and seconds between both
@@ -19,7 +21,6 @@ FIXATION = 1.2  # seconds between two changes of the gaze, in the mean
 GLANCE, NEAR = 0.1, 0.04  # share of glances past the camera, and the deviation of all other gazes
 FAR = (0.22, 0.12)  # deviation of glances, across and up
 SACCADE = 0.06  # seconds that a change of the gaze takes
-BLINKS, GAZES = range(2)  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class EyeMovements:
         """Seconds at which the lids are closed. Each slot of 60 / blinks seconds has one blink, or two in a row."""
         times, period = [], 60 / self.blinks
         for slot in slots:
-            random = self._random(BLINKS, slot)
+            random = Draws.BLINKS.generator(self.seed, slot)
             closed = (slot + random.uniform(0.1, 0.9)) * period
             times += [closed, closed + SECOND_AFTER] if random.random() < SECOND_BLINK else [closed]
         return times
@@ -67,13 +68,10 @@ class EyeMovements:
 
     def _fixation(self, slot: int) -> tuple[float, tuple[float, float]]:
         """The second at which a fixation begins, and its gaze."""
-        random = self._random(GAZES, slot)
+        random = Draws.GAZES.generator(self.seed, slot)
         began = (slot + random.uniform(0.0, 0.7)) * FIXATION
         spread = FAR if random.random() < GLANCE else (NEAR, NEAR)
         return began, tuple(float(np.clip(random.normal(0, one), -0.6, 0.6)) for one in spread)
-
-    def _random(self, stream: int, slot: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed % 2**64, stream, slot + 2])
 
 
 def blink(seconds: float) -> float:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .draws import Draws
+
 STEP = 2  # frames over which a rise of the voice is measured
 LEAST, MOST = 0.5, 2.0  # rises, in deviations of the loudness: smaller ones are no stress, larger ones count as this
 SLOT = 0.7  # seconds; the stresses within a slot have the same strength
@@ -22,18 +24,20 @@ class Gesture(NamedTuple):
     """A kind of gesture.
 
     there, back: seconds in which it is made and taken back. changed: share of slots whose strength is multiplied by
-    `factor`. stream: of random numbers; HeadMovements has the one before these.
+    `factor`. draws: the random numbers that it uses.
     """
 
     there: float
     back: float
     changed: float
     factor: float
-    stream: int
+    draws: Draws
 
 
-NODS = Gesture(there=0.24, back=0.44, changed=0.2, factor=-1.0, stream=3)  # down; some go up
-RAISED_BROWS = Gesture(there=0.16, back=0.45, changed=0.5, factor=0.0, stream=4)  # half of the stresses have none
+NODS = Gesture(there=0.24, back=0.44, changed=0.2, factor=-1.0, draws=Draws.NODS)  # down; some go up
+RAISED_BROWS = Gesture(
+    there=0.16, back=0.45, changed=0.5, factor=0.0, draws=Draws.BROWS
+)  # half of the stresses have none
 
 
 def gestures(kind: Gesture, loud: Tensor, seed: int, first_frame: int, count: int, fps: int) -> Tensor:
@@ -64,6 +68,6 @@ def _strengths(kind: Gesture, seed: int, slots: np.ndarray) -> Tensor:
     """The strength of the gestures in each slot, -1 ... 1."""
     strengths = {}
     for slot in {*slots.tolist()}:
-        random = np.random.default_rng([seed % 2**64, kind.stream, slot + 2])
+        random = kind.draws.generator(seed, slot)
         strengths[slot] = random.uniform() * (kind.factor if random.random() < kind.changed else 1)
     return torch.tensor([strengths[slot] for slot in slots.tolist()], dtype=torch.float32)

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .draws import Draws
 from .gestures import NODS, RAISED_BROWS, gestures
 
 WAVES = 5  # sines of a track
 SLOWEST, FASTEST = 0.06, 0.5  # Hz
 FALLING = 0.8  # a sine's size is its frequency to the power of minus this
-STREAM = 2  # of random numbers; EyeMovements has those before
 
 
 class HeadPose(NamedTuple):
@@ -73,7 +73,7 @@ class HeadMovements:
     @cached_property
     def _waves(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Frequencies in Hz, phases, and sizes for a track of unit deviation, [5, WAVES] each."""
-        random = np.random.default_rng([self.seed % 2**64, STREAM])
+        random = Draws.HEAD.generator(self.seed)
         shape = (len(DEVIATIONS), WAVES)
         frequencies = np.exp(random.uniform(np.log(SLOWEST), np.log(FASTEST), shape))
         sizes = frequencies**-FALLING

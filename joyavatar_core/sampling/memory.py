@@ -113,7 +113,7 @@ def memory_needed(
 
 
 def check_memory(need: MemoryNeed, free: int) -> None:
-    """Raise AvatarError, before the first block, where a device has too little memory left; it says what to turn."""
+    """Raise AvatarError, before the first block, where a device has too little memory left, with settings to change."""
     if need.total <= free:
         return
     gib = 2.0**30

@@ -1,4 +1,4 @@
-"""What a saved state of a run must agree on with the run that goes on from it."""
+"""The settings in which a saved state and the run that resumes it must agree."""
 
 from __future__ import annotations
 

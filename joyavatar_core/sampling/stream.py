@@ -217,7 +217,7 @@ class AvatarStream:
 
     @property
     def num_video_frames(self) -> int | None:
-        """Video frames in all; None while the voice is still growing or for ever."""
+        """Video frames in all; None while the voice is growing, and for a stream without an end."""
         limits = [self.video_frames, self.audio.num_video_frames if self.audio is not None else None]
         if self.initial_latents is not None:
             limits.append(to_video_frames(self.initial_latents.shape[2]))
