@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..joyavatar_core.framing.crop import parse_crop
 from ..joyavatar_core.framing.portrait_framing import cut_out, frame_for
-from ..joyavatar_core.refiner import MOST
+from ..joyavatar_core.refiner import LARGEST_SCALE
 from .model import avatar_of
 from .refine import has_refiner
 from .types import CATEGORY, PORTRAIT
@@ -98,7 +98,7 @@ class JoyAvatarReference(io.ComfyNode):
         config = avatar.config
         pixel_size = width, height = width or config.width, height or config.height
         source = image if mask is None else cut_out(image, mask)
-        detail = MOST if has_refiner(avatar) else 1
+        detail = LARGEST_SCALE if has_refiner(avatar) else 1
         framed = frame_for(config, source, pixel_size, parse_crop(crop.strip()), background.strip(), detail)
         portrait = framed.pixels  # [3, H, W] in -1 ... 1
         encoder = encoding_vae(vae, avatar)
@@ -107,5 +107,5 @@ class JoyAvatarReference(io.ComfyNode):
         shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
         reference = {"samples": latent.to(mm.intermediate_device())}
         if has_refiner(avatar):  # the picture travels with the latent
-            reference[PORTRAIT] = framed.at(MOST * width, MOST * height)
+            reference[PORTRAIT] = framed.at(LARGEST_SCALE * width, LARGEST_SCALE * height)
         return io.NodeOutput(reference, shown, ui=ui.PreviewImage(shown, cls=cls))

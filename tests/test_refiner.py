@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.framing.face_crop import FaceCrop
 from joyavatar_core.recording.snapshot import refinement_of
-from joyavatar_core.refiner import MOST, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from joyavatar_core.refiner import LARGEST_SCALE, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from joyavatar_core.refiner.eye_movements import EyeMovements
 from joyavatar_core.refiner.model import Prediction, compose, resized, warp
 from joyavatar_core.sampling.run import StreamRun
@@ -150,7 +150,7 @@ def test_refined_sizes() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [("yes", "'yes', expected off, on, 1x to 4x or a width"), ("126", "is 126"), (MOST * 128 + 2, "is 514"),
+    [("yes", "'yes', expected off, on, 1x to 4x or a width"), ("126", "is 126"), (LARGEST_SCALE * 128 + 2, "is 514"),
      (255, "is 255"), (-256, "is -256"), ("²", "'²'")],
 )  # fmt: skip
 def test_other_settings_are_refused(setting: str | int, said: str) -> None:

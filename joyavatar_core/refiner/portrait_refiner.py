@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream, LatentBlock
     from ..vae import Decoder
 
-MOST = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
-TIMES = {f"{times}x": times for times in range(1, MOST + 1)}  # settings of the refined size
+LARGEST_SCALE = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
+TIMES = {f"{times}x": times for times in range(1, LARGEST_SCALE + 1)}  # settings of the refined size
 ARTICULATION = 1.4  # factor of the visemes: their encoder predicts movements that are too small
 WITHOUT_EDITOR = 1.5  # factor of the visemes where no face is edited: the refiner moves the lips too little
 # Size of the portrait that is warped, as a multiple of the refined frame's.
@@ -68,7 +68,7 @@ USUAL_MOTION = FaceMotion()
 class PortraitRefiner:
     """Refines the frames of one stream.
 
-    net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best MOST times as large as the frames.
+    net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best LARGEST_SCALE times as large as the frames.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
     what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
     `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`. head: its movements
@@ -223,7 +223,7 @@ def refined_size(setting: str | int, frame: Size) -> Size | None:
     """(width, height) in pixels of refined frames; None where they are not refined.
 
     setting: "off", "on" (USUAL_WIDTH, within the bounds), "1x" ... "4x" (the frame's side so many times), or the width
-    wanted, from the frame's to MOST times that.
+    wanted, from the frame's to LARGEST_SCALE times that.
     frame: (width, height) of the stream. Raises AvatarError for other settings.
     """
     width, height = frame
@@ -231,16 +231,17 @@ def refined_size(setting: str | int, frame: Size) -> Size | None:
         return None
     wanted = TIMES[setting] * width if setting in TIMES else setting
     if setting == "on":
-        wanted = min(MOST * width, max(width, USUAL_WIDTH))
+        wanted = min(LARGEST_SCALE * width, max(width, USUAL_WIDTH))
     if isinstance(wanted, str):
         if not (wanted.isascii() and wanted.isdigit()):
             raise AvatarError(
                 f"The refined size is '{setting}', expected off, on, 1x to 4x or a width in pixels.", "refine"
             )
         wanted = int(wanted)
-    if wanted % 2 or not width <= wanted <= MOST * width:
+    most = LARGEST_SCALE * width
+    if wanted % 2 or not width <= wanted <= most:
         raise AvatarError(
-            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {MOST * width}.",
+            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {most}.",
             "refine",
         )
     return wanted, 2 * round(wanted * height / width / 2)
