@@ -20,6 +20,7 @@ from joyavatar_core.refiner import PortraitRefiner, RefinerNet, load_refiner, po
 from joyavatar_core.refiner.face_editor import (
     BROW_REACH,
     BROW_SCALE,
+    CELL,
     EXPRESSION_SIZE,
     SIDE,
     FaceEditorNet,
@@ -152,13 +153,13 @@ def test_an_edit_moves_the_portrait_as_it_moves_the_square(editor: FaceEditorNet
     with torch.no_grad():
         for weight in (editor.head[-1].weight, editor.usual_out):
             weight.zero_()
-        editor.head[-1].bias[:1] = 100.0  # the moved face alone
+        editor.head[-1].bias[: CELL**2] = 100.0  # the moved face alone
     told = torch.randn(1, EXPRESSION_SIZE, generator=torch.Generator().manual_seed(1))
     face = PortraitFace(editor, portrait, crop)
     whole = face.shown(face.edit(told), told, torch.zeros(1, 2, 64, 64), (256, 256))
     whole = crop.cut(whole, SIDE)
     alone = edited(small, editor(small, told))
-    middle = slice(24, -24)
+    middle = slice(36, -36)
     assert (alone - small)[..., middle, middle].abs().max() > 0.1
     assert (whole - alone)[..., middle, middle].abs().mean() < 0.01
 
@@ -171,18 +172,33 @@ def test_a_large_change_covers_the_portraits_fine_detail(editor: FaceEditorNet, 
         for weight in (editor.flow.weight, editor.head[-1].weight, editor.usual_flow, editor.usual_out):
             weight.zero_()
         editor.flow.bias.zero_()
-        editor.head[-1].bias.copy_(torch.tensor([-100.0, *3 * [change]]))  # the changed face alone
-    face = PortraitFace(editor, fine, FaceCrop(256.0, 256.0, 256.0, 0.0))
+        editor.head[-1].bias.copy_(
+            torch.tensor([-100.0, 0.0, *3 * [change]]).repeat_interleave(CELL**2)
+        )  # the changed face alone
+    face = PortraitFace(editor, fine, FaceCrop(256.0, 256.0, 384.0, 0.0))
     lids = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0.4, 0, 0]])  # closed, open, and closing
     told = expression_of(torch.zeros(3, 7), lids, torch.zeros(3))
     made = face.shown(face.edit(told), told, torch.zeros(3, 2, 64, 64), (512, 512))
     across = slice(200, 312)
     for shown, rows, detail in (
-        (made[0], slice(180, 230), left), (made[1], slice(180, 230), 1), (made[2], slice(180, 230), left),
-        (made[1], slice(275, 340), left),
+        (made[0], slice(142, 217), left), (made[1], slice(142, 217), 1), (made[2], slice(142, 217), left),
+        (made[1], slice(285, 382), left),
     ):  # fmt: skip
         assert shown[:, rows, across].mean() == pytest.approx(change, abs=0.05)
         assert shown[:, rows, across].std() / fine[..., rows, across].std() == pytest.approx(detail, abs=0.2)
+
+
+def test_what_is_covered_does_not_show_through(editor: FaceEditorNet) -> None:
+    fine = 0.3 * torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for weight in (editor.flow.weight, editor.head[-1].weight, editor.usual_flow, editor.usual_out):
+            weight.zero_()
+        editor.flow.bias.zero_()
+        editor.head[-1].bias.copy_(torch.tensor([-100.0, 1.0, *3 * [0.1]]).repeat_interleave(CELL**2))
+    face = PortraitFace(editor, fine, FaceCrop(256.0, 256.0, 384.0, 0.0))
+    told = torch.zeros(1, EXPRESSION_SIZE)
+    made = face.shown(face.edit(told), told, torch.zeros(1, 2, 64, 64), (512, 512))[..., 200:312, 200:312]
+    assert made.mean() == pytest.approx(0.1, abs=0.02) and made.std() < 0.02  # the mask is never wholly 0
 
 
 def test_a_face_moves_as_one_piece(editor: FaceEditorNet) -> None:
@@ -272,7 +288,7 @@ def without(refiner: RefinerNet) -> RefinerNet:
 
 def test_files_that_are_no_editor_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no tensors")
-    with pytest.raises(AvatarError, match="'text' is no portrait refiner of this version"):
+    with pytest.raises(AvatarError, match="'text' is no face editor of this version"):
         load_refiner(EMBEDDED_REFINER, tmp_path / "text")
 
 
@@ -280,7 +296,7 @@ def test_expressions_are_of_one_head(faces: Faces) -> None:
     from safetensors.numpy import load_file
 
     made = load_file(faces.people.drawn[0])
-    assert made["pictures"].shape == (4 + SMILES, 144, 144, 3) and made["pictures"].std() > 20
+    assert made["pictures"].shape == (4 + SMILES, 216, 216, 3) and made["pictures"].std() > 20
     assert not np.ptp(made["moments"][:4, [COLUMN[name] for name in HELD]], axis=0).any()
     assert not np.ptp(made["moments"][:, [COLUMN[name] for name in HELD if name != "smile"]], axis=0).any()
     assert np.ptp(made["moments"][:, -7:], axis=0).max() > 0.3

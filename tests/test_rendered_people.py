@@ -14,11 +14,11 @@ pytest.importorskip("skia", reason="making data needs skia-python, from the extr
 
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.synthetic.clips import Moment, generator, make_script
-from joyavatar_core.synthetic.rendered import studio, wardrobe
+from joyavatar_core.synthetic.rendered import mouth, studio, wardrobe
 from joyavatar_core.synthetic.rendered.bundle import DATA, Bundle, load_bundle
 from joyavatar_core.synthetic.rendered.expression import Rest, face_units, head_pose
 from joyavatar_core.synthetic.rendered.head import FACE, Head
-from joyavatar_core.synthetic.rendered.landmarks import Landmarks
+from joyavatar_core.synthetic.rendered.landmarks import LOWER_LIP, Landmarks
 from joyavatar_core.synthetic.rendered.person import Person, sample_person
 from joyavatar_core.synthetic.rendered.shot import sample_camera
 from joyavatar_core.synthetic.rendered.transforms import rotation
@@ -121,6 +121,21 @@ def test_the_gap_follows_the_jaw_and_pressed_lips_close_it(labels):
 def test_round_lips_are_narrow_and_spread_lips_wide(labels):
     narrow, rest, wide = (labels(m).width for m in (Moment(round=1, open=0.2), Moment(), Moment(spread=0.85)))
     assert narrow < 0.85 * rest < rest < 0.9 * wide
+
+
+def test_lower_teeth_go_with_the_jaw_as_one_piece_and_upper_teeth_stay(head):
+    teeth = mouth.teeth(head)
+    closed, opened = (teeth.jaw.moved(teeth.positions, x) for x in (0.0, 1.0))
+    lower = teeth.jaw.lower
+    assert np.allclose(closed, teeth.positions, atol=1e-6) and np.array_equal(opened[~lower], closed[~lower])
+    some = np.flatnonzero(lower)[::97]
+    apart = [np.linalg.norm(x[some, None] - x[some], axis=-1) for x in (closed, opened)]
+    assert np.allclose(*apart, atol=1e-5)
+    lips = [head.pose(face_units(Moment(open=x), head.bundle.units, Rest())) for x in (0.0, 1.0)]
+    lip = head.bundle.vertex(LOWER_LIP[0])
+    front = lower & (closed[:, 2] > closed[lower, 2].max() - mouth.INCISORS)
+    edges = [x[front, 1].max() - posed[lip, 1] for x, posed in zip((closed, opened), lips, strict=True)]
+    assert max(edges) < 0.1 and abs(edges[1] - edges[0]) < 0.15  # hidden by the lip, or nearly
 
 
 def test_lids_follow_the_track(labels):

@@ -1,10 +1,10 @@
 """The face editor: a small U-Net that gives a portrait's face another expression, before the refiner moves the head.
 
 It sees the face as an upright square (`FaceCrop`) and is told what the mouth, the lids, the gaze and the brows are to
-be. It predicts where every pixel of the square has moved (flow), how far to trust the moved square (mask), and what is
-new (change: the mouth's inside, lids):
+be. It predicts where every pixel of the square has moved (flow), how far to trust the moved square (mask), what is new
+(change: the mouth's inside, lids), and how far that hides what was there (covered):
 
-    edited = mask * warp(face, flow) + (1 - mask) * (face + change)
+    edited = mask * warp(face, flow) + (1 - mask) * ((1 - covered) * face + change)
 
 The definition is this project's own; flow and mask follow FOMM (arXiv 2003.00196), the condition FiLM
 (arXiv 1709.07871), the coordinates among the inputs CoordConv (arXiv 1807.03247).
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from .model import Block, warp
 
-SIDE = 128  # pixels of the square
-WIDTHS = (32, 64, 96, 128)  # channels at 1/2, 1/4, 1/8 and 1/16 of the side
-HEAD = 24  # channels of the head at the whole side
+SIDE = 192  # pixels of the square
+CELL = 3  # pixels of a side of the finest features' cells
+WIDTHS = (32, 64, 96, 128)  # channels at 1/3, 1/6, 1/12 and 1/24 of the side
+HEAD = 64  # channels of the head
 EMBEDDED = 64  # numbers that are made of the condition, beside it
 COARSE, FINE = 32, 64  # sides of the maps that are the same for all faces
 REACH = 0.3  # the longest flow, in halves of the side
@@ -37,21 +38,22 @@ EXPRESSION_SIZE = MOUTH_SIZE + EYES_SIZE + BROWS_SIZE
 
 
 class Edit(NamedTuple):
-    """What the editor says of B faces: flow [B, 2, S / 2, S / 2] in halves of the side, mask [B, 1, S, S] in 0 ... 1,
-    change [B, 3, S, S].
+    """What the editor says of B faces: flow [B, 2, S / 3, S / 3] in halves of the side; mask and covered
+    [B, 1, S, S] in 0 ... 1; change [B, 3, S, S].
     """
 
     flow: Tensor
     mask: Tensor
+    covered: Tensor
     change: Tensor
 
 
 class FaceEditorNet(nn.Module):
-    """Faces [B, 3, 128, 128] in [-1, 1] and expressions [B, 11] of `expression_of` -> Edit."""
+    """Faces [B, 3, 192, 192] in [-1, 1] and expressions [B, 11] of `expression_of` -> Edit."""
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        inputs = 3 * 4 + 2 + EXPRESSION_SIZE
+        inputs = 3 * CELL**2 + 2 + EXPRESSION_SIZE
         self.embed = nn.Sequential(
             nn.Linear(EXPRESSION_SIZE, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED), nn.SiLU()
         )
@@ -62,25 +64,27 @@ class FaceEditorNet(nn.Module):
         outputs = (*widths, *widths[-2::-1])
         self.film = nn.ModuleList(nn.Linear(EXPRESSION_SIZE + EMBEDDED, 4 * count) for count in outputs)
         self.flow = nn.Conv2d(widths[0], 2, 3, padding=1)
-        # What each number of an expression does to flow, mask and change of any face: squares are aligned.
+        # What each number of an expression does to flow, mask, covered and change of any face: squares are aligned.
         self.usual_flow = nn.Parameter(torch.zeros(EXPRESSION_SIZE, 2, COARSE, COARSE))
-        self.usual_out = nn.Parameter(torch.zeros(EXPRESSION_SIZE, 1 + 3, FINE, FINE))
-        self.detail = nn.Conv2d(widths[0], HEAD, 1)
+        self.usual_out = nn.Parameter(torch.zeros(EXPRESSION_SIZE, 1 + 1 + 3, FINE, FINE))
         self.head = nn.Sequential(
-            nn.Conv2d(HEAD + 3 + 3, HEAD, 3, padding=1), nn.SiLU(), nn.Conv2d(HEAD, 1 + 3, 3, padding=1)
-        )
+            nn.Conv2d(widths[0] + 2 * 3 * CELL**2, HEAD, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(HEAD, HEAD, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(HEAD, (1 + 1 + 3) * CELL**2, 3, padding=1),
+        )  # fmt: skip
         for layer in (self.flow, self.head[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, face: Tensor, expression: Tensor) -> Edit:
-        count, side = len(face), face.shape[-1] // 2
+        count, side = len(face), face.shape[-1] // CELL
         told = torch.cat([expression, self.embed(expression)], dim=1)
         film = [layer(told) for layer in self.film]
         place = torch.linspace(-1, 1, side, device=face.device, dtype=face.dtype)
         place = torch.stack(torch.meshgrid(place, place, indexing="xy")).expand(count, -1, -1, -1)
         everywhere = expression[..., None, None].expand(-1, -1, side, side).to(face)
-        x = torch.cat([F.pixel_unshuffle(face, 2), place, everywhere], 1).contiguous(memory_format=torch.channels_last)
+        cells = F.pixel_unshuffle(face, CELL)
+        x = torch.cat([cells, place, everywhere], 1).contiguous(memory_format=torch.channels_last)
         kept = []
         for down, scales in zip(self.down, film[: len(self.down)], strict=True):
             x = down(F.avg_pool2d(x, 2) if kept else x, scales)
@@ -88,11 +92,11 @@ class FaceEditorNet(nn.Module):
         for up, beside, scales in zip(self.up, kept[-2::-1], film[len(self.down) :], strict=True):
             x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1), scales)
         flow = REACH * torch.tanh(self.flow(x).float() + combined(expression, self.usual_flow, side))
-        detail = F.interpolate(self.detail(x), scale_factor=2.0, mode="bilinear", align_corners=False)
-        near = torch.cat([detail, face, warp(face, flow).to(detail)], 1).contiguous(memory_format=torch.channels_last)
-        out = self.head(near).float() + combined(expression, self.usual_out, 2 * side)
+        moved = F.pixel_unshuffle(warp(face, flow).to(x), CELL)
+        out = self.head(torch.cat([x, cells, moved], 1).contiguous(memory_format=torch.channels_last))
+        out = F.pixel_shuffle(out.float(), CELL) + combined(expression, self.usual_out, face.shape[-1])
         mask = (SUREST * torch.tanh(out[:, :1] / SUREST)).sigmoid()
-        return Edit(flow, mask, out[:, 1:])
+        return Edit(flow, mask, out[:, 1:2].clamp(0, 1), out[:, 2:])
 
 
 def combined(weights: Tensor, maps: Tensor, side: int) -> Tensor:
@@ -103,7 +107,12 @@ def combined(weights: Tensor, maps: Tensor, side: int) -> Tensor:
 
 def edited(face: Tensor, edit: Edit) -> Tensor:
     """Faces [B, 3, S, S] with another expression."""
-    return torch.lerp(face + edit.change, warp(face, edit.flow), edit.mask).clamp(-1, 1)
+    return torch.lerp(changed(face, edit), warp(face, edit.flow), edit.mask).clamp(-1, 1)
+
+
+def changed(face: Tensor, edit: Edit) -> Tensor:
+    """Faces [B, 3, S, S] with what is new."""
+    return (1 - edit.covered) * face + edit.change
 
 
 def expression_of(mouth: Tensor, eyes: Tensor, brows: Tensor) -> Tensor:

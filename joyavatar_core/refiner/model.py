@@ -158,6 +158,12 @@ def viseme_condition(visemes: Tensor | None, count: int) -> Tensor:
     return F.pad(LOUDEST * torch.tanh(visemes.float() / LOUDEST), (1, 0), value=1.0)
 
 
+def dilated(picture: Tensor, size: int) -> Tensor:
+    """The maximum of a picture [B, C, H, W] within `size` by `size` pixels around each pixel; size is odd."""
+    down = F.max_pool2d(picture, (size, 1), 1, (size // 2, 0))
+    return F.max_pool2d(down, (1, size), 1, (0, size // 2))
+
+
 def warp(picture: Tensor, flow: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     """Move a picture [B, C, H, W] by a flow [B, 2, h, w] of any size, in halves of the picture's side.
 

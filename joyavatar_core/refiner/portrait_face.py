@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..framing.face_crop import FaceCrop
-from .face_editor import EYE_SCALE, MOUTH_SIZE, SIDE, Edit, FaceEditorNet
-from .model import places, warp
+from .face_editor import EYE_SCALE, MOUTH_SIZE, SIDE, Edit, FaceEditorNet, changed
+from .model import dilated, places, warp
 
 SOFT = 8.0  # the edge of the edited square is 1 / SOFT of half its side wide
 FACE = (0.78, 0.95)  # half width and half height of the face, in halves of the square's side
@@ -17,7 +17,7 @@ FACE_SOFT = 3.0
 REGION = 128  # side of the face's map
 VISIBLE, COVERING = 0.15, 0.5  # sizes of a change, of -1 ... 1: below the first, detail stays; from the second, none
 CLOSING = 0.3  # closure of the lids from which on a change of the eyes covers as any other does
-NEAR = 5  # pixels around a large change that it covers, too
+NEAR = 7  # pixels around a large change that it covers, too
 # Heights in the square, -1 ... 1.
 STILL = 0.05  # what lies above this moves with the head alone; below are lips and jaw
 EYES = -0.2  # the eyes are above this
@@ -58,8 +58,10 @@ class PortraitFace:
         shown: [B, 3, h, w], the places without it.
         """
         # The change was made for the face as the editor saw it. Finer detail would show through lids and closed lips.
-        seen, change = self.face.expand(len(square), -1, -1, -1), edit.change.float()
-        maps = torch.cat([seen, change, edit.mask.float(), covering(change, expressions)], dim=1)
+        seen = self.face.expand(len(square), -1, -1, -1)
+        change = changed(seen, edit) - seen
+        covered = torch.maximum(edit.covered, covering(change, expressions))
+        maps = torch.cat([seen, change, edit.mask, covered], dim=1)
         soft, change, mask, covered = sampled(maps, square).split([3, 3, 1, 1], dim=1)
         pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)
         step = pasted[..., None] * sampled(edit.flow.float(), square).movedim(1, -1)
@@ -84,7 +86,7 @@ def covering(change: Tensor, expressions: Tensor) -> Tensor:
 
     Around the eyes only while lids close: a glance moves an eye and covers nothing.
     """
-    size = F.max_pool2d(change.abs().amax(1, keepdim=True), NEAR, 1, NEAR // 2)
+    size = dilated(change.abs().amax(1, keepdim=True), NEAR)
     size = F.avg_pool2d(size, NEAR, 1, NEAR // 2, count_include_pad=False)
     closed = (expressions[:, MOUTH_SIZE] / EYE_SCALE[0] / CLOSING).clamp(0, 1)
     above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < EYES

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LARGEST_SCALE = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
 TIMES = {f"{times}x": times for times in range(1, LARGEST_SCALE + 1)}  # settings of the refined size
-ARTICULATION = 1.4  # factor of the visemes: their encoder predicts movements that are too small
+ARTICULATION = 1.3  # factor of the visemes: their encoder predicts movements that are too small
 WITHOUT_EDITOR = 1.5  # factor of the visemes where no face is edited: the refiner moves the lips too little
 # Size of the portrait that is warped, as a multiple of the refined frame's.
 FINER = 1.6  # of a portrait with that much detail; more would alias

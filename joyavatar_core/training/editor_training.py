@@ -14,8 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..evaluation.stream_pictures import OPEN, eye_changes
-from ..refiner.face_editor import EXPRESSION_SIZE, SIDE, FaceEditorNet, edited, expression_of, scaled_mouth
-from ..refiner.model import warp
+from ..refiner.face_editor import (
+    EXPRESSION_SIZE,
+    SIDE,
+    FaceEditorNet,
+    changed,
+    edited,
+    expression_of,
+    scaled_mouth,
+)
+from ..refiner.model import dilated, warp
 from ..synthetic.expressions import MARGIN, MOUTH, SMILES
 from ..synthetic.motion import COLUMN
 from .discriminator import WithDiscriminator, discriminator_loss, generator_losses
@@ -28,13 +36,17 @@ BATCH = 16
 DRAWN = 0.35  # share of drawn people
 CHANGED = 12.0  # weight of what differs between both faces, against 1 elsewhere
 SURE = 8  # a mean difference of 1 / SURE (of -1 ... 1) counts wholly
-NEAR = 9  # pixels around a difference that count, too
-BLURRED = (1, 4, 8)  # pixels over which faces are averaged before the flow is judged
+NEAR = 13  # pixels around a difference that count, too
+BLURRED = (1, 6, 12)  # pixels over which faces are averaged before the flow is judged
+SEEN = 120  # pixels of the square that the discriminator sees: its middle columns, and
+LOW = 0.5  # in this share of a batch its lowest rows, with the mouth; in the others its highest rows, with the eyes
+SOFTEST = 2.2  # a soft portrait has been made smaller by up to this factor
 SCALES = {
     "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
-    "discriminator": 1.0, "adversarial": 0.02, "features": 0.3,
+    "shows": 0.3, "discriminator": 1.0, "adversarial": 0.04, "features": 0.5,
 }  # fmt: skip
 WIDE, WIDEST = 0.3, 3  # share of wanted faces that are one of so many with the widest open jaws of their person
+BLINKS, CLOSED = 0.25, 0.4  # share of the others whose lids are less open than this
 SMILE = 0.4  # share of faces with the expression of a portrait: most of them smile
 ZOOM, MOVE, TURN = 0.07, 0.06, 0.08  # of the crop: share, halves of the side, radians
 
@@ -57,8 +69,7 @@ class Faces:
             talking = len(moments) - SMILES
             opened = opened[opened >= talking] if random.chance(SMILE) else opened[opened < talking]
             given = random.choose(opened if len(opened) and random.chance(0.95) else range(talking))
-            widest = np.argsort(moments[:talking, COLUMN["open"]])[-WIDEST:]
-            wanted = random.choose(widest if random.chance(WIDE) else range(talking))
+            wanted = random.choose(self._rare(moments[:talking], random))
             pair = [file.get_slice("pictures")[k] for k in (given, wanted)]
         pair = torch.stack([torch.from_numpy(one).permute(2, 0, 1).float() / 127.5 - 1 for one in pair])
         change = eye_changes(moments[:, [COLUMN["lid"]]], moments, given)[wanted]
@@ -73,16 +84,20 @@ class Faces:
         grid = F.affine_grid(matrix, [2, 3, SIDE, SIDE], align_corners=False)
         pair = F.grid_sample(pair, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(-1, 1)
         face, other = recolour(tuple(pair), random)
-        if random.chance(0.3):  # a soft portrait
-            face, other = (self._soft(picture, random.uniform()) for picture in (face, other))
+        if random.chance(0.4):  # a soft portrait
+            face, other = softened(torch.stack([face, other]), random.uniform(1, SOFTEST))
         return face, other, expression_of(mouth[None], change[None], lift)[0]
 
     @staticmethod
-    def _soft(picture: Tensor, share: float) -> Tensor:
-        return torch.lerp(picture, F.avg_pool2d(picture[None], 3, 1, 1, count_include_pad=False)[0], share)
+    def _rare(moments: np.ndarray, random: Random) -> Sequence[int]:
+        """The moments that a wanted face is one of: often those with widely open jaws, or with closed lids."""
+        closed = np.flatnonzero(moments[:, COLUMN["lid"]] < CLOSED)
+        if random.chance(WIDE):
+            return np.argsort(moments[:, COLUMN["open"]])[-WIDEST:]
+        return closed if len(closed) and random.chance(BLINKS) else range(len(moments))
 
     def batch(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, ...]:
-        """Faces [B, 3, 128, 128], the wanted faces, and their expressions [B, 11]."""
+        """Faces [B, 3, 192, 192], the wanted faces, and their expressions [B, 11]."""
         return tuple(torch.stack(part) for part in zip(*map(self.sample, generators), strict=True))
 
 
@@ -92,29 +107,48 @@ def editor_losses(both: WithDiscriminator, face: Tensor, wanted: Tensor, express
         edit = both.network(face, expression)
     made = edited(face, edit)
     difference = (face - wanted).abs().mean(1, keepdim=True)
-    changed = (SURE * F.max_pool2d(F.avg_pool2d(difference, 3, 1, 1), NEAR, 1, NEAR // 2)).clamp(max=1)
-    changed = F.avg_pool2d(changed, NEAR, 1, NEAR // 2, count_include_pad=False)
-    weight = 1 + (CHANGED - 1) * changed
+    near = F.avg_pool2d(difference, 3, 1, 1)
+    differs = (SURE * dilated(near, NEAR)).clamp(max=1)
+    differs = F.avg_pool2d(differs, NEAR, 1, NEAR // 2, count_include_pad=False)
+    weight = 1 + (CHANGED - 1) * differs
     losses = {
         "pixel": ((made - wanted).abs() * weight).mean(),
         "gradient": sum((edges(made, d) - edges(wanted, d)).abs().mul(like(weight, d)).mean() for d in (-1, -2)),
         "strength": sum(strength_error(made, wanted, weight, d) for d in (-1, -2)),
         "warp": sum(moved_error(face, wanted, edit.flow, weight, size) for size in BLURRED) / len(BLURRED),
-        "change": ((face + edit.change - wanted).abs() * weight).mean(),
-        "kept": ((made - face).abs() * (1 - changed)).mean(),
+        "change": ((changed(face, edit) - wanted).abs() * weight).mean(),
+        "kept": ((made - face).abs() * (1 - differs)).mean(),
+        "shows": (SURE * near).clamp(max=1).square().mul((1 - edit.mask.detach()) * (1 - edit.covered)).mean(),
         "smooth": sum(edges(edit.flow, d).abs().mean() for d in (-1, -2)),
     }
     with torch.autocast("cpu", torch.bfloat16):
-        seen = (both.discriminator, wanted, made, changed, face, expression)
+        seen = (
+            both.discriminator,
+            *part_seen(torch.cat([wanted, made, differs, face], 1)).split([3, 3, 1, 3], 1),
+            expression,
+        )
         losses["discriminator"] = discriminator_loss(*seen)
         losses["adversarial"], losses["features"] = generator_losses(*seen)
     with torch.no_grad():
-        inside = changed.sum().clamp(min=1) * 3
+        inside = differs.sum().clamp(min=1) * 3
         beside = {
-            "still": (face - wanted).abs().mul(changed).sum() / inside,
-            "made": (made - wanted).abs().mul(changed).sum() / inside, "mask": edit.mask.mean(),
+            "still": (face - wanted).abs().mul(differs).sum() / inside,
+            "made": (made - wanted).abs().mul(differs).sum() / inside, "mask": edit.mask.mean(),
         }  # fmt: skip
     return losses | beside | {"loss": sum(SCALES[name] * value for name, value in losses.items())}
+
+
+def softened(pictures: Tensor, factor: float) -> Tensor:
+    """Pictures [N, 3, S, S] as if they had been smaller by a factor."""
+    small = F.interpolate(pictures, scale_factor=1 / factor, mode="bilinear", antialias=True)
+    return F.interpolate(small, pictures.shape[-2:], mode="bicubic").clamp(-1, 1)
+
+
+def part_seen(maps: Tensor) -> Tensor:
+    """What the discriminator sees of maps [B, C, S, S]: [B, C, SEEN, SEEN]."""
+    side, count = maps.shape[-1], round(LOW * len(maps))
+    maps = maps[..., (side - SEEN) // 2 : (side + SEEN) // 2]
+    return torch.cat([maps[:count, :, side - SEEN :], maps[count:, :, :SEEN]])
 
 
 def moved_error(face: Tensor, wanted: Tensor, flow: Tensor, weight: Tensor, size: int) -> Tensor:

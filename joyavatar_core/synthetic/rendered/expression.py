@@ -69,7 +69,7 @@ def face_units(moment: Moment, names: dict[str, int], rest: Rest) -> np.ndarray:
     add("mouthDimple", 0.4 * spread * apart)
     add("mouthSmile", (0.14 * spread + 0.5 * smile + rest.smile + 0.6 * rest.teeth) * (1 - 0.5 * min(pursed, 1)))
     # The lips' edges: teeth shown, the lower lip under the teeth, lips pressed.
-    add("mouthUpperUp", (0.22 * m.teeth + 0.3 * m.tuck + 0.12 * opened * (1 - m.round)) * apart + 0.75 * shown)
+    add("mouthUpperUp", (0.15 * m.teeth + 0.3 * m.tuck + 0.12 * opened * (1 - m.round)) * apart + 0.55 * shown)
     add("mouthLowerDown", (0.4 * m.teeth + 0.1 * opened) * apart + 0.55 * shown)
     add("mouthRollLower", 0.7 * m.tuck + 0.35 * m.press)
     add("mouthRollUpper", 0.35 * m.press)

@@ -5,11 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from .head import Head, unit
 
 # Drawn in this order: what hides most first, what is blended last.
 MATERIALS = ("hair", "fur", "cloth", "gloss", "skin", "eye", "teeth", "tongue", "decal")
+
+
+@dataclass(frozen=True)
+class JawMotion:
+    """How a hard part of a mesh goes with the jaw, as one piece: it is turned about its pivot and shifted, both [3], in
+    proportion to how far the jaw is open. Vertices [V] that are not `lower` stay with the skull.
+    """
+
+    lower: np.ndarray
+    pivot: np.ndarray
+    turn: np.ndarray  # rotation vector, radians, of an open jaw
+    shift: np.ndarray
+
+    def moved(self, positions: np.ndarray, opened: float) -> np.ndarray:
+        """Positions [V, 3] with the jaw opened, 0 ... 1."""
+        moved = positions.copy()
+        turned = Rotation.from_rotvec(opened * self.turn).apply(positions[self.lower] - self.pivot)
+        moved[self.lower] = turned + self.pivot + opened * self.shift
+        return moved
 
 
 @dataclass
@@ -28,6 +48,7 @@ class Mesh:
     follows_face: bool = False  # its vertices are fitted anew for every frame
     shadow: bool = True
     offset: np.ndarray | None = None  # [V, 3] added to what is fitted
+    jaw: JawMotion | None = None  # it goes with the jaw instead of the face
     on_skin: tuple[np.ndarray, np.ndarray] | None = None  # skin vertices [V] that it hangs over, and how high [V]
     uniforms: dict[str, object] = field(default_factory=dict)  # what else its material is told
 

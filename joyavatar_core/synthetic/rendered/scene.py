@@ -46,7 +46,7 @@ class Scene:
         """A picture [S, S, 3] uint8 and its labels, for unit weights [52]; `seed` 0..1 is the grain's."""
         studio, context = self.studio, self.studio.context
         posed = self.head.pose(units)
-        self._move_vertices(posed)
+        self._move_vertices(posed, float(units[self._jaw]))
         angles = np.array([pose.yaw, pose.pitch, pose.roll]) + self.person.turned
         turn, shift = rotation(*angles), np.array([*pose.shift, 0.0], np.float32) * self.shot.camera.half
         for program in (studio.depth, *(studio.materials[name] for name in {m.material for m in self.meshes})):
@@ -71,7 +71,7 @@ class Scene:
         self._draw_depth(self.studio.sky_map, matrix)
         return np.frombuffer(self.studio.sky.read(), "f4").reshape(OCCLUSION_SIDE, OCCLUSION_SIDE)
 
-    def _move_vertices(self, posed: np.ndarray) -> None:
+    def _move_vertices(self, posed: np.ndarray, opened: float) -> None:
         source = self.studio.bundle.skin.source
         skin, normals = posed[source], self.head.normals(posed)[source]
         for mesh, drawn in zip(self.meshes, self._drawn, strict=True):
@@ -82,6 +82,8 @@ class Scene:
                     drawn.write(skin[vertices] + facing * heights[:, None], facing)
                 elif mesh.name == "skin":
                     drawn.write(skin, normals)
+                elif mesh.jaw:
+                    drawn.write(mesh.jaw.moved(mesh.positions, opened), mesh.normals)
                 else:
                     fitted = self.studio.bundle.parts[mesh.name].fit(posed)
                     drawn.write(fitted if mesh.offset is None else fitted + mesh.offset, mesh.normals)

@@ -24,7 +24,7 @@ void surface(inout Surface s) {
     float covered = smoothstep(.45, .9, mask.g) * scalp;
     skin = mix(skin, hair_colour * (.25 + .5 * fine.r) + skin * .02, covered);
     float inside = smoothstep(.3, .7, mask.b);
-    s.albedo = mix(skin, vec3(.25, .05, .045), inside * .8);
+    s.albedo = mix(skin, vec3(.1, .022, .02), inside * .9);
     s.scatter = 1. - covered;
     s.specular = ((.11 + .05 * mask.a) * (1. - .5 * mask.r) + mask.r * .10) * (.5 + fine.r);
     s.specular *= (1. - .9 * bearded) * (1. - .9 * covered);
