@@ -97,7 +97,7 @@ def _refiner(sub: argparse.ArgumentParser) -> None:
 
 
 def _editor(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--people", type=int, default=900, help="rendered people, and a quarter as many drawn ones")
+    sub.add_argument("--people", type=int, default=1200, help="rendered people, and a quarter as many drawn ones")
 
 
 def _shipped(sub: argparse.ArgumentParser) -> None:
