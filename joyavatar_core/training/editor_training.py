@@ -122,11 +122,8 @@ def editor_losses(both: WithDiscriminator, face: Tensor, wanted: Tensor, express
         "smooth": sum(edges(edit.flow, d).abs().mean() for d in (-1, -2)),
     }
     with torch.autocast("cpu", torch.bfloat16):
-        seen = (
-            both.discriminator,
-            *part_seen(torch.cat([wanted, made, differs, face], 1)).split([3, 3, 1, 3], 1),
-            expression,
-        )
+        parts = part_seen(torch.cat([wanted, made, differs, face], 1)).split([3, 3, 1, 3], 1)
+        seen = (both.discriminator, *parts, expression)
         losses["discriminator"] = discriminator_loss(*seen)
         losses["adversarial"], losses["features"] = generator_losses(*seen)
     with torch.no_grad():
