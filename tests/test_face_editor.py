@@ -172,9 +172,8 @@ def test_a_large_change_covers_the_portraits_fine_detail(editor: FaceEditorNet, 
         for weight in (editor.flow.weight, editor.head[-1].weight, editor.usual_flow, editor.usual_out):
             weight.zero_()
         editor.flow.bias.zero_()
-        editor.head[-1].bias.copy_(
-            torch.tensor([-100.0, 0.0, *3 * [change]]).repeat_interleave(CELL**2)
-        )  # the changed face alone
+        changed_alone = torch.tensor([-100.0, 0.0, *3 * [change]])
+        editor.head[-1].bias.copy_(changed_alone.repeat_interleave(CELL**2))
     face = PortraitFace(editor, fine, FaceCrop(256.0, 256.0, 384.0, 0.0))
     lids = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0.4, 0, 0]])  # closed, open, and closing
     told = expression_of(torch.zeros(3, 7), lids, torch.zeros(3))

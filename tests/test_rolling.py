@@ -203,7 +203,7 @@ def test_an_interrupt_ends_a_block_early():
     assert run.sampler.block == 0
 
 
-def test_states_of_fp8_keys_fit_again_and_again(tmp_path):
+def test_states_of_fp8_keys_fit_again_and_again():
     run = StreamRun(make_stream(kv_dtype=torch.float8_e4m3fn))
     for _ in range(3):
         next(run)

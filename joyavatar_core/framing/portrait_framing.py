@@ -87,9 +87,9 @@ def frame_portrait(
     picture, full = read_picture(source, closer * width, closer * height, colour)
     if not isinstance(crop, str):
         choose_crop(full, (width, height), crop)  # says in the portrait's own pixels what is wrong with it
-        # The box is wanted at the video's size, so the whole picture has to be that much larger.
-        sides = (math.ceil(detail * side * full[k] / crop[2 + k]) for k, side in enumerate((width, height)))
-        picture, full = read_picture(source, *sides, colour)
+        if picture.size != full:  # it was reduced, perhaps by more than the box allows
+            sides = (math.ceil(detail * side * full[k] / crop[2 + k]) for k, side in enumerate((width, height)))
+            picture, full = read_picture(source, *sides, colour)
     scale = picture.width / full[0], picture.height / full[1]
     wanted = crop
     if not isinstance(crop, str):

@@ -35,9 +35,8 @@ class Gesture(NamedTuple):
 
 
 NODS = Gesture(there=0.24, back=0.44, changed=0.2, factor=-1.0, draws=Draws.NODS)  # down; some go up
-RAISED_BROWS = Gesture(
-    there=0.16, back=0.45, changed=0.5, factor=0.0, draws=Draws.BROWS
-)  # half of the stresses have none
+# Half of the stresses have no raised brows.
+RAISED_BROWS = Gesture(there=0.16, back=0.45, changed=0.5, factor=0.0, draws=Draws.BROWS)
 
 
 def gestures(kind: Gesture, loud: Tensor, seed: int, first_frame: int, count: int, fps: int) -> Tensor:

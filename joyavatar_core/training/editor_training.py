@@ -69,7 +69,7 @@ class Faces:
             talking = len(moments) - SMILES
             opened = opened[opened >= talking] if random.chance(SMILE) else opened[opened < talking]
             given = random.choose(opened if len(opened) and random.chance(0.95) else range(talking))
-            wanted = random.choose(self._rare(moments[:talking], random))
+            wanted = random.choose(self._candidates(moments[:talking], random))
             pair = [file.get_slice("pictures")[k] for k in (given, wanted)]
         pair = torch.stack([torch.from_numpy(one).permute(2, 0, 1).float() / 127.5 - 1 for one in pair])
         change = eye_changes(moments[:, [COLUMN["lid"]]], moments, given)[wanted]
@@ -89,8 +89,8 @@ class Faces:
         return face, other, expression_of(mouth[None], change[None], lift)[0]
 
     @staticmethod
-    def _rare(moments: np.ndarray, random: Random) -> Sequence[int]:
-        """The moments that a wanted face is one of: often those with widely open jaws, or with closed lids."""
+    def _candidates(moments: np.ndarray, random: Random) -> Sequence[int]:
+        """The moments from which the wanted face is chosen: often those with wide jaws, or with closed lids."""
         closed = np.flatnonzero(moments[:, COLUMN["lid"]] < CLOSED)
         if random.chance(WIDE):
             return np.argsort(moments[:, COLUMN["open"]])[-WIDEST:]

@@ -20,7 +20,7 @@ ENCODERS = (AUTO, X264, NVENC)
 CODECS = {X264: "libx264", NVENC: "h264_nvenc"}
 PROBED = (256, 256)  # pixels, where the video's size is not known yet
 PROBE_FRAMES = 3
-_working: set[tuple[str, int, int]] = set()  # codecs, with width and height
+_working: set[tuple[str, int, int]] = set()  # codecs that have worked here, with width and height
 BT709 = 1  # the code point for matrix, primaries and transfer alike (ITU-T H.273)
 
 
