@@ -110,6 +110,12 @@ def test_several_faces_and_none_are_said():
     assert nobody.box == (0, 100, 300, 300)
 
 
+@pytest.mark.parametrize("name", ["chelsea", "coins"])
+def test_a_cat_and_coins_are_no_faces(name):
+    picture = Path(pytest.importorskip("skimage").__file__).parent / "data" / f"{name}.png"
+    assert frame_portrait(picture, 128, 128).crop.found == 0
+
+
 @pytest.mark.parametrize("name", ["ada", "ben", "mia"])
 @pytest.mark.parametrize("close", [True, False])
 def test_the_sample_portraits_are_left_as_they_are(name, close):

@@ -79,8 +79,11 @@ def choose_crop(
         note = f"the portrait's centre is used, {kept:.0%} of the picture" if kept < 0.7 else None
         return Crop(centre, picture, None, note)
     if not faces:
-        return Crop(centre, picture, 0, "no face was found in the portrait, its centre is used; "
-                    "crop it yourself with X,Y,W,H if that is wrong")  # fmt: skip
+        note = (
+            "no face was found in the portrait: its centre is used, and the mouth may hardly move; "
+            "if there is a face, crop the portrait to it with X,Y,W,H"
+        )
+        return Crop(centre, picture, 0, note)
     note = f"{len(faces)} faces were found in the portrait, the largest is used" if len(faces) > 1 else None
     face = faces[0]
     box = _close(picture, shape, face, centre) if close else _moved(picture, face, centre)

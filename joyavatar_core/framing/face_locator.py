@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,6 +30,11 @@ SIZES = (16.0, 64.0)  # pixels: faces that the network answers for
 LONG_SIDES = (32, 48, 72, 108, 162, 243, 364)  # pixels: the sizes that a picture is looked at in
 THRESHOLD = 0.35  # least score of a face
 SUSPECTED = 0.2  # least score of a find at one of these sizes
+LIKELY = 0.62  # a find with a lower score is looked at again, in squares around it:
+CLOSE_UPS = (1.5, 2.0, 2.6)  # sides of the squares, in sizes of the face
+CONFIRMED = 0.6  # least median of its scores there
+# Size and place in a picture, in its shorter side, widths and heights, at which a find counts with any score.
+PORTRAIT_SIZES, PORTRAIT_X, PORTRAIT_Y = (0.4, 1.1), (0.35, 0.65), (0.25, 0.7)
 SURE = 0.6  # a further face counts if its score is at least this share of the best face's
 OVERLAP = 0.6  # two faces' centres are further apart, across or down, than this share of the larger's size
 ALIKE = 1.5  # sizes of finds that agree differ by less than this factor
@@ -84,10 +89,28 @@ class FaceLocator(nn.Module):
         """All faces of an RGB picture, the largest first.
 
         A face shows at two or three of the sizes that the picture is looked at in; what shows at one alone is doubtful.
+        A doubtful find is looked at again, closer. An animal's ear or a lamp is then no face any more, but a small face
+        in a large picture is a surer one. What is placed as the face of a portrait is counts anyway.
         """
-        faces = agreed([self._at(picture, side) for side in LONG_SIDES])
+        faces = [face for face in self._finds(picture) if self._counts(face, picture)]
         surest = max((face.score for face in faces), default=0.0)
         return sorted((face for face in faces if face.score >= SURE * surest), key=lambda face: -face.size)
+
+    def _finds(self, picture: Image.Image) -> list[Face]:
+        return agreed([self._at(picture, side) for side in LONG_SIDES])
+
+    def _counts(self, face: Face, picture: Image.Image) -> bool:
+        if face.score >= LIKELY or placed_as_in_portraits(face, picture.size):
+            return True
+        return float(np.median([self._close_up(picture, face, side) for side in CLOSE_UPS])) >= CONFIRMED
+
+    def _close_up(self, picture: Image.Image, face: Face, side: float) -> float:
+        """The best score of a face in the middle of the square around a find; 0 where none is there."""
+        left, top = (round(at - side * face.size / 2) for at in (face.x, face.y))
+        width = round(side * face.size)
+        close_up = picture.crop((left, top, left + width, top + width))
+        here = replace(face, x=face.x - left, y=face.y - top)
+        return max((other.score for other in self._finds(close_up) if _agree(here, other)), default=0.0)
 
     def _at(self, picture: Image.Image, long_side: int) -> list[Face]:
         scale = long_side / max(picture.size)
@@ -103,6 +126,13 @@ class FaceLocator(nn.Module):
             for x, y, pixels_high, roll, score in peaks(maps)
             if SIZES[0] <= pixels_high <= SIZES[1]
         ]
+
+
+def placed_as_in_portraits(face: Face, picture: tuple[int, int]) -> bool:
+    """Whether a face is as large, and as near to the middle of a picture (width, height), as a portrait's."""
+    width, height = picture
+    placed = ((face.size / min(picture), PORTRAIT_SIZES), (face.x / width, PORTRAIT_X), (face.y / height, PORTRAIT_Y))
+    return all(low <= value <= high for value, (low, high) in placed)
 
 
 def peaks(maps: Tensor, threshold: float = SUSPECTED) -> list[tuple[float, float, float, float, float]]:
