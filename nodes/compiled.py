@@ -28,6 +28,11 @@ class CompiledPasses:
         executor = WrapperExecutor.new_class_executor(self._run, self._avatar, self._wrappers)
         return executor.execute(*inputs)
 
+    @property
+    def module(self) -> AvatarTransformer:
+        """The transformer; its weights identify the stream in a state folder."""
+        return self._transformer
+
     def _run(self, *inputs: Any) -> Tensor | None:
         return self._avatar.diffusion_model(*inputs)
 

@@ -47,7 +47,7 @@ class JoyAvatarContinuity(io.ComfyNode):
                     default=3,
                     min=0,
                     max=1000,
-                    tooltip="Number of newest latent frames that are noised; 0 is off.",
+                    tooltip="Number of newest latent frames that 'inject' noises; 0 is off.",
                 ),
                 io.Float.Input(
                     "mci_noise",
@@ -163,7 +163,7 @@ def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str
         )
         if urcr.mode == "prefill":
             extra += urcr.recent / block / blocks
-    noised = mci.injected or (mci.frames if mci.context_noise else 0)
-    motion = f"MCI {mci.mode} noises {noised} frames by {mci.noise:g}" if noised else "MCI off"
+    noised = f"{mci.injected} frames" if mci.injected else "all past frames" if mci.context_noise else ""
+    motion = f"MCI {mci.mode} noises {noised} by {mci.noise:g}" if noised else "MCI off"
     motion += ", noise carried over seams" if mci.carried else ""
     return f"{memory}; {motion}; cost about ×{1 + extra / passes:.2f}"

@@ -25,10 +25,17 @@ def checkpoint_names() -> list[str]:
         name
         for folder in CHECKPOINT_FOLDERS
         if folder in folder_paths.folder_names_and_paths
-        for name in folder_paths.get_filename_list(folder)
+        for name in [*folder_paths.get_filename_list(folder), *gguf_names(folder)]
         if name.lower().endswith(CHECKPOINT_ENDINGS)
     }
     return [EMBEDDED, *sorted(names)]
+
+
+def gguf_names(folder: str) -> list[str]:
+    """The GGUF files of a model folder, which the host's own list leaves out of models/diffusion_models."""
+    paths = folder_paths.get_folder_paths(folder)
+    names = [name for path in paths for name in folder_paths.recursive_search(path, [".git"])[0]]
+    return [name for name in names if name.lower().endswith(".gguf")]
 
 
 def checkpoint_path(name: str) -> Path | None:

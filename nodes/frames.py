@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..joyavatar_core.audio import num_blocks
+from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.geometry import to_video_frames
 from ..joyavatar_core.pipeline.render import frames_of
 from ..joyavatar_core.refiner import USUAL_MOTION, FaceMotion
@@ -140,8 +141,12 @@ def trimmed(stream: HostStream, frames: range) -> dict:
 
 
 def announce(cls: type[io.ComfyNode], nbytes: int, what: str) -> None:
-    """Show the memory of the result before the work starts."""
-    text = f"{what} take {nbytes / 2**20:,.0f} MiB of memory"
+    """Show the memory of the result before the work starts. Raises AvatarError for more than is free."""
+    text, free = f"{what} take {nbytes / 2**20:,.0f} MiB of memory", mm.get_free_memory(torch.device("cpu"))
+    if nbytes > free:
+        raise AvatarError(
+            f"{text} and {free / 2**20:,.0f} MiB are free; use JoyAvatar Stream to Video, or lower max_seconds."
+        )
     show_text(cls.hidden.unique_id, text)
     if nbytes > LARGE:
         log.warning("%s: %s; JoyAvatar Stream to Video needs one block whatever the length", title(cls), text)
@@ -156,8 +161,9 @@ class JoyAvatarStreamToLatent(io.ComfyNode):
             node_id="JoyAvatarStreamToLatent",
             display_name="JoyAvatar Stream to Latent",
             category=OUTPUT,
-            description="Collects a stream's latents in the host's scale. The last block is always complete, so the "
-            "decoded frames may exceed the voice by up to a block. The node shows how many frames to keep.",
+            description="Collects a stream's latents, as ComfyUI's VAE nodes use them. The last block is always "
+            "complete, so the decoded frames may exceed the voice by up to a block. The node shows how many frames to "
+            "keep.",
             inputs=[Stream.Input("stream", tooltip="From the JoyAvatar Streaming Sampler.")],
             hidden=[io.Hidden.unique_id],
             outputs=[

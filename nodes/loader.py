@@ -47,9 +47,9 @@ class JoyAvatarModelLoader(io.ComfyNode):
                         options=list(WEIGHT_DTYPES),
                         default="default",
                         tooltip="Number format of the weights in memory. 'default': the file's own format, or float32 "
-                        "if the host computes on the CPU. fp8 and scaled fp8 files stay fp8, GGUF files become bf16. "
+                        "if ComfyUI computes on the CPU. fp8 and scaled fp8 files stay fp8, GGUF files become bf16. "
                         "'fp8' halves the memory of any file and rounds its linear layers by about 3 %; the "
-                        "computation is in bf16 or what the host chooses.",
+                        "computation is in bf16 or what ComfyUI chooses.",
                     )
                 ),
                 advanced(
@@ -100,9 +100,13 @@ class JoyAvatarModelLoader(io.ComfyNode):
     def fingerprint_inputs(
         cls, model_name: str, weight_dtype: str, base_model: str, release: str = AUTO
     ) -> list[object]:
-        """A file that was replaced under the same name is loaded again."""
-        paths = [checkpoint_path(name) for name in (model_name, base_model)]
-        return [weight_dtype, release, *(path and (str(path), path.stat().st_mtime_ns) for path in paths)]
+        """A file that was replaced under the same name is loaded again, and so is one whose config.json has changed.
+
+        The names are None where they come from another node.
+        """
+        paths = [checkpoint_path(name) for name in (model_name, base_model) if name]
+        files = [file for path in paths if path for file in (path, path.with_name("config.json")) if file.exists()]
+        return [model_name, base_model, weight_dtype, release, *((str(f), f.stat().st_mtime_ns) for f in files)]
 
 
 def existing(name: str) -> Path:

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 FP8 = torch.float8_e4m3fn
 COMPUTE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]  # best first, as the host's choice goes
 NOT_SAMPLED = (
-    "This node does not fit a JoyAvatar model, which has no sampling of the host's kind; connect the MODEL of Load "
-    "JoyAvatar Model, or of LoRA loaders behind it, directly to the JoyAvatar nodes (to keep it, keep its file)."
+    "This node cannot use a JoyAvatar model. Connect the MODEL of Load JoyAvatar Model to the JoyAvatar nodes; LoRA "
+    "loaders may be between them. A JoyAvatar model cannot be saved: keep its file."
 )
 
 
@@ -102,7 +102,7 @@ def hosts_choice(checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
     dtype = mm.unet_dtype(device, checkpoint.parameters, COMPUTE_DTYPES, checkpoint.dtype)
     if dtype not in COMPUTE_DTYPES:
         raise AvatarError(
-            f"The host was started to keep models in {str(dtype).removeprefix('torch.')}, which avatars do not "
+            f"ComfyUI was started to keep models in {str(dtype).removeprefix('torch.')}, which avatars do not "
             "support; choose fp8, bf16, fp16 or fp32 as weight_dtype."
         )
     return dtype

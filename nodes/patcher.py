@@ -104,7 +104,7 @@ def remarks(model: ModelPatcher) -> list[str]:
     for number, (fitting, layers) in enumerate(loras, 1):
         which = f"LoRA {number} of {len(loras)}" if len(loras) > 1 else "The LoRA"
         if not layers:
-            found.append(f"{which} changes nothing: it has no layer of this model; is it for another model?")
+            found.append(f"{which} changes nothing: it has no layer of this model. It is probably for another model.")
         elif not fitting:
             found.append(f"{which} changes nothing: its layers have other sizes than this model's.")
         elif fitting < layers:

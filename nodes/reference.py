@@ -76,7 +76,7 @@ class JoyAvatarReference(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(
-                    "reference", "reference", tooltip="The portrait's latent, in the host's scale, one frame."
+                    "reference", "reference", tooltip="The portrait's latent, one frame, as ComfyUI's VAE nodes use it."
                 ),
                 io.Image.Output("portrait", "portrait", tooltip="The resized and cropped portrait that was encoded."),
             ],
@@ -97,6 +97,7 @@ class JoyAvatarReference(io.ComfyNode):
         avatar = avatar_of(model)
         config = avatar.config
         pixel_size = width, height = width or config.width, height or config.height
+        image = image[:1].clamp(0, 1)  # some resizing nodes overshoot
         source = image if mask is None else cut_out(image, mask)
         detail = LARGEST_SCALE if has_refiner(avatar) else 1
         framed = frame_for(config, source, pixel_size, parse_crop(crop.strip()), background.strip(), detail)

@@ -30,8 +30,8 @@ class JoyAvatarStreamReport(io.ComfyNode):
             display_name="JoyAvatar Stream Report",
             category=OUTPUT,
             description="Plots steps, seconds, resets and drift (colour, sharpness, likeness, lips) over the whole "
-            "run. Connect the VIDEO of JoyAvatar Stream to Video, or of Load Video with one of its files. A stream "
-            "shows its newest run. A stream without a run is sampled for the report.",
+            "run. Connect the VIDEO of JoyAvatar Stream to Video, or of Load Video with one of its files. A stream is "
+            "sampled for the report, unless a Stream node has already run it.",
             inputs=[
                 io.MultiType.Input(
                     "source",

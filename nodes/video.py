@@ -81,7 +81,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                         default="",
                         optional=True,
                         tooltip="A folder in the output folder for finished segments and the state after them. After "
-                        "a crash or a stop, queue the same graph again to resume. Empty: off.",
+                        "a crash or a stop, queue the same graph again to resume, with the same seed. Empty: off.",
                     )
                 ),
                 advanced(

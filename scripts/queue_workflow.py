@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
 
@@ -34,6 +35,7 @@ POLL_SECONDS = 1.0  # between questions where there is no socket to listen to
 PASSING = {408, 425, 429, 502, 503, 504, *range(520, 525)}
 PATIENCE_SECONDS = 180.0  # how long a server may be away before its job goes elsewhere
 FIRST_DELAY, LONGEST_DELAY = 0.5, 15.0  # seconds between tries, doubled from the first to the longest
+LOSSES = 3  # times that one job's run may be lost before the job counts as failed
 VIDEO_ENDINGS = (".mp4", ".webm", ".mkv", ".mov")
 
 Workflow = dict[str, dict]
@@ -46,6 +48,10 @@ class JobFailed(Exception):
 
 class ServerGone(Exception):
     """A server does not answer; its job may be done by another."""
+
+
+class RunLost(Exception):
+    """A server that answers knows nothing of a run: it was restarted, or the run was removed from its queue."""
 
 
 class Passing(Exception):
@@ -80,16 +86,22 @@ def fill_in(workflow: Workflow, portrait: str, voice: str, changes: Sequence[str
             raise JobFailed(f"The workflow has {len(loaders)} {class_type} nodes, expected one to put a file into.")
         loaders[0]["inputs"][name] = value
     for change in changes:
-        target, equals, value = change.partition("=")
-        node_name, dot, name = target.rpartition(".")
-        if not (equals and dot):
-            raise JobFailed(f"'{change}' is not a setting; write it as node.input=value, for example 7.seed=3.")
-        nodes = [n for key, n in filled.items() if node_name in (key, n["class_type"], n.get("_meta", {}).get("title"))]
-        if not nodes:
-            raise JobFailed(f"The workflow has no node '{node_name}'; give an id, a type or a title that is in it.")
+        nodes, name, value = changed_input(filled, change)
         for node in nodes:
-            node["inputs"][name] = _value(value)
+            node["inputs"][name] = value
     return filled
+
+
+def changed_input(workflow: Workflow, change: str) -> tuple[list[dict], str, object]:
+    """The nodes, the input and the value of a change such as ``7.seed=3``. Raises JobFailed for any other text."""
+    target, equals, value = change.partition("=")
+    node_name, dot, name = target.rpartition(".")
+    if not (equals and dot):
+        raise JobFailed(f"'{change}' is not a setting; write it as node.input=value, for example 7.seed=3.")
+    nodes = [n for key, n in workflow.items() if node_name in (key, n["class_type"], n.get("_meta", {}).get("title"))]
+    if not nodes:
+        raise JobFailed(f"The workflow has no node '{node_name}'; give an id, a type or a title that is in it.")
+    return nodes, name, _value(value)
 
 
 def _value(text: str) -> object:
@@ -141,6 +153,7 @@ class Server:
         self.ours = 0  # jobs of ours at this server
         self.arriving = 0  # of these, the ones its own count does not hold yet
         self.gone = False
+        self.lost = 0  # runs of ours that it has lost
         self.silence = f"No ComfyUI answers at {self.url}; start it, or give its address with --server."
 
     async def _ask_once(self, method: str, path: str, **options: object) -> bytes:
@@ -154,7 +167,7 @@ class Server:
         if response.status in PASSING:
             raise Passing(f"{response.status} {response.reason}")
         if response.status == 400 and path == "/prompt":
-            raise JobFailed(f"{self.url} rejected the workflow: {rejection(json.loads(body))}")
+            raise JobFailed(f"{self.url} rejected the workflow: {rejection(self._json(path, body))}")
         if response.status >= 400:
             raise JobFailed(f"{self.url}{path} answered {response.status} {response.reason}; is it a ComfyUI server?")
         return body
@@ -188,6 +201,17 @@ class Server:
         if "exec_info" not in answer:
             raise JobFailed(f"{self.url}/prompt tells no queue; is it a ComfyUI server?")
         return int(answer["exec_info"]["queue_remaining"])
+
+    async def check(self, workflow: Workflow, changes: Sequence[str]) -> None:
+        """Raises JobFailed for a change of an input that its node does not have; the server would not say so."""
+        for change in changes:
+            nodes, name, _ = changed_input(workflow, change)
+            for kind in sorted({node["class_type"] for node in nodes if name not in node["inputs"]}):
+                path = f"/object_info/{quote(kind, safe='')}"
+                inputs = (await self._ask_json("GET", path, follows=False)).get(kind, {}).get("input", {})
+                known = [each for group in inputs.values() for each in group]
+                if known and name not in known:
+                    raise JobFailed(f"{kind} has no input '{name}', expected one of {', '.join(known)}.")
 
     async def upload(self, path: Path) -> str:
         """Put a file into the server's input folder; returns the name that a loader node takes."""
@@ -280,7 +304,7 @@ class Server:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _is_over(self, prompt_id: str) -> bool:
-        """Whether the run is in the server's history; raises ServerGone where a restart has lost it."""
+        """Whether the run is in the server's history; raises RunLost where it is neither there nor in the queue."""
         queue = await self._ask_json("GET", "/queue")  # before the history: a run that ends in between is in both
         entry = (await self._ask_json("GET", f"/history/{prompt_id}")).get(prompt_id)
         if entry is not None:
@@ -288,7 +312,7 @@ class Server:
                 ended(kind, data)  # raises where it went wrong
             return True
         if not in_queue(queue, prompt_id):
-            raise ServerGone(f"{self.url} was restarted and has lost the run.")
+            raise RunLost(f"{self.url} has lost the run: it was restarted, or the run was removed from its queue.")
         return False
 
     async def download(self, file: dict, out: Path) -> None:
@@ -345,21 +369,24 @@ class Dispatcher:
         self.changed = asyncio.Condition()
 
     async def take(self) -> Server:
-        """The answering server with the shortest queue and a place for us; waits for a place."""
+        """The answering server with the shortest queue and a place for us; waits for a place.
+
+        Servers that have lost runs come last. Those that did not answer are asked again where no other is left.
+        """
         async with self.changed:
             while True:
-                alive = [server for server in self.servers if not server.gone]
+                alive = [server for server in self.servers if not server.gone] or self.servers
                 free = [server for server in alive if server.ours < AHEAD]
                 lengths = await asyncio.gather(*(server.queue_length() for server in free), return_exceptions=True)
                 for server, length in zip(free, lengths, strict=True):
                     server.gone = isinstance(length, ServerGone)
                 open_to_us = [
-                    (length + server.arriving, self.servers.index(server))
+                    (server.lost, length + server.arriving, self.servers.index(server))
                     for server, length in zip(free, lengths, strict=True)
                     if isinstance(length, int)
                 ]
                 if open_to_us:
-                    server = self.servers[min(open_to_us)[1]]
+                    server = self.servers[min(open_to_us)[-1]]
                     server.ours += 1
                     server.arriving += 1
                     return server
@@ -380,6 +407,7 @@ class Dispatcher:
 
     async def do(self, job: Job, workflow: Workflow, changes: Sequence[str], say: Progress) -> list[Path]:
         """Run one job wherever there is room; returns the files it made."""
+        lost = 0
         while True:
             server = await self.take()
             arriving = True
@@ -391,6 +419,7 @@ class Dispatcher:
                 say(f"queued on {server.url}")
 
             try:
+                await server.check(workflow, changes)
                 names = [await server.upload(path) for path in (job.portrait, job.voice)]
                 outputs = await server.run(fill_in(workflow, *names, changes), say, queued)
                 videos = videos_of(outputs)
@@ -405,6 +434,11 @@ class Dispatcher:
             except ServerGone as problem:
                 server.gone = True
                 say(f"{problem} Trying another.")
+            except RunLost as problem:
+                lost, server.lost = lost + 1, server.lost + 1
+                if lost == LOSSES:
+                    raise JobFailed(f"{problem} This happened {LOSSES} times.") from None
+                say(f"{problem} Queueing it again.")
             finally:
                 await self.give_back(server, arriving)
 
@@ -422,6 +456,9 @@ async def run_jobs(
                 return await dispatcher.do(job, workflow, changes, lambda text: say(f"{job.out}: {text}"))
             except JobFailed as problem:
                 return problem
+            except OSError as problem:
+                file = problem.filename or job.out
+                return JobFailed(f"{file} cannot be read or written: {problem.strerror or problem}.")
 
         return await asyncio.gather(*(one(job) for job in jobs))
 
@@ -442,14 +479,25 @@ def read_workflow(path: Path) -> Workflow:
 def read_jobs(path: Path) -> list[Job]:
     """Jobs from a file with a line ``portrait,voice,out`` each; empty lines and lines with # are passed over."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # spreadsheets begin a file with a mark
     except OSError as problem:
         raise JobFailed(f"{path} cannot be read: {problem}.") from None
+    except UnicodeDecodeError:
+        raise JobFailed(f"{path} is not a text in UTF-8; save it as CSV UTF-8.") from None
     rows = list(csv.reader(line for line in lines if line.strip() and not line.lstrip().startswith("#")))
     for row in rows:
         if len(row) != 3:
             raise JobFailed(f"{path} has the line '{','.join(row)}', expected portrait,voice,out.")
     return [Job(*(Path(cell.strip()) for cell in row)) for row in rows]
+
+
+def check_outs(outs: Sequence[Path]) -> None:
+    """Raises JobFailed where a video could not be written, or would be written twice."""
+    for out in outs:
+        if out.is_dir():
+            raise JobFailed(f"{out} is a folder; give each job the name of its video, such as {out / 'me.mp4'}.")
+        if outs.count(out) > 1:
+            raise JobFailed(f"{out} is the video of {outs.count(out)} jobs; give each job a name of its own.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -484,6 +532,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in (path for job in jobs for path in (job.portrait, job.voice)):
             if not path.is_file():
                 raise JobFailed(f"{path} is not a file; each job needs a portrait and a voice that exist.")
+        check_outs([job.out for job in jobs])
         fill_in(workflow, "portrait", "voice", args.set)
     except JobFailed as problem:
         print(f"error: {problem}", file=sys.stderr)

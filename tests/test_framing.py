@@ -133,6 +133,11 @@ def test_a_public_checkpoint_gets_the_largest_crop_that_holds_the_face():
     assert not kept_whole(frame_portrait(picture, 128, 128, "centre").crop, face)
 
 
+def test_crops_are_read_as_people_write_them():
+    assert parse_crop("Face") == "face" and parse_crop("center") == "centre"
+    assert parse_crop("1 20, 40,512, 512") == (120, 40, 512, 512)
+
+
 def test_a_crop_of_ones_own_is_what_is_shown():
     picture = Image.new("RGB", (200, 100))
     picture.paste((255, 0, 0), (120, 10, 180, 70))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -56,8 +57,21 @@ def test_embedded_is_first_in_the_list_and_files_follow(host, pack, tmp_path, mo
 
     (tmp_path / "b.safetensors").touch()
     (tmp_path / "readme.txt").touch()
+    (tmp_path / "wan").mkdir()
+    (tmp_path / "wan" / "c.gguf").touch()
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", {"diffusion_models": ([str(tmp_path)], set())})
-    assert pack.nodes.folders.checkpoint_names() == ["embedded", "b.safetensors"]
+    assert pack.nodes.folders.checkpoint_names() == ["embedded", "b.safetensors", os.path.join("wan", "c.gguf")]
+
+
+def test_a_model_is_loaded_again_when_its_file_or_config_changes(host, tmp_path, monkeypatch):
+    import folder_paths
+
+    (tmp_path / "b.safetensors").touch()
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", {"joyavatar": ([str(tmp_path)], set())})
+    before = host.ModelLoader.fingerprint_inputs("b.safetensors", "default", None)  # the base comes from another node
+    assert host.ModelLoader.fingerprint_inputs("b.safetensors", "default", None) == before
+    (tmp_path / "config.json").write_text("{}")
+    assert host.ModelLoader.fingerprint_inputs("b.safetensors", "default", None) != before
 
 
 def test_loader_says_what_is_wrong_with_a_file(host, tmp_path, monkeypatch):
@@ -115,6 +129,20 @@ def test_reference_is_the_cropped_portrait_and_its_latent_in_the_hosts_scale(hos
     module = pack.nodes.vae.streaming_vae(vae, host.model.model).module
     raw = module.encode_moments(shown.mul(2).sub(1).permute(0, 3, 1, 2)[:, :, None])[0]
     torch.testing.assert_close(latent["samples"], raw, atol=1e-5, rtol=1e-5)
+
+
+def test_a_picture_that_a_resizing_node_overshot_is_clipped(host, vae):
+    picture = torch.rand(1, 50, 40, 3) * 1.4 - 0.2
+    shown = host.Reference.execute(picture, host.model, 48, 32, vae)[1]
+    assert torch.equal(shown, host.Reference.execute(picture.clamp(0, 1), host.model, 48, 32, vae)[1])
+
+
+def test_masks_of_other_shapes_are_taken_or_refused_in_a_sentence(host, vae):
+    grey, mask = torch.rand(1, 50, 40, 1), torch.zeros(1, 1, 50, 40)
+    shown = host.Reference.execute(grey, host.model, 48, 32, vae, mask=mask)[1]
+    assert torch.equal(shown, host.Reference.execute(grey.expand(-1, -1, -1, 3), host.model, 48, 32, vae)[1])
+    with pytest.raises(host.error, match="The mask is an empty batch"):
+        host.Reference.execute(grey, host.model, 48, 32, vae, mask=torch.zeros(0, 50, 40))
 
 
 def test_latents_survive_the_way_to_the_hosts_scale_and_back(host, pack):

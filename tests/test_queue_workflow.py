@@ -48,6 +48,7 @@ class FakeComfy:
                 web.get("/history/{id}", self.get_history),
                 web.get("/queue", self.running),
                 web.get("/view", self.view),
+                web.get("/object_info/{name}", self.object_info),
             ]
         )
         return app
@@ -107,6 +108,11 @@ class FakeComfy:
 
     async def get_history(self, request):
         return web.json_response({k: v for k, v in self.history.items() if k == request.match_info["id"]})
+
+    async def object_info(self, request):
+        inputs = {"required": {"quality": ["INT", {}]}, "optional": {"filename_prefix": ["STRING", {}]}}
+        name = request.match_info["name"]
+        return web.json_response({name: {"input": inputs}} if name == "JoyAvatarStreamToVideo" else {})
 
     async def view(self, request):
         assert request.query["type"] == "output"
@@ -189,7 +195,40 @@ def test_the_jobs_of_a_dead_server_move_to_the_others(jobs):
     results, said = run([dies, lives], jobs(2))
     assert all(isinstance(result, list) for result in results)
     assert len(lives.prompts) == 2
-    assert any("Trying another" in line for line in said)
+    assert any("has lost the run" in line and "Queueing it again" in line for line in said)
+
+
+def test_a_run_that_the_only_server_loses_is_queued_again(jobs):
+    class LosesOne(FakeComfy):
+        async def work(self, prompt_id, socket):
+            if prompt_id != "run-1":
+                return await super().work(prompt_id, socket)
+            self.waiting -= 1
+            await socket.close()
+
+    fake = LosesOne()
+    results, _ = run([fake], jobs(3))
+    assert all(isinstance(result, list) for result in results)
+    assert len(fake.prompts) == 4
+
+
+def test_a_run_that_is_always_lost_fails_in_one_sentence(jobs):
+    [result], _ = run([FakeComfy(dies=True)], jobs(1))
+    assert str(result).endswith("or the run was removed from its queue. This happened 3 times.")
+
+
+def test_a_video_that_cannot_be_written_fails_alone(jobs):
+    first, second = jobs(2)
+    first.out.parent.write_bytes(b"a file where the folder should be")
+    second = queue_workflow.Job(second.portrait, second.voice, second.portrait.with_suffix(".mp4"))
+    results, _ = run([FakeComfy()], [first, second])
+    assert str(results[0]).startswith(f"{first.out.parent}") and "cannot be read or written" in str(results[0])
+    assert results[1] == [second.out]
+
+
+def test_a_setting_that_no_node_has_is_refused(jobs):
+    [result], _ = run([FakeComfy()], jobs(1), ["3.filename_prefx=a"])
+    assert "JoyAvatarStreamToVideo has no input 'filename_prefx', expected one of quality, file" in str(result)
 
 
 def test_a_server_that_never_answered_is_passed_over(jobs):
@@ -261,6 +300,11 @@ def test_a_jobs_file_is_read_line_by_line(tmp_path):
     path = tmp_path / "jobs.csv"
     path.write_text("# portrait,voice,out\na.png, a.wav, a.mp4\n\nb.png,b.wav,b.mp4\n")
     assert [str(job.out) for job in queue_workflow.read_jobs(path)] == ["a.mp4", "b.mp4"]
+    path.write_bytes("\ufeffá.png,a.wav,a.mp4\r\n".encode())
+    assert queue_workflow.read_jobs(path)[0].portrait == Path("á.png")
+    path.write_bytes("á.png,a.wav,a.mp4".encode("latin-1"))
+    with pytest.raises(queue_workflow.JobFailed, match="save it as CSV UTF-8"):
+        queue_workflow.read_jobs(path)
     path.write_text("a.png,a.wav\n")
     with pytest.raises(queue_workflow.JobFailed, match=r"expected portrait,voice,out"):
         queue_workflow.read_jobs(path)
@@ -279,6 +323,13 @@ def test_bad_arguments_are_one_sentence(flags, sentence, tmp_path, capsys):
     path.write_text(json.dumps(WORKFLOW))
     assert queue_workflow.main([str(path), *flags]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_videos_that_could_not_be_written_are_refused_at_once(tmp_path):
+    with pytest.raises(queue_workflow.JobFailed, match="is a folder; give each job the name of its video"):
+        queue_workflow.check_outs([tmp_path])
+    with pytest.raises(queue_workflow.JobFailed, match="is the video of 2 jobs"):
+        queue_workflow.check_outs([tmp_path / "a.mp4", tmp_path / "a.mp4"])
 
 
 @pytest.mark.parametrize("change", ["quality", "quality=3", "9.quality=3"])

@@ -38,10 +38,11 @@ class Crop:
 
 def parse_crop(text: str) -> str | Box:
     """'face', 'centre' or 'X,Y,W,H' in pixels -> the same, or the box. Raises AvatarError for anything else."""
-    if text in ("face", "centre"):
-        return text
-    if re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", text.replace(" ", "")):
-        x, y, width, height = (float(number) for number in text.split(","))
+    given = text.replace(" ", "").lower()
+    if given in ("face", "centre", "center"):
+        return given.replace("center", "centre")
+    if re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", given):
+        x, y, width, height = (float(number) for number in given.split(","))
         if width and height:
             return x, y, width, height
     raise AvatarError(f"The crop is '{text}', expected face, centre, or X,Y,W,H in pixels such as 120,40,512,512.")

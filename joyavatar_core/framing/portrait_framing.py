@@ -119,8 +119,11 @@ def parse_colour(text: str) -> tuple[int, int, int]:
 
 def cut_out(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Images [B, H, W, 3] in 0 ... 1 with the first of masks [B, h, w], 1 where they are transparent, as alpha:
-    [1, H, W, 4]. A mask of another size is resized."""
-    mask = mask[:1] if mask.ndim == 3 else mask[None]
+    [1, H, W, 4]. A mask of another size is resized. Raises AvatarError where there is no mask."""
+    mask = mask.reshape(-1, *mask.shape[-2:])[:1]
+    if not len(mask):
+        raise AvatarError("The mask is an empty batch, expected at least one mask; connect the mask of the portrait.")
+    image = image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image
     if mask.shape[1:] != image.shape[1:3]:
         mask = torch.nn.functional.interpolate(mask[:, None].float(), image.shape[1:3], mode="bilinear")[:, 0]
     return torch.cat([image[:1, ..., :3], 1 - mask[..., None].to(image).clamp(0, 1)], -1)
