@@ -24,4 +24,11 @@ def quick_dtype(device: str) -> torch.dtype | None:
     """bfloat16 where a type of device multiplies it much more quickly than float32 (GPUs, CPUs with AMX), else None."""
     if device == "cpu":
         return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
-    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else None
+    native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else None
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device that PyTorch can still give: what is free, and what its allocator keeps unused."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused

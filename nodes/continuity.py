@@ -163,7 +163,10 @@ def effect_of(mci: MciSettings, urcr: UrcrSettings, config: AvatarConfig) -> str
         )
         if urcr.mode == "prefill":
             extra += urcr.recent / block / blocks
-    noised = f"{mci.injected} frames" if mci.injected else "all past frames" if mci.context_noise else ""
-    motion = f"MCI {mci.mode} noises {noised} by {mci.noise:g}" if noised else "MCI off"
+    motion = "MCI off"
+    if mci.injected:
+        motion = f"MCI {mci.mode} noises {mci.injected} frames by {mci.noise:g}"
+    elif mci.context_noise:
+        motion = f"MCI {mci.mode} noises all past frames by {mci.noise:g}"
     motion += ", noise carried over seams" if mci.carried else ""
     return f"{memory}; {motion}; cost about ×{1 + extra / passes:.2f}"

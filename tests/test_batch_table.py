@@ -43,6 +43,11 @@ def test_a_row_becomes_the_arguments_of_speak_with_absolute_paths(folder):
     assert {"--seed=3", "--size=32x32", f"--out={job.video}", f"--state={job.state}", "--resume"} <= set(job.flags)
 
 
+def test_words_in_place_of_files_stay_words(folder):
+    [job] = plan(folder, "portrait,voice,weights,decoder", "ada.png,one.wav,embedded,vae").jobs
+    assert {"--weights=embedded", "--decoder=vae"} <= set(job.flags)
+
+
 @pytest.mark.parametrize("text", [
     "\ufeffportrait;voice\nada.png;one.wav\n",  # as spreadsheets write it
     "portrait\tvoice\nada.png\tone.wav\n",

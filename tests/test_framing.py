@@ -133,6 +133,13 @@ def test_a_public_checkpoint_gets_the_largest_crop_that_holds_the_face():
     assert not kept_whole(frame_portrait(picture, 128, 128, "centre").crop, face)
 
 
+def test_a_crop_up_to_the_edges_of_a_large_picture_is_taken():
+    picture = Image.new("RGB", (6220, 6710), (90, 120, 60))
+    for left, top in ((1517, 618), (3331, 4777), (2999, 1234), (17, 5003)):
+        box = left, top, 6220 - left, 6710 - top
+        assert frame_portrait(picture, 128, 128, box).crop.box[2] == pytest.approx(min(box[2:]), abs=2)
+
+
 def test_crops_are_read_as_people_write_them():
     assert parse_crop("Face") == "face" and parse_crop("center") == "centre"
     assert parse_crop("1 20, 40,512, 512") == (120, 40, 512, 512)

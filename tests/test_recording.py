@@ -17,7 +17,7 @@ import torch
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.recording import Interval, Recording, join_recording
-from joyavatar_core.recording.snapshot import check_identity
+from joyavatar_core.recording.snapshot import check_identity, latent_means, same_value
 from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.video import VideoWriter, h264
 
@@ -210,6 +210,15 @@ def test_what_differs_is_named_and_refused(whole, options, sentence):
     with pytest.raises(AvatarError, match=sentence):
         record(whole[0], **options)
     assert names(whole[0]) == before
+
+
+def test_the_same_portrait_from_another_device_is_the_same(whole):
+    reference = recordings.stream().reference
+    near, far = reference + 1e-5 * torch.randn(reference.shape), reference.clone()
+    far[..., 0, 0] += 0.3  # one cell
+    mine = latent_means(reference)
+    assert same_value(mine, latent_means(near)) and not same_value(mine, latent_means(far))
+    assert not same_value(mine[:-1], mine) and not same_value(None, mine)
 
 
 def test_another_decoder_is_refused(whole, monkeypatch):

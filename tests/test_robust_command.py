@@ -189,6 +189,23 @@ def test_what_is_read_is_never_what_is_written(files, tmp_path, capsys):
     arguments[arguments.index("--audio") + 1] = str(tmp_path / "voice.mp4")
     assert main(arguments) == 2
     assert "would replace the voice" in capsys.readouterr().err and (tmp_path / "voice.mp4").read_bytes() == before
+    arguments[arguments.index("--audio") + 1] = f'"{tmp_path / "voice.mp4"}"'  # quoted, as file managers copy it
+    assert main(arguments) == 2
+    assert "would replace the voice" in capsys.readouterr().err and (tmp_path / "voice.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize(("one", "other"), [("--report", "--plot"), ("--report", None)])
+def test_two_files_of_a_run_have_different_names(one, other, files, tmp_path, capsys):
+    place = tmp_path / ("v.mp4" if other is None else "r.json")
+    more = [one, place] + ([] if other is None else [other, place])
+    assert main(flags(files, tmp_path / "v.mp4", *more)) == 2
+    assert "would replace the" in capsys.readouterr().err and not place.exists()
+
+
+def test_a_report_in_the_home_folder_is_written_there(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(flags(files, tmp_path / "v.mp4", "--report", "~/r.json")) == 0
+    assert (tmp_path / "r.json").is_file()
 
 
 # --- terminals --------------------------------------------------------------------------------------------------------

@@ -320,6 +320,14 @@ def test_a_wav_in_a_pipe_is_its_samples_not_its_header(portion, extra):
     np.testing.assert_allclose(source.read(0, len(voice)), voice, atol=1e-4)
 
 
+def test_what_follows_the_samples_of_a_wav_in_a_pipe_is_no_sound():
+    voice = speech(0.2)
+    size = (2 * len(voice)).to_bytes(4, "little")
+    whole = wav(voice).replace(b"data\xff\xff\xff\xff", b"data" + size) + b"LIST" + bytes(8000)
+    source = read_pcm(Drip(whole, 4096), RATE)
+    assert source.wait(len(voice)) and not source.wait(len(voice) + 1) and source.num_samples == len(voice)
+
+
 @pytest.mark.parametrize(("data", "words"), [
     (wav(speech(0.1), rate=44100), "44100 Hz, 1 channels, s16le, expected 16000"),
     (wav(speech(0.1), channels=2), "2 channels"), (b"OggS" + bytes(100), "a file .Ogg."),

@@ -164,6 +164,15 @@ def test_sessions_that_share_an_avatar_are_those_that_run_alone(tmp_path):
     assert [one] == videos("1") and [two] == videos("2") and one != two and len(one) > 10_000
 
 
+def test_a_voice_of_another_format_is_one_sentence_and_not_a_wait(tmp_path):
+    inputs(tmp_path)
+    stream = AvatarStreams((*SMALL, "--no-monitor")).open((tmp_path / "portrait.png").read_bytes(), {})
+    with pytest.raises(AvatarError, match="Standard input is a file"):
+        for _ in range(40):  # more than a pipe holds
+            stream.push_audio(b"OggS" + bytes(1 << 14))
+    stream.stop()
+
+
 def test_a_session_that_waits_for_its_voice_can_be_ended_at_any_time(tmp_path):
     inputs(tmp_path)
     stream = AvatarStreams((*SMALL, "--no-monitor")).open((tmp_path / "portrait.png").read_bytes(), {})

@@ -46,9 +46,10 @@ class AudioFeatures(Features):
     the audio the window contains zeros. The features depend on nothing else. So any order of blocks, and resumed, live
     and offline runs, give equal bits at equal settings.
 
-    source: the voice; encoder: LogMel or Wav2Vec2; fps, block_frames: of the avatar. Context and look-ahead default to
-    the encoder's (look-ahead 0 for a live source). offset: video frames the features run ahead (+) or behind (-); the
-    first frames, before which there is no audio, have zeros. lead: latent frames that block 0 has more.
+    source: the voice; encoder: LogMel, VisemeEncoder or Wav2Vec2; fps, block_frames: of the avatar. Context and
+    look-ahead default to the encoder's (look-ahead 0 for a live source). offset: video frames the features run ahead
+    (+) or behind (-); the first frames, before which there is no audio, have zeros. lead: latent frames that block 0
+    has more.
     Raises AvatarError for settings out of range.
     """
 

@@ -128,6 +128,11 @@ class GrowingAudio(AudioSource):
             self._finished = True
             self._changed.notify_all()
 
+    @property
+    def problem(self) -> BaseException | None:
+        """Why the audio broke off; None where it did not."""
+        return self._problem
+
     def fail(self, problem: BaseException) -> None:
         """Say that the audio broke off: whoever waits for what did not come gets `problem` raised."""
         with self._changed:

@@ -23,10 +23,13 @@ HISTORY_SECONDS = 90.0  # more than the longest left context of an encoder
 AHEAD_SECONDS = 30.0  # what a pipe faster than the avatar is buffered
 
 
-def read_pcm(stream: BinaryIO, sample_rate: int, channels: int = 1, sample_format: str = "s16le") -> GrowingAudio:
+def read_pcm(
+    stream: BinaryIO, sample_rate: int, channels: int = 1, sample_format: str = "s16le", closes: bool = False
+) -> GrowingAudio:
     """The voice in a binary stream of interleaved samples, growing as they come.
 
     stream: anything with `read1` or an unbuffered `read`, e.g. sys.stdin.buffer. sample_rate in Hz, channels 1 to 8.
+    closes: close the stream when no more is read of it, so that whoever writes into a pipe is not left waiting.
     Bytes of a sample that the stream ends in the midst of are dropped with a warning. Raises AvatarError for settings
     that cannot be; for NaN or absurd samples and a failing stream it is raised where the sound is read.
     """
@@ -45,6 +48,9 @@ def read_pcm(stream: BinaryIO, sample_rate: int, channels: int = 1, sample_forma
             source.fail(problem)
         except Exception as problem:  # whatever a caller's stream raises: no reader may wait for ever
             source.fail(AvatarError(f"The PCM stream broke off ({problem}); start it again."))
+        finally:
+            if closes:
+                stream.close()
 
     threading.Thread(target=pump, name="pcm", daemon=True).start()
     return source
@@ -55,9 +61,9 @@ def decoded(stream: BinaryIO, sample_rate: int, channels: int, sample_format: st
     dtype = np.dtype(PCM_FORMATS[sample_format])
     size = dtype.itemsize * channels
     read = getattr(stream, "read1", stream.read)
-    rest, data = b"", after_header(read, sample_rate, channels, sample_format)
-    while data or (data := read(READ_BYTES)):
-        data = rest + data
+    rest, (data, left) = b"", after_header(read, sample_rate, channels, sample_format)
+    while data or (data := read(int(min(READ_BYTES, left)))):
+        data, left = rest + data, left - len(data)
         whole = len(data) // size * size
         rest = data[whole:]
         if whole:

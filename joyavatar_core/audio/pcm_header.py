@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ..errors import AvatarError
 
+UNKNOWN = 0x7FFFF000  # a size of samples from here on, or 0, stands for "until the end" in a WAV that is streamed
 LONGEST = 1 << 16  # bytes of header; more is no header
 # What other files that hold sound begin with, and where.
 FILES = {
@@ -16,8 +18,11 @@ WAV_FORMATS = {(1, 16): "s16le", (3, 32): "f32le"}  # (wFormatTag, bits) of what
 EXTENSIBLE = 0xFFFE  # the tag is then the sub-format's first two bytes
 
 
-def after_header(read: Callable[[int], bytes], sample_rate: int, channels: int, sample_format: str) -> bytes:
-    """The first samples of a stream, after a WAV header if there is one; b"" at its end.
+def after_header(
+    read: Callable[[int], bytes], sample_rate: int, channels: int, sample_format: str
+) -> tuple[bytes, float]:
+    """The first samples of a stream, after a WAV header if there is one (b"" at its end), and the bytes that they and
+    all further ones have, infinity where nothing says it. What follows them in a WAV is no sound.
 
     read: gives the next bytes, at most as many as asked for. Raises AvatarError for a WAV of another format than said,
     and for what is another kind of file.
@@ -30,13 +35,13 @@ def after_header(read: Callable[[int], bytes], sample_rate: int, channels: int, 
                 f"ffmpeg -i FILE -f {sample_format} -ar {sample_rate} -ac {channels} - | joyavatar ..."
             )
     if not (head.startswith(b"RIFF") and head[8:12] == b"WAVE"):
-        return head
+        return head, math.inf
     at = 12
     while at < LONGEST:
         head = _grown(head, read, at + 8)
         name, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
         if name == b"data" or len(head) < at + 8:
-            return head[at + 8 :]
+            return head[at + 8 :], size if 0 < size < UNKNOWN else math.inf
         head = _grown(head, read, at + 8 + min(size, LONGEST))
         if name == b"fmt ":
             _check_format(head[at + 8 : at + 8 + size], sample_rate, channels, sample_format)

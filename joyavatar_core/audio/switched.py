@@ -84,6 +84,7 @@ class SwitchedAudio(AudioSource):
                 f"The voice at {start / self.sample_rate:.2f} s was switched from more than {KEPT_SECONDS:g} s ago "
                 "and is gone; do not go back that far."
             )
+        stop = stop if self.num_samples is None else min(stop, self.num_samples)
         ends = [*(piece.start for piece in self._pieces[1:]), stop]
         parts = []
         for piece, end in zip(self._pieces, ends, strict=True):

@@ -21,7 +21,7 @@ WIDTH = 128
 DILATIONS = (1, 2, 4, 1, 2, 4)  # in spectra: together with the first layer they see 0.5 s to either side at 16 fps
 KERNEL = 5
 # The features of a video frame, each at zero mean and unit deviation over synthetic speech: the seven parameters
-# of a drawn mouth (training/mouth.py) and how loud the voice is.
+# of a drawn mouth (`synthetic/drawn/mouth.py`) and how loud the voice is.
 VISEMES = ("open", "spread", "round", "teeth", "tongue", "tuck", "press", "loud")
 
 

@@ -88,10 +88,11 @@ class Wav2Vec2:
         conv = self.conv_features(normalise(torch.as_tensor(waveform)))
         edge = torch.tensor(edges, dtype=torch.float64)
         centre = torch.lerp(edge[:-1], edge[1:], FRAME_CENTRE)
-        position = ((centre - RECEPTIVE_FIELD / 2) / HOP).clamp(0, conv.shape[-1] - 1).to(conv.device)
-        below = position.long()
-        above = (below + 1).clamp(max=conv.shape[-1] - 1)
-        at_frames = torch.lerp(conv[..., below], conv[..., above], (position - below).to(conv.dtype))
+        position = ((centre - RECEPTIVE_FIELD / 2) / HOP).clamp(0, conv.shape[-1] - 1)
+        below = position.long()  # on the CPU: not every device has float64
+        above, share = (below + 1).clamp(max=conv.shape[-1] - 1), (position - below).to(conv.dtype)
+        below, above, share = (part.to(conv.device) for part in (below, above, share))
+        at_frames = torch.lerp(conv[..., below], conv[..., above], share)
         return torch.cat(self.hidden_states(at_frames), dim=-1)[0]
 
     def encode_stretched(self, waveform: np.ndarray | Tensor, num_frames: int) -> Tensor:

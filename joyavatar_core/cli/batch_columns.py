@@ -12,7 +12,7 @@ from ..batch.jobs import Checked, Outputs
 from ..batch.table import Row, truth
 from ..errors import AvatarError
 from ..paths import existing_file
-from ..pipeline.avatar_options import EMBEDDED
+from ..pipeline.avatar_options import EMBEDDED, FULL_DECODER
 
 OWN = {"state": "records every job", "resume": "resumes every job", "report": "writes a report of every job"}
 FILES = ("portrait", "audio", "weights", "vae", "decoder", "audio_encoder", "prompt_embeds", "base")
@@ -135,4 +135,4 @@ def absolute(name: str, text: str) -> str:
 
         path, strength = parse_lora(text)
         return f"{existing_file(path).absolute()}={strength}"
-    return str(existing_file(text).absolute()) if name in FILES and text != EMBEDDED else text
+    return str(existing_file(text).absolute()) if name in FILES and text not in (EMBEDDED, FULL_DECODER) else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import AvatarConfig
@@ -97,6 +98,6 @@ def save_report(options: VideoOptions, job: Job) -> None:
     for path, save in written:
         try:
             if path:
-                save(path)
+                save(Path(path).expanduser())
         except (AvatarError, ValueError) as problem:
             log.error("%s", problem)

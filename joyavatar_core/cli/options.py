@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ENCODERS = ("auto", "x264", "nvenc")  # of video/h264.py, which needs PyAV
 KV_DTYPES = {"auto": None, "fp8": torch.float8_e4m3fn}
+MOST_SECONDS = 366 * 86_400  # of a video
 USUAL_DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
 
@@ -96,8 +97,8 @@ class VideoOptions:
         from ..video.h264 import check_quality, chosen_encoder
         from ..video.portrait import check_size
 
-        if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise AvatarError(f"--seconds is {self.seconds}; give a length above 0.")
+        if self.seconds is not None and not 0 < self.seconds <= MOST_SECONDS:
+            raise AvatarError(f"--seconds is {self.seconds}; give a length above 0 and up to {MOST_SECONDS} (a year).")
         self._check_places()
         check_quality(self.quality)
         self.face_motion()
@@ -123,20 +124,24 @@ class VideoOptions:
         """(what it is, path) of every file that is written."""
         from ..video.containers import checked_target
 
-        places = [(name, path) for name, path in (("report", self.report), ("plot", self.plot)) if path]
+        reports = (("report", self.report), ("plot", self.plot))
+        places = [(name, Path(path).expanduser()) for name, path in reports if path]
         if self.out and self.out != STDOUT:
             places.append(("video", checked_target(self.out)))
         return places
 
     def _check_places(self) -> None:
-        """Raises AvatarError where a file cannot be written, or would replace one that is read."""
-        read = [("portrait", self.portrait), ("voice", self.audio)]
-        read += [("weights", self.avatar.weights), ("VAE", self.avatar.vae)]
+        """Raises AvatarError where a file cannot be written, or would replace another one of this run."""
+        from ..audio.opening import STDIN
+
+        read = [("portrait", self.portrait), ("voice", self.audio), *self._model_files()]
+        files = [(name, existing_file(path)) for name, path in read if path not in (None, STDIN)]
         for name, path in self._places():
             check_place(path, name)
-            for other, source in read:
-                if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+            for other, file in files:
+                if same_place(path, file):
                     raise AvatarError(f"The {name} {path} would replace the {other}; choose another name.")
+            files.append((name, path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +213,13 @@ def parsed(kind: type[Options], args: argparse.Namespace) -> Options:
         values["serve"] = parse_address(args.serve) if args.serve else None
         values["allow_host"] = tuple(args.allow_host)
     return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def same_place(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths are of one file, there or not."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def usual_dtype(device: torch.device, weights: str) -> torch.dtype | None:

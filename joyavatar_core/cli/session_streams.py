@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..audio.pcm import read_pcm
+from ..device import free_memory
 from ..errors import AvatarError
 from ..pipeline.avatar import ASSETS, load_avatar
 from .batch_columns import RowParser
@@ -72,7 +73,7 @@ class AvatarStreams:
 
     def free_bytes(self) -> int | None:
         """Free memory of the GPU in bytes; None on a CPU."""
-        return torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else None
+        return free_memory(self._device) if self._device.type == "cuda" else None
 
     def open(self, portrait: bytes, settings: Mapping[str, str]) -> PushedStream:
         """A session's stream. Raises AvatarError for a portrait or settings that cannot be."""
@@ -97,7 +98,7 @@ class PushedStream:
         reader, writer = os.pipe()
         try:
             pcm = open(reader, "rb", buffering=0)  # noqa: SIM115 - its thread reads it
-            self._voice = read_pcm(pcm, options.audio_rate, options.audio_channels, options.audio_format)
+            self._voice = read_pcm(pcm, options.audio_rate, options.audio_channels, options.audio_format, closes=True)
             self._job: Job = prepare(options, self._voice, avatar)
             self._encoder = LiveEncoder(
                 *self._job.size, avatar.config.fps, self._voice.sample_rate, self._voice.channels,
@@ -122,8 +123,11 @@ class PushedStream:
             if self._writer is None:
                 raise AvatarError("The voice of this session has ended; open a new session for another.")
             view = memoryview(data)
-            while view:
-                view = view[os.write(self._writer, view) :]
+            try:
+                while view:
+                    view = view[os.write(self._writer, view) :]
+            except BrokenPipeError:
+                raise self._voice.problem or AvatarError("The voice of this session has ended.") from None
 
     def finish_audio(self) -> None:
         with self._writing:

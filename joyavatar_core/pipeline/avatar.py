@@ -14,7 +14,7 @@ from ..checkpoints import Checkpoint, checkpoint_from_state_dict, load_into, ope
 from ..checkpoints.random_weights import RANDOM_CONFIG, random_state_dict
 from ..checkpoints.reader import read_file
 from ..config import AvatarConfig
-from ..device import quick_dtype
+from ..device import free_memory, quick_dtype
 from ..errors import AvatarError
 from ..framing.crop import Box
 from ..framing.portrait_framing import FramedPortrait, frame_for
@@ -75,7 +75,7 @@ class Avatar:
         device = stream.compute_device
         if device.type != "cuda":
             return
-        free = torch.cuda.mem_get_info(device)[0]
+        free = free_memory(device)
         for latent_frames in (self.config.block_frames, 1):
             need = self.memory_of(stream, latent_frames)
             if need.total <= free:

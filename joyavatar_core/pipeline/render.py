@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,7 +52,7 @@ def frames_of(
     """
     interrupt = interrupt or getattr(blocks, "interrupt", None)
     device = decoder.compute_device
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    stream = side_stream(device) if device.type == "cuda" else None
     made: Iterator = (block for block in blocks)
     for name, work in (
         ("sampling", iter),
@@ -62,6 +62,12 @@ def frames_of(
         made = stage(name, work, made, interrupt) if overlap else work(made)
     with closing(made):
         yield from made
+
+
+@lru_cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The CUDA stream that decodes and refines. The allocator keeps memory for each stream, so there is only one."""
+    return torch.cuda.Stream(device)
 
 
 def stage(

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..audio import AudioSource, FileAudio
 from ..errors import AvatarError
-from ..paths import libav_url
+from ..paths import check_place, libav_url
 from ..video import join_segments
 from ..video.containers import checked_target
 from ..video.segments import inspect_segment, recover_segment
@@ -66,7 +66,8 @@ def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
     target = checked_target(out)
     if not files.path.is_dir():
         raise AvatarError(f"There is no state folder {files.path}, expected one that a recording was made in.")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+    check_place(target, "video")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".joining.") as scratch:
         paths = [files.segment(block) for block in files.segments()]
         growing = files.growing()
         if growing is not None and files.segment(int(growing.name[8:16])) not in paths:
@@ -89,7 +90,8 @@ def recovered(growing: Path, scratch: Path) -> list[Path]:
     try:
         shutil.copyfile(growing, copy)
         recover_segment(copy, plain)
-    except (OSError, av.FFmpegError):
+    except (OSError, av.FFmpegError) as problem:
+        log.warning("the video ends before %s, of which no whole part can be read (%s)", growing.name, problem)
         return []
     return [plain]
 

@@ -101,7 +101,8 @@ class FaceEditorNet(nn.Module):
 
 def combined(weights: Tensor, maps: Tensor, side: int) -> Tensor:
     """Sums of maps [K, C, S, S] with weights [B, K], enlarged to [B, C, side, side], in float32."""
-    made = torch.einsum("bk,kchw->bchw", weights.float(), maps.float())
+    with torch.autocast(maps.device.type, enabled=False):
+        made = torch.einsum("bk,kchw->bchw", weights.float(), maps.float())
     return F.interpolate(made, (side, side), mode="bilinear", align_corners=False)
 
 

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SCALE = 2  # sides of the predicted picture in sides of the frame
-MULTIPLE = 16  # of a frame's sides
 WIDTHS = (48, 96, 128, 128)  # channels at 1/2, 1/4, 1/8 and 1/16 of the frame's side
 DETAIL = 12  # channels of the U-Net's features at the frame's own side
 HEAD = 32  # channels of the head at the frame's own side
@@ -148,7 +147,8 @@ class RefinerNet(nn.Module):
 
 def weighed(maps: Tensor, condition: Tensor) -> Tensor:
     """Maps [B, C * 9, H, W], C for each number of the condition [B, 9] -> weighted sum [B, C, H, W], float32."""
-    return torch.einsum("bckhw,bk->bchw", maps.unflatten(1, (-1, CONDITION_SIZE)).float(), condition.float())
+    with torch.autocast(maps.device.type, enabled=False):
+        return torch.einsum("bckhw,bk->bchw", maps.unflatten(1, (-1, CONDITION_SIZE)).float(), condition.float())
 
 
 def viseme_condition(visemes: Tensor | None, count: int) -> Tensor:

@@ -32,7 +32,7 @@ class LatentBlock:
 
     `latents` [1, 16, K, h, w] are normalised by the checkpoint's statistics. They stand for the video frames
     first_frame ... last_frame. The decoder may give more frames for the last block: drop them.
-    `features` [num_video_frames, audio_dim], float32 on the CPU: their audio features; None without audio.
+    `features` [num_video_frames, audio_dim]: their audio features, as the encoder gives them; None without audio.
     `features_before` [n, audio_dim]: those of the video frames of the block before, none for the first block.
     """
 

@@ -124,7 +124,9 @@ def _readable(name: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise AvatarError(f"{name} does not exist, expected a picture file; check the path.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as problem:
+    except (
+        OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, RuntimeError, struct.error
+    ) as problem:  # fmt: skip
         # Pillow's decoders raise any of these for damaged files.
         raise AvatarError(f"{name} cannot be read as a picture ({problem}); save it again as PNG or JPEG.") from None
 
