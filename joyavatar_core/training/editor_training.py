@@ -43,7 +43,7 @@ LOW = 0.5  # in this share of a batch its lowest rows, with the mouth; in the ot
 SOFTEST = 2.2  # a soft portrait has been made smaller by up to this factor
 SCALES = {
     "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
-    "shows": 0.3, "discriminator": 1.0, "adversarial": 0.04, "features": 0.5,
+    "shows": 0.3, "discriminator": 1.0, "adversarial": 0.16, "features": 1.5,
 }  # fmt: skip
 WIDE, WIDEST = 0.3, 3  # share of wanted faces that are one of so many with the widest open jaws of their person
 BLINKS, CLOSED = 0.25, 0.4  # share of the others whose lids are less open than this

@@ -238,7 +238,11 @@ def train_face_editor(options: argparse.Namespace) -> None:
     if options.people < 1:
         raise AvatarError(f"--people is {options.people}, expected 1 or more.")
     settings = _settings(options, "editor", 2e-3, weight_decay=1e-3, ema=0.99)
-    paths = write_expressions(options.runs / "faces", options.people, workers=options.threads)
+    folder = options.runs / "faces"
+    if Share.mine().leads:
+        write_expressions(folder, options.people, workers=options.threads)
+    Share.mine().wait()
+    paths = write_expressions(folder, options.people, workers=options.threads)  # all are there
     net = train_editor(Faces(paths), settings, _start(options), options.batch or BATCH)
     if Share.mine().leads:
         _save_half(net, RunFolder.of(options).face_editor_path)
