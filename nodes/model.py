@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 FP8 = torch.float8_e4m3fn
 COMPUTE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]  # best first, as the host's choice goes
 NOT_SAMPLED = (
-    "This node cannot use a JoyAvatar model. Connect the MODEL of Load JoyAvatar Model to the JoyAvatar nodes; LoRA "
+    "This node does not fit a JoyAvatar model. Connect the MODEL of Load JoyAvatar Model to the JoyAvatar nodes; LoRA "
     "loaders may be between them. A JoyAvatar model cannot be saved: keep its file."
 )
 

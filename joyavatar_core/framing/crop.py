@@ -87,8 +87,8 @@ def choose_crop(
         return Crop(centre, picture, None, note)
     if not faces:
         note = (
-            "no face was found in the portrait: its centre is used, and the mouth may hardly move; "
-            "if there is a face, crop the portrait to it with X,Y,W,H"
+            "no face was found in the portrait, its centre is used, and the mouth may hardly move; "
+            "crop it yourself with X,Y,W,H if that is wrong"
         )
         return Crop(centre, picture, 0, note)
     note = f"{len(faces)} faces were found in the portrait, the largest is used" if len(faces) > 1 else None
