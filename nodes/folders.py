@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import folder_paths
@@ -33,9 +34,13 @@ def checkpoint_names() -> list[str]:
 
 def gguf_names(folder: str) -> list[str]:
     """The GGUF files of a model folder, which the host's own list leaves out of models/diffusion_models."""
-    paths = folder_paths.get_folder_paths(folder)
-    names = [name for path in paths for name in folder_paths.recursive_search(path, [".git"])[0]]
-    return [name for name in names if name.lower().endswith(".gguf")]
+    return [
+        os.path.relpath(os.path.join(place, name), path)
+        for path in folder_paths.folder_names_and_paths[folder][0]
+        for place, _, names in os.walk(path, followlinks=True)
+        for name in names
+        if name.lower().endswith(".gguf")
+    ]
 
 
 def checkpoint_path(name: str) -> Path | None:

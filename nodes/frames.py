@@ -141,11 +141,12 @@ def trimmed(stream: HostStream, frames: range) -> dict:
 
 
 def announce(cls: type[io.ComfyNode], nbytes: int, what: str) -> None:
-    """Show the memory of the result before the work starts. Raises AvatarError for more than is free."""
-    text, free = f"{what} take {nbytes / 2**20:,.0f} MiB of memory", mm.get_free_memory(torch.device("cpu"))
-    if nbytes > free:
+    """Show the memory of the result before the work starts. Raises AvatarError for more than the machine has."""
+    text, total = f"{what} take {nbytes / 2**20:,.0f} MiB of memory", mm.get_total_memory(torch.device("cpu"))
+    if nbytes > total:
         raise AvatarError(
-            f"{text} and {free / 2**20:,.0f} MiB are free; use JoyAvatar Stream to Video, or lower max_seconds."
+            f"{text}, and this machine has {total / 2**20:,.0f} MiB; use JoyAvatar Stream to Video, or lower "
+            "max_seconds."
         )
     show_text(cls.hidden.unique_id, text)
     if nbytes > LARGE:

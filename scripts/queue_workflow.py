@@ -207,11 +207,17 @@ class Server:
         for change in changes:
             nodes, name, _ = changed_input(workflow, change)
             for kind in sorted({node["class_type"] for node in nodes if name not in node["inputs"]}):
-                path = f"/object_info/{quote(kind, safe='')}"
-                inputs = (await self._ask_json("GET", path, follows=False)).get(kind, {}).get("input", {})
-                known = [each for group in inputs.values() for each in group]
+                known = await self._inputs_of(kind)
                 if known and name not in known:
                     raise JobFailed(f"{kind} has no input '{name}', expected one of {', '.join(known)}.")
+
+    async def _inputs_of(self, kind: str) -> list[str]:
+        """The names of a node's inputs; none where the server does not tell them."""
+        try:
+            answer = await self._ask_json("GET", f"/object_info/{quote(kind, safe='')}", follows=False)
+        except JobFailed:
+            return []
+        return [name for group in answer.get(kind, {}).get("input", {}).values() for name in group]
 
     async def upload(self, path: Path) -> str:
         """Put a file into the server's input folder; returns the name that a loader node takes."""
@@ -438,7 +444,7 @@ class Dispatcher:
                 lost, server.lost = lost + 1, server.lost + 1
                 if lost == LOSSES:
                     raise JobFailed(f"{problem} This happened {LOSSES} times.") from None
-                say(f"{problem} Queueing it again.")
+                say(f"{problem} Trying another, or this one again.")
             finally:
                 await self.give_back(server, arriving)
 

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from joyavatar_core.audio import ArrayAudio, AudioFeatures, GrowingAudio, LogMel, SwitchedAudio, open_voice, read_pcm
@@ -187,6 +187,7 @@ def test_an_async_iterator_that_fails_or_is_cancelled_leaves_no_reader_waiting()
 
 
 @settings(deadline=None, max_examples=40)
+@example(0, 0, 1000, 1)
 @given(st.integers(0, 900), st.integers(0, 900), st.integers(-20, 2500), st.integers(1, 900))
 def test_switched_voices_are_their_parts_one_behind_another(first, second, start, length):
     parts = [noise(1000, 2, seed) for seed in range(3)]

@@ -127,8 +127,8 @@ def test_one_batch_equals_a_whole_decode(host, vae, whole):
 def test_more_frames_than_memory_are_refused_before_the_work(host, vae, monkeypatch):
     import comfy.model_management as mm
 
-    monkeypatch.setattr(mm, "free_memory", FRAMES * SIDE * SIDE * 3 * 4 - 1)
-    sentence = "36 frames of 32x32 take 0 MiB of memory and 0 MiB are free; use JoyAvatar Stream to Video"
+    monkeypatch.setattr(mm, "get_total_memory", lambda device: FRAMES * SIDE * SIDE * 3 * 4 - 1)
+    sentence = "36 frames of 32x32 take 0 MiB of memory, and this machine has 0 MiB; use JoyAvatar Stream to Video"
     with pytest.raises(host.error, match=sentence):
         host.StreamToFrames.execute(make_stream(host), "one batch", 1, vae)
 

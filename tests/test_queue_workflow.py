@@ -195,7 +195,7 @@ def test_the_jobs_of_a_dead_server_move_to_the_others(jobs):
     results, said = run([dies, lives], jobs(2))
     assert all(isinstance(result, list) for result in results)
     assert len(lives.prompts) == 2
-    assert any("has lost the run" in line and "Queueing it again" in line for line in said)
+    assert any("has lost the run" in line and "Trying another" in line for line in said)
 
 
 def test_a_run_that_the_only_server_loses_is_queued_again(jobs):

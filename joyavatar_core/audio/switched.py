@@ -86,7 +86,7 @@ class SwitchedAudio(AudioSource):
             )
         stop = stop if self.num_samples is None else min(stop, self.num_samples)
         ends = [*(piece.start for piece in self._pieces[1:]), stop]
-        parts = []
+        parts = [np.zeros((0, self.channels), np.float32)]
         for piece, end in zip(self._pieces, ends, strict=True):
             first, last = max(start, piece.start), min(stop, end)
             if first < last:

@@ -26,15 +26,6 @@ def get_filename_list(name: str) -> list[str]:
     return sorted(name for name in files if not name.endswith(".gguf"))  # as the host lists models/diffusion_models
 
 
-def get_folder_paths(name: str) -> list[str]:
-    return list(folder_names_and_paths[name][0])
-
-
-def recursive_search(directory: str, excluded_dir_names: list[str] | None = None) -> tuple[list[str], dict[str, float]]:
-    files = [file for file in Path(directory).rglob("*") if file.is_file()]
-    return [str(file.relative_to(directory)) for file in files], {}
-
-
 def get_full_path(name: str, filename: str) -> str | None:
     files = (Path(folder, filename) for folder in folder_names_and_paths[name][0])
     return next((str(file) for file in files if file.is_file()), None)

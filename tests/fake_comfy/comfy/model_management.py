@@ -6,7 +6,6 @@ import torch
 
 loaded: list[list[object]] = []  # models of each load_models_gpu call
 memory: list[float] = []
-free_memory = 1 << 40  # bytes
 interrupt_after: int | None = None  # checks that pass before the user presses Stop
 
 
@@ -41,10 +40,6 @@ def is_device_cpu(device: torch.device) -> bool:
 
 def vae_dtype(device: torch.device, allowed_dtypes: list) -> torch.dtype:
     return torch.float32
-
-
-def get_free_memory(device: torch.device) -> int:
-    return free_memory
 
 
 def get_total_memory(device: torch.device) -> int:
