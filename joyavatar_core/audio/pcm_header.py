@@ -21,8 +21,10 @@ EXTENSIBLE = 0xFFFE  # the tag is then the sub-format's first two bytes
 def after_header(
     read: Callable[[int], bytes], sample_rate: int, channels: int, sample_format: str
 ) -> tuple[bytes, float]:
-    """The first samples of a stream, after a WAV header if there is one (b"" at its end), and the bytes that they and
-    all further ones have, infinity where nothing says it. What follows them in a WAV is no sound.
+    """What a stream begins with, after a WAV header if there is one.
+
+    Returns (first bytes of the samples, b"" at the stream's end; bytes of all samples, infinity where unknown). In a
+    WAV other chunks may follow the samples.
 
     read: gives the next bytes, at most as many as asked for. Raises AvatarError for a WAV of another format than said,
     and for what is another kind of file.

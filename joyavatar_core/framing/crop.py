@@ -56,8 +56,8 @@ def cover(box: Box, shape: tuple[int, int]) -> Box:
     return left + (width - wide) / 2, top + (height - high) / 2, wide, high
 
 
-def within(box: Box, picture: tuple[int, int]) -> Box:
-    """A box, less what rounding has put beyond a picture (width, height)."""
+def clipped(box: Box, picture: tuple[int, int]) -> Box:
+    """A box without what lies beyond the right and the lower edge of a picture (width, height)."""
     left, top, width, height = box
     return left, top, min(width, picture[0] - left), min(height, picture[1] - top)
 

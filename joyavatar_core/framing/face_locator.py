@@ -30,10 +30,10 @@ SIZES = (16.0, 64.0)  # pixels: faces that the network answers for
 LONG_SIDES = (32, 48, 72, 108, 162, 243, 364)  # pixels: the sizes that a picture is looked at in
 THRESHOLD = 0.35  # least score of a face
 SUSPECTED = 0.2  # least score of a find at one of these sizes
-LIKELY = 0.62  # a find with a lower score is looked at again, in squares around it:
-CLOSE_UPS = (1.5, 2.0, 2.6)  # sides of the squares, in sizes of the face
-CONFIRMED = 0.6  # least median of its scores there
-# Size and place in a picture, in its shorter side, widths and heights, at which a find counts with any score.
+LIKELY = 0.62  # least score of a find that counts at once; others are looked at again in squares around them
+CLOSE_UPS = (1.5, 2.0, 2.6)  # sides of these squares, in sizes of the face
+CONFIRMED = 0.6  # least median of a find's scores in its squares
+# A find of such a size, in shorter sides of the picture, and at such a place, in widths and heights, always counts.
 PORTRAIT_SIZES, PORTRAIT_X, PORTRAIT_Y = (0.4, 1.1), (0.35, 0.65), (0.25, 0.7)
 SURE = 0.6  # a further face counts if its score is at least this share of the best face's
 OVERLAP = 0.6  # two faces' centres are further apart, across or down, than this share of the larger's size
@@ -89,8 +89,8 @@ class FaceLocator(nn.Module):
         """All faces of an RGB picture, the largest first.
 
         A face shows at two or three of the sizes that the picture is looked at in; what shows at one alone is doubtful.
-        A doubtful find is looked at again, closer. An animal's ear or a lamp is then no face any more, but a small face
-        in a large picture is a surer one. What is placed as the face of a portrait is counts anyway.
+        A find with a low score is looked at again, closer. There an animal's ear or a lamp has a low score, too. A small
+        face in a large picture has a higher one. A find as large and as central as a portrait's face always counts.
         """
         faces = [face for face in self._finds(picture) if self._counts(face, picture)]
         surest = max((face.score for face in faces), default=0.0)

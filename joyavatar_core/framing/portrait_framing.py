@@ -15,7 +15,7 @@ from ..config import AvatarConfig
 from ..errors import AvatarError
 from ..geometry import Size
 from ..video.portrait import WHITE, check_size, check_trained_size, read_picture
-from .crop import Box, Crop, choose_crop, within
+from .crop import Box, Crop, choose_crop, clipped
 from .face_locator import face_locator
 
 SMALLEST = 16, 16  # pixels of a video, width and height
@@ -93,7 +93,7 @@ def frame_portrait(
     scale = picture.width / full[0], picture.height / full[1]
     wanted = crop
     if not isinstance(crop, str):
-        wanted = within(tuple(side * scale[k % 2] for k, side in enumerate(crop)), picture.size)
+        wanted = clipped(tuple(side * scale[k % 2] for k, side in enumerate(crop)), picture.size)  # after rounding
     faces = face_locator().find(picture) if crop == "face" else ()
     chosen = choose_crop(picture.size, (width, height), wanted, faces, close)
     left, top, wide, high = chosen.box

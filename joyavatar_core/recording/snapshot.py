@@ -40,7 +40,8 @@ REFINEMENT: dict[str, Callable[[PortraitRefiner], Any]] = {
     "articulation": lambda refine: refine.articulation,
     "head_motion": lambda refine: refine.head_motion,
 }
-PARTS, CLOSE = 16, 1e-3  # a latent is known by the means of so many parts of each channel, and how alike they must be
+PARTS = 16  # of a latent's channel, whose means identify it
+CLOSE = 1e-3  # equal numbers of two runs differ by less
 OLD = {"encoder": X264}  # what recordings were made with before their identity said it
 
 
@@ -92,16 +93,17 @@ def identity_of(stream: AvatarStream, decoder: Decoder, voice: AudioSource | Non
 
 
 def latent_means(latent: Tensor) -> list[float]:
-    """What a latent [1, C, F, h, w] is known by. Its bits depend on the device and the number of threads."""
+    """The means of up to PARTS parts of each channel of a latent [1, C, F, h, w].
+
+    They identify it: its bits depend on the device and the number of threads.
+    """
     channels = latent[0].float().flatten(1)
     return [float(part.mean()) for part in channels.tensor_split(min(PARTS, channels.shape[1]), dim=1) for part in part]
 
 
 def same_value(before: Any, value: Any) -> bool:
-    """Whether a recorded part of an identity is this run's. Recordings of earlier versions hold a text for a latent."""
+    """Whether a recorded part of an identity is this run's. Numbers in a list may differ by less than CLOSE."""
     if isinstance(value, list) and value and isinstance(value[0], float):
-        if isinstance(before, str):
-            return True
         alike = isinstance(before, list) and len(before) == len(value)
         return alike and all(isinstance(b, float) and abs(b - v) < CLOSE for b, v in zip(before, value, strict=True))
     return before == value
