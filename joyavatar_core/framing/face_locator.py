@@ -89,7 +89,7 @@ class FaceLocator(nn.Module):
         """All faces of an RGB picture, the largest first.
 
         A face shows at two or three of the sizes that the picture is looked at in; what shows at one alone is doubtful.
-        A find with a low score is looked at again, closer. There an animal's ear or a lamp has a low score, too. A small
+        A find with a low score is looked at again, closer. There an animal's ear or a lamp has a low score too. A small
         face in a large picture has a higher one. A find as large and as central as a portrait's face always counts.
         """
         faces = [face for face in self._finds(picture) if self._counts(face, picture)]
