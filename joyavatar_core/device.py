@@ -21,9 +21,13 @@ def to_device(tensor: Tensor, device: torch.device | str | None = None, dtype: t
 
 @lru_cache
 def quick_dtype(device: str) -> torch.dtype | None:
-    """bfloat16 where a type of device multiplies it much more quickly than float32 (GPUs, CPUs with AMX), else None."""
+    """bfloat16 where a type of device multiplies it more quickly than float32, else None.
+
+    GPUs do, and CPUs with AMX or AVX512-BF16.
+    """
     if device == "cpu":
-        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
+        quick = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if quick else None
     native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else None
 

@@ -9,8 +9,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER
-from ..joyavatar_core.refiner import TIMES, USUAL_MOTION, FaceMotion, PortraitRefiner, load_refiner, refined_size
+from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_REFINER, load_embedded_refiner
+from ..joyavatar_core.refiner import TIMES, USUAL_MOTION, FaceMotion, PortraitRefiner, refined_size
 from .model import HostAvatar
 from .patcher import host_patcher
 from .stream import HostStream
@@ -100,4 +100,4 @@ class Refine:
 
 @lru_cache(1)
 def _patcher() -> ModelPatcher:
-    return host_patcher(load_refiner(EMBEDDED_REFINER, EMBEDDED_FACE_EDITOR), mm.vae_device(), mm.vae_offload_device())
+    return host_patcher(load_embedded_refiner(), mm.vae_device(), mm.vae_offload_device())

@@ -11,6 +11,7 @@ import torch
 
 from ..audio import ArrayAudio
 from ..pipeline.avatar import Avatar
+from ..pipeline.render import decoded_block
 from ..refiner import PortraitRefiner
 from ..sampling.presets import Preset
 from ..sampling.run import StreamRun
@@ -82,8 +83,7 @@ def shown_frames(
         blocks.append(block)
         wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
         if wanted.any():
-            latents = block.latents.to(decoder.compute_device, decoder.compute_dtype)
-            video = decoder.decode(latents, cache)[0][:, : block.num_video_frames]
+            video = decoded_block(block, decoder, cache, refine)
             video = video if refine is None else refine.block(block, video)
             frames |= enumerate(to_uint8(video).numpy(), block.first_frame)
     return np.stack([frames[int(frame)] for frame in shown]), blocks

@@ -40,6 +40,7 @@ EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
 EMBEDDED_DECODER = ASSETS / "decoder.safetensors"
 EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
 EMBEDDED_FACE_EDITOR = ASSETS / "face_editor.safetensors"
+EMBEDDED_LATENT_FLOW = ASSETS / "latent_flow.safetensors"
 EMBEDDED_VISEME_ENCODER = ASSETS / "visemes.safetensors"  # for checkpoints with "visemes" features
 
 
@@ -219,7 +220,7 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
         decoder=decoder,
         encoder=load_audio_encoder(config, options.audio_encoder, device),
         name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in options.loras))),
-        refiner=load_refiner(EMBEDDED_REFINER, EMBEDDED_FACE_EDITOR).to(device) if refines else None,
+        refiner=load_embedded_refiner().to(device) if refines else None,
     )
 
 
@@ -300,6 +301,11 @@ def open_embedded() -> Checkpoint:
     if EMBEDDED_TRANSFORMER.exists():
         return open_checkpoint(EMBEDDED_TRANSFORMER)
     return checkpoint_from_state_dict(random_state_dict(), RANDOM_CONFIG.metadata())
+
+
+def load_embedded_refiner() -> RefinerNet:
+    """The embedded avatar's portrait refiner with all its parts, on the CPU."""
+    return load_refiner(EMBEDDED_REFINER, EMBEDDED_FACE_EDITOR, EMBEDDED_LATENT_FLOW)
 
 
 def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:

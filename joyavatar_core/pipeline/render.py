@@ -56,7 +56,7 @@ def frames_of(
     made: Iterator = (block for block in blocks)
     for name, work in (
         ("sampling", iter),
-        ("decoding", partial(decoded, decoder=decoder, cache=cache, stream=stream)),
+        ("decoding", partial(decoded, decoder=decoder, cache=cache, refine=refine, stream=stream)),
         ("refining", partial(finished, refine=refine, convert=convert, stream=stream)),
     ):
         made = stage(name, work, made, interrupt) if overlap else work(made)
@@ -92,25 +92,36 @@ def decoded(
     blocks: Iterable[LatentBlock],
     decoder: Decoder,
     cache: VAECache | None = None,
+    refine: PortraitRefiner | None = None,
     stream: torch.cuda.Stream | None = None,
-) -> Iterator[tuple[LatentBlock, Tensor]]:
+) -> Iterator[tuple[LatentBlock, Tensor | None]]:
     """The blocks with their video [3, N, H, W] in [-1, 1], on the decoder's device, one after the other.
 
-    On CUDA the video is complete once `stream` is synchronised.
+    It is None where `refine` needs no video: most of a block's time would go into decoding. On CUDA the video is
+    complete once `stream` is synchronised.
     """
     cache = decoder.new_cache() if cache is None else cache
-    device, dtype = decoder.compute_device, decoder.compute_dtype
     for block in blocks:
         with torch.cuda.stream(stream):
-            video = decoder.decode(block.latents.to(device, dtype), cache)[0][:, : block.num_video_frames]
+            video = decoded_block(block, decoder, cache, refine)
         if stream is not None:
             block.latents.record_stream(stream)
         yield block, video
 
 
+def decoded_block(
+    block: LatentBlock, decoder: Decoder, cache: VAECache, refine: PortraitRefiner | None = None
+) -> Tensor | None:
+    """A block's video [3, N, H, W] in [-1, 1], on the decoder's device; None where `refine` needs no video."""
+    if refine is not None and not refine.needs_video(block):
+        return None
+    latents = block.latents.to(decoder.compute_device, decoder.compute_dtype)
+    return decoder.decode(latents, cache)[0][:, : block.num_video_frames]
+
+
 @torch.no_grad()
 def finished(
-    videos: Iterable[tuple[LatentBlock, Tensor]],
+    videos: Iterable[tuple[LatentBlock, Tensor | None]],
     refine: PortraitRefiner | None = None,
     convert: Convert = to_uint8,
     stream: torch.cuda.Stream | None = None,

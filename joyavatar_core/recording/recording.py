@@ -93,7 +93,7 @@ class Recording:
         self._decoder, self._refine, self._crf, self._resume = decoder, refine, crf, resume
         self._encoder = encoder
         self._size = output_pixel_size(stream, refine)
-        self._layout = cache_layout(stream, decoder)
+        self._layout = {} if refine is not None and refine.skips_video else cache_layout(stream, decoder)
         config = stream.config
         self.every = every.in_blocks(self.state_bytes, config.fps, config.block_frames)
         self._run = self._cache = self._identity = None

@@ -72,6 +72,7 @@ class RefinerNet(nn.Module):
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.editor: nn.Module | None = None  # a FaceEditorNet, where the refiner has one
+        self.latent_flow: nn.Module | None = None  # likewise, a LatentFlowNet
         inputs = (3 + 3) * 4 + 3 * 16
         self.down = nn.ModuleList(Block(i, o) for i, o in zip((inputs, *widths[:-1]), widths, strict=True))
         self.up = nn.ModuleList(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..framing.face_crop import FaceCrop
 from .face_editor import EYE_SCALE, MOUTH_SIZE, SIDE, Edit, FaceEditorNet, changed
-from .model import dilated, places, warp
+from .model import dilated, warp
 
 SOFT = 8.0  # the edge of the edited square is 1 / SOFT of half its side wide
 FACE = (0.78, 0.95)  # half width and half height of the face, in halves of the square's side
@@ -35,8 +37,8 @@ class PortraitFace:
         self._into, self._out = (matrix.to(portrait) for matrix in crop.matrices(*portrait.shape[-2:]))
         u, v = crop.placed(REGION, REGION, *portrait.shape[-2:])[None].to(portrait).unbind(-1)
         inside = 1 - (u / FACE[0]).square() - ((v - FACE_TOP) / FACE[1]).square()
-        self._region = (FACE_SOFT * inside).clamp(0, 1)[:, None]
-        self._still = self._region * (v < STILL)[:, None]
+        self.region = (FACE_SOFT * inside).clamp(0, 1)[:, None]
+        self.still = self.region * (v < STILL)[:, None]
 
     def edit(self, expressions: Tensor) -> Edit:
         """What gives the face each of the expressions [B, 11] of `expression_of`."""
@@ -44,38 +46,49 @@ class PortraitFace:
 
     def shown(self, edit: Edit, expressions: Tensor, flow: Tensor, size: tuple[int, int]) -> Tensor:
         """The portrait with faces edited to expressions [B, 11], moved by flows [B, 2, h, w], [B, 3, *size]."""
-        place = places(flow, size)  # in the portrait
-        shown = sampled(self.portrait.expand(len(flow), -1, -1, -1), place)
-        square = place @ self._into[:, :2].T + self._into[:, 2]  # in the square of the face
-        rows, columns = part_within(square)
-        part = shown[..., rows, columns]
-        part.copy_(self._edited(edit, expressions, place[:, rows, columns], square[:, rows, columns], part))
-        return shown.clamp_(-1, 1)
+        maps, step = self._edits(edit, expressions)
+        # A place in the square is an affine function of the place in the portrait, so both are enlarged together.
+        flow = torch.cat([flow, torch.einsum("ij,bjhw->bihw", self._into[:, :2], flow)], dim=1)
+        here = unmoved(size, flow.device)
+        here = torch.cat([here, torch.einsum("ij,jhw->ihw", self._into[:, :2], here) + self._into[:, 2, None, None]])
+        shown = flow.new_empty(len(flow), 3, *size)
+        for picture, *one in zip(shown.split(1), maps.split(1), step.split(1), flow.split(1), strict=True):
+            self._show(picture, *one, here)  # one after another: each fits in a processor's cache
+        return shown
 
-    def _edited(self, edit: Edit, expressions: Tensor, place: Tensor, square: Tensor, shown: Tensor) -> Tensor:
-        """Places [B, h, w, 2] of the portrait with the edited face; square: the same in the square of the face.
-
-        shown: [B, 3, h, w], the places without it.
+    def _edits(self, edit: Edit, expressions: Tensor) -> tuple[Tensor, Tensor]:
+        """What is done to the face, in its square: maps [B, 5, S, S], and how far it moves, [B, 2, h, w], in the
+        portrait. Maps: what is new; how far that hides what was there; how little the moved face is trusted.
         """
         # The change was made for the face as the editor saw it. Finer detail would show through lids and closed lips.
-        seen = self.face.expand(len(square), -1, -1, -1)
+        seen = self.face.expand(len(expressions), -1, -1, -1)
         change = changed(seen, edit) - seen
         covered = torch.maximum(edit.covered, covering(change, expressions))
-        maps = torch.cat([seen, change, edit.mask, covered], dim=1)
-        soft, change, mask, covered = sampled(maps, square).split([3, 3, 1, 1], dim=1)
-        pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)
-        step = pasted[..., None] * sampled(edit.flow.float(), square).movedim(1, -1)
-        moved = sampled(self.portrait.expand(len(square), -1, -1, -1), place + step @ self._out[:, :2].T)
-        pasted = pasted[:, None]
-        still = torch.lerp(shown, soft, pasted * covered) + pasted * change
-        return torch.lerp(moved, still, pasted * (1 - mask))
+        maps = torch.cat([covered * seen + change, covered, 1 - edit.mask], dim=1)
+        return maps, torch.einsum("ij,bjhw->bihw", self._out[:, :2], edit.flow.float())
+
+    def _show(self, picture: Tensor, maps: Tensor, step: Tensor, flow: Tensor, here: Tensor) -> None:
+        """Draw one frame into picture [1, 3, H, W].
+
+        maps, step: of `_edits`. flow [1, 4, h, w]: in the portrait and in the square. here [4, H, W]: unmoved places.
+        """
+        places = F.interpolate(flow, picture.shape[-2:], mode="bilinear", align_corners=False)[0].add_(here)
+        place, square = places.movedim(0, -1)[None].split(2, dim=-1)
+        picture.copy_(sampled(self.portrait, place))
+        rows, columns = part_within(square)
+        place, square, part = place[:, rows, columns], square[:, rows, columns], picture[..., rows, columns]
+        pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)[:, None]
+        new, covered, unsure = (sampled(maps, square) * pasted).split([3, 1, 1], dim=1)
+        step = (sampled(step, square) * pasted).movedim(1, -1)
+        moved = sampled(self.portrait, place + step)
+        part.copy_(torch.lerp(moved, torch.addcmul(new, part, 1 - covered), unsure).clamp_(-1, 1))
 
     def moved_as_one(self, flow: Tensor) -> Tensor:
         """A predicted flow [B, 2, h, w] with a face that moves as one piece.
 
         The frame's brows, cheeks and nose say how it moves. Lips and jaw do not count: the edited portrait has its own.
         """
-        region, still = (resized_map(x, flow) for x in (self._region, self._still))
+        region, still = (resized_map(x, flow) for x in (self.region, self.still))
         steady = affine_fit(flow, warp(still.expand(len(flow), -1, -1, -1), flow))
         inside = warp(region.expand(len(steady), -1, -1, -1), steady)
         return torch.lerp(flow, steady, inside)
@@ -91,6 +104,13 @@ def covering(change: Tensor, expressions: Tensor) -> Tensor:
     closed = (expressions[:, MOUTH_SIZE] / EYE_SCALE[0] / CLOSING).clamp(0, 1)
     above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < EYES
     return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * torch.where(above, closed[:, None, None, None], 1.0)
+
+
+@lru_cache(4)
+def unmoved(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Where the pixels of a picture of a size (height, width) are, [2, height, width], x and y in -1 ... 1."""
+    y, x = ((2 * torch.arange(side, device=device) + 1) / side - 1 for side in size)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))
 
 
 def part_within(square: Tensor) -> tuple[slice, slice]:

@@ -23,6 +23,7 @@ from .eye_movements import EyeMovements
 from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of
 from .head_movements import HeadMovements, HeadPose
 from .head_turn import HeadTurn
+from .latent_flow import LatentFlowNet, between
 from .model import SCALE, Prediction, RefinerNet, blended, resized, viseme_condition, warp
 from .portrait_face import PortraitFace
 
@@ -72,7 +73,8 @@ class PortraitRefiner:
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
     what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
     `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`. head: its movements
-    on top of the frames' own; None: there are none.
+    on top of the frames' own; None: there are none. reference: [1, 16, 1, h, w], the portrait's latent; with it the
+    latents of a block move the head, and the block need not be decoded.
     """
 
     def __init__(
@@ -85,11 +87,14 @@ class PortraitRefiner:
         eyes: Callable[[int, int], Tensor] | None = None,
         articulation: float = FaceMotion.articulation,
         head: HeadMovements | None = None,
+        reference: Tensor | None = None,
     ) -> None:
         device = next(net.parameters()).device
         self.net, self.pixel_size, self.uses_visemes = net, pixel_size, uses_visemes
         self.eyes, self.articulation, self.head = eyes, articulation, head
         self.portrait = portrait
+        known = reference is not None and net.latent_flow is not None
+        self.reference = reference[0].movedim(1, 0).to(device, torch.float32) if known else None
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
         predicted = [SCALE * side for side in round_trip.shape[-2:]]
@@ -124,7 +129,13 @@ class PortraitRefiner:
                 uses_visemes=stream.config.audio_features == "visemes",
                 eyes=EyeMovements(stream.seed, stream.config.fps, motion.blinks), articulation=motion.articulation,
                 head=HeadMovements(stream.seed, stream.config.fps, motion.head_motion) if motion.head_motion else None,
+                reference=stream.reference,
             )  # fmt: skip
+
+    @property
+    def face(self) -> PortraitFace | None:
+        """The portrait's face; None where none was found or nothing edits faces."""
+        return self._face
 
     @property
     def blinks(self) -> float | None:
@@ -135,6 +146,15 @@ class PortraitRefiner:
     def head_motion(self) -> float:
         """Factor of the head's and the brows' movements, 0 without any."""
         return 0.0 if self.head is None else self.head.size
+
+    @property
+    def skips_video(self) -> bool:
+        """Whether blocks with a voice need no decoded frames: the latents say how the head moves."""
+        return self.reference is not None and self._face is not None and self.uses_visemes
+
+    def needs_video(self, block: LatentBlock) -> bool:
+        """Whether a block's decoded frames are needed."""
+        return not self.skips_video or block.features is None
 
     @torch.no_grad()
     def __call__(
@@ -149,24 +169,69 @@ class PortraitRefiner:
         """
         device, count = self.round_trip.device, video.shape[1]
         frames = video.movedim(1, 0).to(device, torch.float32)
-        heard = features if features is not None and self.uses_visemes else None
-        poses, brows = self._head_and_brows(first_frame, count, heard, before)
+        heard = self._heard(features)
         if self._face is not None and heard is not None:
-            eyes = self.eyes(first_frame, count) if self.eyes else torch.zeros(count, EYES_SIZE)
-            eyes = eyes + F.pad(HELD_GAZE * poses[:, 3:] * torch.tensor([-1, 1]), (1, 0))
-            mouth = ARTICULATION * self.articulation * heard[:, :MOUTH_SIZE]
-            refine, told = self._refine_edited, expression_of(mouth, eyes, brows)
+            flow = torch.cat([self.decoded_flow(part) for part in frames.split(AT_ONCE)])
+            refined = self._edited(flow, heard, first_frame, before)
         else:
-            visemes = None if heard is None else self.articulation * heard
-            refine, told = self._refine, viseme_condition(visemes, count)
+            poses, _ = self._head_and_brows(first_frame, count, heard, before)
+            told = viseme_condition(None if heard is None else self.articulation * heard, count)
             told[:, 1:] *= WITHOUT_EDITOR
-        told, poses = (to_device(part, device).split(AT_ONCE) for part in (told, poses))
-        parts = zip(frames.split(AT_ONCE), told, poses, strict=True)
-        return torch.cat([refine(*part) for part in parts]).movedim(0, 1).to(video.device)
+            parts = (frames, to_device(told, device), to_device(poses, device))
+            refined = [self._refine(*part) for part in zip(*(x.split(AT_ONCE) for x in parts), strict=True)]
+        return torch.cat(refined).movedim(0, 1).to(video.device)
 
-    def block(self, block: LatentBlock, video: Tensor) -> Tensor:
-        """A block's decoded frames [3, T, h, w] in [-1, 1], refined, [3, T, H, W], as in a call."""
+    @torch.no_grad()
+    def block(self, block: LatentBlock, video: Tensor | None = None) -> Tensor:
+        """A block's frames, refined, [3, T, H, W], as in a call.
+
+        video: its decoded frames [3, T, h, w] in [-1, 1]; None where it `needs_video` not.
+        """
+        if not self.needs_video(block):
+            flow = self._latent_flow(block)
+            return torch.cat(self._edited(flow, block.features, block.first_frame, block.features_before)).movedim(0, 1)
         return self(video, block.features, block.first_frame, block.features_before)
+
+    def decoded_flow(self, frames: Tensor) -> Tensor:
+        """How decoded frames [B, 3, h, w] have moved from the portrait, [B, 2, h / 2, w / 2] in halves of the side."""
+        with quick_arithmetic(frames.device.type):
+            return self.net.flow(frames, self.round_trip, self._seen)
+
+    def _latent_flow(self, block: LatentBlock) -> Tensor:
+        """How the frames of a block have moved from the portrait, [T, 2, h / 2, w / 2] in halves of the side."""
+        latents = block.latents if block.latents_before is None else torch.cat([block.latents_before, block.latents], 2)
+        latents = latents[0].movedim(1, 0).to(self.reference)
+        flow = self.net.latent_flow(latents, self.reference.expand_as(latents))
+        if not block.first_frame:  # the first latent of a stream is one frame, the portrait
+            flow = torch.cat([0 * flow[:1], between(torch.cat([0 * flow[:1], flow[1:]]))])
+        else:
+            flow = between(flow if block.latents_before is not None else torch.cat([flow[:1], flow]))
+        sides = [side // 2 for side in self.round_trip.shape[-2:]]
+        return F.interpolate(flow[: block.num_video_frames], sides, mode="bilinear", align_corners=False)
+
+    def _heard(self, features: Tensor | None) -> Tensor | None:
+        """The visemes among the audio features; None where there are none."""
+        return features if self.uses_visemes else None
+
+    def _edited(self, flow: Tensor, heard: Tensor, first_frame: int, before: Tensor | None) -> list[Tensor]:
+        """Frames with edited faces, parts of [T, 3, H, W]. The flow [T, 2, h, w] moves the head.
+
+        All pixels are the edited portrait's, because those of decoded frames are smeared.
+        """
+        count = len(flow)
+        poses, brows = self._head_and_brows(first_frame, count, heard, before)
+        eyes = self.eyes(first_frame, count) if self.eyes else torch.zeros(count, EYES_SIZE)
+        eyes = eyes + F.pad(HELD_GAZE * poses[:, 3:] * torch.tensor([-1, 1]), (1, 0))
+        mouth = ARTICULATION * self.articulation * heard[:, :MOUTH_SIZE]
+        parts = (flow, to_device(expression_of(mouth, eyes, brows), flow.device), to_device(poses, flow.device))
+        return [self._shown(*part) for part in zip(*(x.split(AT_ONCE) for x in parts), strict=True)]
+
+    def _shown(self, flow: Tensor, expressions: Tensor, poses: Tensor) -> Tensor:
+        with quick_arithmetic(flow.device.type):
+            edit = self._face.edit(expressions)
+        flow = self._face.moved_as_one(flow)
+        flow = flow if self.head is None else self._turn.flow(flow, poses)
+        return self._finished(self._face.shown(edit, expressions, flow, self._shape))
 
     def _head_and_brows(
         self, first_frame: int, count: int, heard: Tensor | None, before: Tensor | None
@@ -189,14 +254,6 @@ class PortraitRefiner:
         portraits = warp(self._moved.expand(len(frames), -1, -1, -1), predicted.flow, self._shape)
         return self._finished(blended(frames, portraits, predicted))
 
-    def _refine_edited(self, frames: Tensor, expressions: Tensor, poses: Tensor) -> Tensor:
-        """The frame moves the head. All pixels are the edited portrait's, because those of a frame are smeared."""
-        with quick_arithmetic(frames.device.type):
-            flow, edit = self.net.flow(frames, self.round_trip, self._seen), self._face.edit(expressions)
-        flow = self._face.moved_as_one(flow)
-        flow = flow if self.head is None else self._turn.flow(flow, poses)
-        return self._finished(self._face.shown(edit, expressions, flow, self._shape))
-
     def _turned(self, predicted: Prediction, frames: Tensor, poses: Tensor) -> tuple[Prediction, Tensor]:
         if self.head is None or self._turn is None:
             return predicted, frames
@@ -204,7 +261,9 @@ class PortraitRefiner:
 
     def _finished(self, pictures: Tensor) -> Tensor:
         width, height = self.pixel_size
-        return resized(pictures, (height, width)).clamp(-1, 1)
+        if pictures.shape[-2:] == (height, width):
+            return pictures
+        return resized(pictures, (height, width)).clamp_(-1, 1)
 
 
 def decode_still(decoder: Decoder, latent: Tensor) -> Tensor:
@@ -247,12 +306,16 @@ def refined_size(setting: str | int, frame: Size) -> Size | None:
     return wanted, 2 * round(wanted * height / width / 2)
 
 
-def load_refiner(path: str | Path, editor: str | Path | None = None) -> RefinerNet:
-    """A refiner from a safetensors file, in float32, and its face editor from another, where there is one.
+def load_refiner(
+    path: str | Path, editor: str | Path | None = None, latent_flow: str | Path | None = None
+) -> RefinerNet:
+    """A refiner from a safetensors file, in float32, and its face editor and its latent flow, where there are files.
 
     Raises AvatarError for any other files.
     """
     net = load_frozen(RefinerNet(), path, "portrait refiner")
     if editor is not None:
         net.editor = load_frozen(FaceEditorNet(), editor, "face editor")
+    if latent_flow is not None:
+        net.latent_flow = load_frozen(LatentFlowNet(), latent_flow, "latent flow")
     return net.to(memory_format=torch.channels_last)

@@ -89,6 +89,7 @@ class BlockSampler:
         self.passes.highest_position = 0
         self._was_reset |= self._make_room()  # kept where the block is stopped and made again
         levels = levels_for(psb.steps_for(self.block, len(config.levels)), config.levels, psb.mode, config.shift)
+        before = self.past[-1].latents[:, :, -1:] if self.past else None
         latents = self._make_block(levels)
         reset, self._was_reset = self._was_reset, False
         if self.device.type == "cuda":
@@ -99,6 +100,7 @@ class BlockSampler:
             reset=reset, max_position=self.passes.highest_position, seconds=time.perf_counter() - started,
             features=self._video_features(self.block - 1, stop - shown.start),
             features_before=self._video_features(self.block - 2),
+            latents_before=before,
         )  # fmt: skip
 
     def update(self, stream: AvatarStream) -> None:

@@ -100,6 +100,10 @@ def _editor(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--people", type=int, default=1200, help="rendered people, and a quarter as many drawn ones")
 
 
+def _latent_flow(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--people", type=int, default=300, help="people that the avatar shows, three of four rendered")
+
+
 def _shipped(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--shipped", action="store_true", help="use the embedded avatar, not the run's")
 
@@ -130,13 +134,15 @@ def _ablate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--only", nargs="*", default=[], help="names of settings; all without it")
 
 
-TRAINED = ("viseme-encoder", "locator", "aligner", "vae", "decoder", "forcing", "distill", "refiner", "editor")
+TRAINED = (
+    "viseme-encoder", "locator", "aligner", "vae", "decoder", "forcing", "distill", "refiner", "editor", "latent-flow",
+)  # fmt: skip
 GROUPS = {
     _data: ("data",),
     _models: (*TRAINED, "latents", "ship", "evaluate", "ablate"),
     _loop: TRAINED,
     _device: ("vae", "latents", "forcing", "distill"),
-    _fine_tune: ("vae", "decoder", "forcing", "distill", "refiner", "editor"),
+    _fine_tune: ("vae", "decoder", "forcing", "distill", "refiner", "editor", "latent-flow"),
     _compile: ("vae", "decoder", "forcing", "distill"),
     _decoder: ("decoder",),
     _locator: ("locator",),
@@ -146,7 +152,8 @@ GROUPS = {
     _distill: ("distill",),
     _refiner: ("refiner",),
     _editor: ("editor",),
-    _shipped: ("evaluate", "ablate", "refiner"),
+    _latent_flow: ("latent-flow",),
+    _shipped: ("evaluate", "ablate", "refiner", "latent-flow"),
     _judged: ("evaluate", "ablate"),
     _evaluate: ("evaluate",),
     _ablate: ("ablate",),

@@ -68,6 +68,11 @@ class RunFolder:
         """Where `editor` writes."""
         return self.folder / "face_editor.safetensors"
 
+    @property
+    def latent_flow_path(self) -> Path:
+        """Where `latent-flow` writes."""
+        return self.folder / "latent_flow.safetensors"
+
     def clips(self) -> list[Path]:
         """The training clips. Raises AvatarError if there are none."""
         paths = sorted((self.folder / "data").glob("train-*.safetensors"))
@@ -111,8 +116,8 @@ class RunFolder:
         model = AvatarTransformer(self.config.model)
         model.load_state_dict(self.transformer_weights())
         vae = self.vae()
-        editor = self.face_editor_path if self.face_editor_path.exists() else None
-        refiner = load_refiner(self.refiner_path, editor) if self.refiner_path.exists() else None
+        parts = (path if path.exists() else None for path in (self.face_editor_path, self.latent_flow_path))
+        refiner = load_refiner(self.refiner_path, *parts) if self.refiner_path.exists() else None
         tiny = load_decoder(self.decoder_path, self.config.model) if self.decoder_path.exists() else vae
         return Avatar(model.eval().requires_grad_(False), vae, tiny, self.encoder(), "run", refiner)
 

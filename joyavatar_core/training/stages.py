@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import functools
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ from ..errors import AvatarError
 from ..pipeline.avatar import (
     EMBEDDED_DECODER,
     EMBEDDED_FACE_EDITOR,
+    EMBEDDED_LATENT_FLOW,
     EMBEDDED_REFINER,
     EMBEDDED_TRANSFORMER,
     EMBEDDED_VAE,
@@ -248,9 +250,31 @@ def train_face_editor(options: argparse.Namespace) -> None:
         _save_half(net, RunFolder.of(options).face_editor_path)
 
 
+def train_latent_flow(options: argparse.Namespace) -> None:
+    """The latent flow, on streams of the avatar with its refiner; first these. Writes runs/latent_flow.safetensors."""
+    from . import latent_flow_training as training
+    from .latent_flow_streams import write_streams
+
+    if options.people < 1:
+        raise AvatarError(f"--people is {options.people}, expected 1 or more.")
+    settings = _settings(options, "latent-flow", 2e-3, weight_decay=1e-3, ema=0.995)
+    write = functools.partial(
+        write_streams, options.runs / "streams", options.people, functools.partial(judged_avatar, options),
+        workers=options.threads,
+    )  # fmt: skip
+    if Share.mine().leads:
+        write()
+    Share.mine().wait()
+    net = training.train_latent_flow(
+        training.Streams(write()), settings, _start(options), options.batch or training.BATCH
+    )
+    if Share.mine().leads:
+        _save_half(net, RunFolder.of(options).latent_flow_path)
+
+
 def ship(options: argparse.Namespace) -> None:
-    """The run's transformer, VAE, viseme encoder, decoder, refiner and face editor as the embedded avatar, in half
-    precision. What finds faces is copied by hand."""
+    """The run's transformer, VAE, viseme encoder, decoder, refiner, face editor and latent flow as the embedded avatar,
+    in half precision. What finds faces is copied by hand."""
     from .vae_training import save_vae
 
     run = RunFolder.of(options)
@@ -261,7 +285,7 @@ def ship(options: argparse.Namespace) -> None:
     encoder = options.audio_encoder or run.viseme_encoder_path
     for own, embedded in (
         (encoder, EMBEDDED_VISEME_ENCODER), (run.decoder_path, EMBEDDED_DECODER), (run.refiner_path, EMBEDDED_REFINER),
-        (run.face_editor_path, EMBEDDED_FACE_EDITOR),
+        (run.face_editor_path, EMBEDDED_FACE_EDITOR), (run.latent_flow_path, EMBEDDED_LATENT_FLOW),
     ):  # fmt: skip
         if own.exists():
             shutil.copyfile(own, embedded)
