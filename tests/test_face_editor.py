@@ -29,7 +29,7 @@ from joyavatar_core.refiner.face_editor import (
     scaled_mouth,
 )
 from joyavatar_core.refiner.head_movements import HeadMovements
-from joyavatar_core.refiner.portrait_face import PortraitFace, affine_fit, part_within
+from joyavatar_core.refiner.portrait_face import PortraitFace, affine_fit, part_within, tinted
 from joyavatar_core.synthetic import expressions
 from joyavatar_core.synthetic.clips import figure_of, person
 from joyavatar_core.synthetic.cutouts import face_points
@@ -198,6 +198,21 @@ def test_what_is_covered_does_not_show_through(editor: FaceEditorNet) -> None:
     told = torch.zeros(1, EXPRESSION_SIZE)
     made = face.shown(face.edit(told), told, torch.zeros(1, 2, 64, 64), (512, 512))[..., 200:312, 200:312]
     assert made.mean() == pytest.approx(0.1, abs=0.02) and made.std() < 0.02  # the mask is never wholly 0
+
+
+def test_grey_lids_get_the_colour_of_the_skin_near_them() -> None:
+    skin = torch.tensor([0.8, 0.5, 0.4])[:, None, None] * torch.linspace(0.6, 1, 96)  # lit from one side
+    face, grey = 2 * skin.expand(1, -1, 80, -1) - 1, torch.full((1, 3, 80, 96), -0.2)
+    part, counts = torch.zeros(1, 1, 80, 96), torch.ones(1, 1, 80, 96)
+    part[..., 20:60, 20:40] = 1
+    made = tinted(grey, part, face, counts)
+    assert torch.equal(made[..., 60:, :], grey[..., 60:, :])  # the rest stays
+    red, green, blue = ((made + 1) / 2)[0, :, 40, 30]
+    assert green / red == pytest.approx(0.5 / 0.8, rel=0.02) and blue / red == pytest.approx(0.4 / 0.8, rel=0.02)
+    assert 0.2126 * red + 0.7152 * green + 0.0722 * blue == pytest.approx(0.4, abs=0.01)  # as bright as before
+    purple = torch.tensor([0.2, -0.8, 0.4])[:, None, None].expand(1, -1, 80, 96)
+    torch.testing.assert_close(tinted(purple, part, face, counts), purple)  # painted lids stay
+    torch.testing.assert_close(tinted(grey, part, face, 0 * counts), grey)  # no skin is near
 
 
 def test_a_face_moves_as_one_piece(editor: FaceEditorNet) -> None:

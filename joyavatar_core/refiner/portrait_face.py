@@ -20,9 +20,14 @@ REGION = 128  # side of the face's map
 VISIBLE, COVERING = 0.15, 0.5  # sizes of a change, of -1 ... 1: below the first, detail stays; from the second, none
 CLOSING = 0.3  # closure of the lids from which on a change of the eyes covers as any other does
 NEAR = 7  # pixels around a large change that it covers, too
+CELL, CELLS = 8, 7  # the skin near a lid: its mean over so many cells of so many pixels, across and down
+SKIN = (-0.7, 0.7), (-0.55, -0.2)  # columns and rows of the square that count for it: not hair nor brows
+STRONGER = 0.08  # of a brightness: a colour that is so much stronger counts wholly
+DARK = 1e-3  # least brightness, 0 ... 1, that a colour is compared with
 # Heights in the square, -1 ... 1.
 STILL = 0.05  # what lies above this moves with the head alone; below are lips and jaw
 EYES = -0.2  # the eyes are above this
+UPPER = CELL * round((EYES + 1) / 2 * SIDE / CELL)  # rows of the square, which have the eyes
 
 
 class PortraitFace:
@@ -39,6 +44,9 @@ class PortraitFace:
         inside = 1 - (u / FACE[0]).square() - ((v - FACE_TOP) / FACE[1]).square()
         self.region = (FACE_SOFT * inside).clamp(0, 1)[:, None]
         self.still = self.region * (v < STILL)[:, None]
+        x, y = unmoved((SIDE, SIDE), portrait.device)
+        (left, right), (top, bottom) = SKIN
+        self._skin = ((x > left) & (x < right) & (y > top) & (y < bottom))[:UPPER].to(portrait)
 
     def edit(self, expressions: Tensor) -> Edit:
         """What gives the face each of the expressions [B, 11] of `expression_of`."""
@@ -62,7 +70,11 @@ class PortraitFace:
         """
         # The change was made for the face as the editor saw it. Finer detail would show through lids and closed lips.
         seen = self.face.expand(len(expressions), -1, -1, -1)
-        change = changed(seen, edit) - seen
+        change = changed(seen, edit)
+        upper = (..., slice(UPPER), slice(None))
+        lids = edit.covered[upper] * lid_closure(expressions)
+        change[upper] = tinted(change[upper], lids, seen[upper], self._skin * (1 - edit.covered[upper]))
+        change = change - seen
         covered = torch.maximum(edit.covered, covering(change, expressions))
         maps = torch.cat([covered * seen + change, covered, 1 - edit.mask], dim=1)
         return maps, torch.einsum("ij,bjhw->bihw", self._out[:, :2], edit.flow.float())
@@ -101,9 +113,40 @@ def covering(change: Tensor, expressions: Tensor) -> Tensor:
     """
     size = dilated(change.abs().amax(1, keepdim=True), NEAR)
     size = F.avg_pool2d(size, NEAR, 1, NEAR // 2, count_include_pad=False)
-    closed = (expressions[:, MOUTH_SIZE] / EYE_SCALE[0] / CLOSING).clamp(0, 1)
     above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < EYES
-    return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * torch.where(above, closed[:, None, None, None], 1.0)
+    covers = torch.where(above, lid_closure(expressions), 1.0)
+    return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * covers
+
+
+def lid_closure(expressions: Tensor) -> Tensor:
+    """How far the lids of expressions [B, 11] cover the eyes, [B, 1, 1, 1] in 0 ... 1."""
+    return (expressions[:, MOUTH_SIZE] / EYE_SCALE[0] / CLOSING).clamp(0, 1)[:, None, None, None]
+
+
+def tinted(picture: Tensor, part: Tensor, face: Tensor, skin: Tensor) -> Tensor:
+    """A picture [B, 3, H, W] in which a part gets the colour of the skin near it, as bright as it was.
+
+    part: [B, 1, H, W] in 0 ... 1. face: [B, 3, H, W], where the colour is from; skin: [B, 1, H, W], what of it counts.
+    Colours that are already stronger stay. The editor has seen few skins, so its lids tend to be grey.
+    """
+    face, now = (face + 1) / 2, (picture + 1) / 2
+    near = F.avg_pool2d(torch.cat([face, brightness(face)], dim=1) * skin, CELL)
+    near = F.avg_pool2d(near, CELLS, 1, CELLS // 2)
+    colour = near[:, :3] / near[:, 3:].clamp(min=DARK)
+    light = brightness(now)
+    wanted = light * F.interpolate(colour, picture.shape[-2:], mode="bilinear")
+    stronger = (strength(wanted) - strength(now)) / (STRONGER * light.clamp(min=DARK))
+    return torch.lerp(picture, 2 * wanted - 1, part * stronger.clamp(0, 1))
+
+
+def strength(colour: Tensor) -> Tensor:
+    """How colourful pictures [B, 3, H, W] are, [B, 1, H, W]; 0: grey."""
+    return colour.amax(1, keepdim=True) - colour.amin(1, keepdim=True)
+
+
+def brightness(colour: Tensor) -> Tensor:
+    """The luma of pictures [B, 3, H, W], [B, 1, H, W] (ITU-R BT.709)."""
+    return (colour * colour.new_tensor([0.2126, 0.7152, 0.0722])[:, None, None]).sum(1, keepdim=True)
 
 
 @lru_cache(4)
