@@ -45,10 +45,10 @@ def check_place(path: str | os.PathLike[str], what: str) -> None:
     what: what the user calls the file, for the sentence.
     """
     target = Path(os.path.expanduser(path))
+    if os.path.exists(target) and not os.path.isfile(target):
+        kind = "a folder" if os.path.isdir(target) else "not a plain file"
+        raise AvatarError(f"The {what} {target} is {kind}, expected the name of a file; choose another name.")
     try:
-        if target.exists() and not target.is_file():
-            kind = "a folder" if target.is_dir() else "not a plain file"
-            raise AvatarError(f"The {what} {target} is {kind}, expected the name of a file; choose another name.")
         trial = unfinished_name(target)
         os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         trial.unlink()

@@ -497,13 +497,23 @@ def read_jobs(path: Path) -> list[Job]:
     return [Job(*(Path(cell.strip()) for cell in row)) for row in rows]
 
 
-def check_outs(outs: Sequence[Path]) -> None:
-    """Raises JobFailed where a video could not be written, or would be written twice."""
-    for out in outs:
-        if out.is_dir():
+def check_outs(outs: Sequence[Path], read: Sequence[Path] = ()) -> None:
+    """Raises JobFailed where a video cannot be written, would be written twice, or would replace a file in `read`."""
+    places = [out.expanduser().resolve() for out in outs]
+    inputs = {path.expanduser().resolve() for path in read}
+    for out, place in zip(outs, places, strict=True):
+        if place.is_dir():
             raise JobFailed(f"{out} is a folder; give each job the name of its video, such as {out / 'me.mp4'}.")
-        if outs.count(out) > 1:
-            raise JobFailed(f"{out} is the video of {outs.count(out)} jobs; give each job a name of its own.")
+        if place.suffix.lower() not in VIDEO_ENDINGS:
+            raise JobFailed(f"{out} is expected to end in one of {', '.join(VIDEO_ENDINGS)}; rename it.")
+        if places.count(place) > 1:
+            raise JobFailed(f"{out} is the video of {places.count(place)} jobs; give each job a name of its own.")
+        if place in inputs:
+            raise JobFailed(f"{out} would replace a file that the jobs read; choose another name.")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise JobFailed(f"{out} cannot be written: {problem.strerror}; choose another folder.") from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -538,7 +548,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in (path for job in jobs for path in (job.portrait, job.voice)):
             if not path.is_file():
                 raise JobFailed(f"{path} is not a file; each job needs a portrait and a voice that exist.")
-        check_outs([job.out for job in jobs])
+        read = [args.workflow, *([args.jobs] if args.jobs else [])]
+        read += [path for job in jobs for path in (job.portrait, job.voice)]
+        check_outs([job.out for job in jobs], read)
         fill_in(workflow, "portrait", "voice", args.set)
     except JobFailed as problem:
         print(f"error: {problem}", file=sys.stderr)

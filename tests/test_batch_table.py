@@ -43,6 +43,14 @@ def test_a_row_becomes_the_arguments_of_speak_with_absolute_paths(folder):
     assert {"--seed=3", "--size=32x32", f"--out={job.video}", f"--state={job.state}", "--resume"} <= set(job.flags)
 
 
+def test_no_video_replaces_what_another_row_reads(folder):
+    (folder / "videos").mkdir()
+    (folder / "videos" / "b.mp4").write_bytes(b"a voice")
+    found = plan(folder, "portrait,voice,out", "ada.png,one.wav,b", "ben.png,videos/b.mp4,c")
+    assert [job.name for job in found.jobs] == ["c"]
+    assert list(found.problems) == [2] and "b.mp4 would replace a portrait or a voice" in found.problems[2]
+
+
 def test_words_in_place_of_files_stay_words(folder):
     [job] = plan(folder, "portrait,voice,weights,decoder", "ada.png,one.wav,embedded,vae").jobs
     assert {"--weights=embedded", "--decoder=vae"} <= set(job.flags)

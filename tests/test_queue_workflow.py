@@ -329,7 +329,14 @@ def test_videos_that_could_not_be_written_are_refused_at_once(tmp_path):
     with pytest.raises(queue_workflow.JobFailed, match="is a folder; give each job the name of its video"):
         queue_workflow.check_outs([tmp_path])
     with pytest.raises(queue_workflow.JobFailed, match="is the video of 2 jobs"):
-        queue_workflow.check_outs([tmp_path / "a.mp4", tmp_path / "a.mp4"])
+        queue_workflow.check_outs([tmp_path / "a.mp4", tmp_path / "b" / ".." / "a.mp4"])
+    with pytest.raises(queue_workflow.JobFailed, match=r"expected to end in one of \.mp4"):
+        queue_workflow.check_outs([tmp_path / "a.png"])
+    (tmp_path / "me.mp4").write_bytes(b"a voice")
+    with pytest.raises(queue_workflow.JobFailed, match="would replace a file that the jobs read"):
+        queue_workflow.check_outs([tmp_path / "me.mp4"], [tmp_path / "b" / ".." / "me.mp4"])
+    with pytest.raises(queue_workflow.JobFailed, match="cannot be written"):
+        queue_workflow.check_outs([tmp_path / "me.mp4" / "a.mp4"])
 
 
 @pytest.mark.parametrize("change", ["quality", "quality=3", "9.quality=3"])

@@ -208,6 +208,63 @@ def test_a_report_in_the_home_folder_is_written_there(files, tmp_path, monkeypat
     assert (tmp_path / "r.json").is_file()
 
 
+def test_a_state_folder_in_the_home_folder_is_resumed(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for more in ((), ("--resume",)):
+        assert main(flags(files, tmp_path / "v.mp4", "--state=~/state", *more)) == 0
+    assert (tmp_path / "state").is_dir()
+
+
+def test_a_model_file_in_the_home_folder_is_found(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.safetensors").write_bytes(b"no weights")
+    assert main(flags(files, tmp_path / "v.mp4", "--weights=~/w.safetensors")) == 2
+    assert "does not exist" not in capsys.readouterr().err
+    assert main(["inspect", "~/w.safetensors"]) == 2
+    assert "No such file" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--report", "."), "The report . is a folder, expected the name of a file; choose another name."),
+        (("--plot", "p.jpg"), "The plot's name is 'p.jpg', expected one that ends in .png; rename it."),
+        (("--portrait", ""), "The name of the portrait is empty; give the path of a file."),
+        (("--portrait", "."), "The portrait . is a folder; give the name of a picture."),
+        (("--out", "."), "is a folder, expected the name of a video file; add a file name."),
+    ],
+)
+def test_a_wrong_kind_of_name_is_one_sentence(more, sentence, files, tmp_path, capsys):
+    assert main(flags(files, tmp_path / "v.mp4", *more)) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].endswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ((), "stopped; what was made plays: {folder}/v.part.mp4"),
+        (("--state", "{folder}/state", "--checkpoint-every", "1"), "start the command again with --resume to go on at"),
+    ],
+)
+def test_a_stopped_run_says_what_is_kept(more, sentence, files, tmp_path, monkeypatch, capsys):
+    from joyavatar_core.monitoring.observer import Observer
+
+    soundfile.write(tmp_path / "long.wav", 0.3 * np.sin(np.arange(3 * RATE) / 10), RATE)
+    add = Observer.__call__
+
+    def stop_later(self, block, frames, **facts):
+        if block.index == 2:
+            raise KeyboardInterrupt
+        add(self, block, frames, **facts)
+
+    monkeypatch.setattr(Observer, "__call__", stop_later)
+    more = (part.format(folder=tmp_path) for part in more)
+    given = flags(files, tmp_path / "v.mp4", "--report", tmp_path / "r.json", *more, audio=tmp_path / "long.wav")
+    assert main(given) == 130
+    assert sentence.format(folder=tmp_path) in capsys.readouterr().err
+    assert json.loads((tmp_path / "r.json").read_text())["frames"] > 0
+
+
 # --- terminals --------------------------------------------------------------------------------------------------------
 
 

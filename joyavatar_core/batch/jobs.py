@@ -27,7 +27,7 @@ class Job:
     row: number of its row. name: unique in the batch; the stem of its video, log, report and state folder.
     flags: the arguments of `speak` that make the video, or make the rest of it. state: the folder that it is recorded
     in. group: jobs of one group share a loaded avatar. fingerprint: changes with the options and with the files of
-    portrait and voice, not with the folder of the batch.
+    portrait and voice, not with the folder of the batch. inputs: portrait and voice.
     """
 
     row: int
@@ -38,6 +38,7 @@ class Job:
     state: Path
     group: str
     fingerprint: str
+    inputs: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,15 @@ def plan_jobs(rows: list[Row], out: Path, check: Check) -> Plan:
                 plan.jobs.append(job)
         except AvatarError as problem:
             plan.problems[row.number] = str(problem)
+    return without_lost_inputs(plan)
+
+
+def without_lost_inputs(plan: Plan) -> Plan:
+    """The plan without jobs whose video would replace a portrait or a voice of any row; a sentence stands for each."""
+    read = {os.path.realpath(path) for job in plan.jobs for path in job.inputs}
+    for job in [job for job in plan.jobs if os.path.realpath(job.video) in read]:
+        plan.jobs.remove(job)
+        plan.problems[job.row] = f"The video {job.video.name} would replace a portrait or a voice; give another out."
     return plan
 
 
@@ -106,7 +116,12 @@ def jobs_of(row: Row, out: Path, check: Check, taken: dict[str, int]) -> list[Jo
         checked = check({**values, "portrait": portrait, "voice": voice}, outputs)
         mark = fingerprint(checked.options, (portrait, voice))
         log = out / "logs" / f"{name}.log"
-        jobs.append(Job(row.number, name, checked.flags, outputs["out"], log, outputs["state"], checked.group, mark))
+        jobs.append(
+            Job(
+                row.number, name, checked.flags, outputs["out"], log, outputs["state"], checked.group, mark,
+                inputs=(portrait, voice),
+            )
+        )  # fmt: skip
     taken |= mine
     return jobs
 

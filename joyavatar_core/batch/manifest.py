@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..recording.files import replace_synced
 from .jobs import Job, Plan
 from .work import remove_state
 
+log = logging.getLogger(__name__)
 VERSION = 1
 STATUSES = ("queued", "running", "done", "failed", "stopped")
 
@@ -51,6 +53,8 @@ class Manifest:
                 left.append(job)
                 if job.name in self.jobs and self.jobs[job.name]["fingerprint"] != job.fingerprint:
                     remove_state(job.state)
+                    if self.jobs[job.name]["status"] == "done" and job.video.is_file():
+                        log.warning("%s was made from other files or options; it is made anew", job.video.name)
                 fields = {"row": job.row, "status": "queued", "video": job.video.name, "fingerprint": job.fingerprint}
                 self.jobs[job.name] = fields
         self.bad_rows = [{"row": number, "problem": text} for number, text in sorted(plan.problems.items())]

@@ -44,7 +44,10 @@ def read_table(path: Path) -> list[Row]:
         raise AvatarError(f"The table of jobs '{path}' is not UTF-8; save it as CSV with UTF-8.") from None
     rows = readers[path.suffix.lower()](text)
     if not rows:
-        raise AvatarError(f"The table of jobs '{path}' has no rows; write a portrait and a voice into each row.")
+        raise AvatarError(
+            f"The table of jobs '{path}' has no rows; write the names of the columns, such as portrait,voice, "
+            "into its first line, and a portrait and a voice into each row."
+        )
     return rows
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
+STOPPED = 130  # exit code of an interrupted command
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code of `parser.main`."""
@@ -15,7 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = leads and sys.stderr is not None and sys.stderr.isatty()
     if terminal:  # importing torch takes seconds, on a fresh machine many
         print("loading ...", end="", file=sys.stderr, flush=True)
-    from .parser import main as run
+    try:
+        from .parser import main as run
+    except KeyboardInterrupt:
+        return STOPPED
 
     if terminal:
         print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -67,6 +67,10 @@ def live(args: argparse.Namespace) -> None:
             progress.state = "waiting"
             paced = options.pace == "on" or (options.pace == "auto" and not voice.live)
             run_live(job, sinks, progress, paced)
+    except KeyboardInterrupt:
+        written = options.out not in (None, STDOUT) and job.report.blocks
+        kept = ["what was written so far is kept and plays"] if written else []
+        raise KeyboardInterrupt(*kept) from None
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - without a reader Python would complain at its end
         log.info("the reader of standard output has gone")

@@ -99,6 +99,9 @@ class VideoOptions:
 
         if self.seconds is not None and not 0 < self.seconds <= MOST_SECONDS:
             raise AvatarError(f"--seconds is {self.seconds}; give a length above 0 and up to {MOST_SECONDS} (a year).")
+        for name, value in (("portrait", self.portrait), ("voice", self.audio)):
+            if value is not None and not str(value).strip():
+                raise AvatarError(f"The name of the {name} is empty; give the path of a file.")
         self._check_places()
         check_quality(self.quality)
         self.face_motion()
@@ -142,6 +145,8 @@ class VideoOptions:
                 if same_place(path, file):
                     raise AvatarError(f"The {name} {path} would replace the {other}; choose another name.")
             files.append((name, path))
+        if self.plot and not str(self.plot).lower().endswith(".png"):
+            raise AvatarError(f"The plot's name is '{self.plot}', expected one that ends in .png; rename it.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +175,7 @@ class SpeakOptions(VideoOptions):
     def _places(self) -> list[tuple[str, str | Path]]:
         places = super()._places()
         if self.state:
-            folder = Path(self.state)
+            folder = Path(self.state).expanduser()
             places.append(("state folder's lock", folder / "lock") if folder.is_dir() else ("state folder", folder))
         return places
 
@@ -201,18 +206,26 @@ def parsed(kind: type[Options], args: argparse.Namespace) -> Options:
     """The options of a command from its parsed flags. Raises AvatarError for values that cannot be read."""
     device = choose_device(args.device) if args.team is None else args.team.device
     avatar = AvatarOptions(
-        weights=args.weights, vae=args.vae, decoder=args.decoder, audio_encoder=args.audio_encoder, base=args.base,
-        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, release=args.release, loras=tuple(args.lora),
+        weights=model_file(args.weights), vae=model_file(args.vae), decoder=model_file(args.decoder),
+        audio_encoder=model_file(args.audio_encoder), base=model_file(args.base),
+        lora_alpha=args.lora_alpha, lora_rank=args.lora_rank, release=args.release,
+        loras=tuple((model_file(path), strength) for path, strength in args.lora),
         device=device, dtype=DTYPES[args.dtype] or usual_dtype(device, args.weights), attention=args.attention,
         weight_dtype=args.weight_dtype, compiled=args.compile, team=args.team,
     )  # fmt: skip
     values = {**vars(args), "avatar": avatar, "kv_dtype": KV_DTYPES[args.kv_dtype]}
+    values["prompt_embeds"] = model_file(args.prompt_embeds)
     if kind is SpeakOptions and args.checkpoint_every is not None:
         values["checkpoint_every"] = Interval.parse(args.checkpoint_every)
     if kind is LiveOptions:
         values["serve"] = parse_address(args.serve) if args.serve else None
         values["allow_host"] = tuple(args.allow_host)
     return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def model_file(name: str | None) -> str | None:
+    """The file that a name means, as for portrait and voice; words in place of a file, such as embedded, stay."""
+    return name if name in (None, EMBEDDED, FULL_DECODER) else str(existing_file(name))
 
 
 def same_place(one: str | Path, other: str | Path) -> bool:

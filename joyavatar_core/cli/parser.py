@@ -22,9 +22,10 @@ from ..audio.pcm import PCM_FORMATS
 from ..checkpoints.releases import RELEASES
 from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
-from ..paths import printable
+from ..paths import existing_file, printable
 from ..pipeline.avatar_options import WEIGHT_DTYPES
 from ..sampling.presets import PRESETS
+from . import STOPPED
 from .batch import BATCH, add_batch_flags, batch
 from .live import add_live_flags, live
 from .options import DTYPES, ENCODERS, KV_DTYPES
@@ -247,7 +248,7 @@ def run_inspect(args: argparse.Namespace) -> None:
     """``inspect``: print what a file of weights is."""
     from ..checkpoints.inspection import describe, format_description
 
-    print(format_description(describe(args.file, args.release)))
+    print(format_description(describe(existing_file(args.file), args.release)))
 
 
 def run_encode_prompt(args: argparse.Namespace) -> None:
@@ -294,9 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AvatarError as problem:
         print(f"error: {printable(with_flags(problem, args))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; what was written so far is kept and plays", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as problem:  # a command may say in it what is kept
+        print("; ".join(["stopped", *(printable(str(said)) for said in problem.args)]), file=sys.stderr)
+        return STOPPED
     finally:
         sys.unraisablehook = hook
     return 0

@@ -15,13 +15,15 @@ from ..geometry import VIDEO_FRAMES_PER_LATENT
 from ..paths import printable
 from ..sampling.run import StreamRun
 from ..sampling.stream import LatentBlock
-from .job import prepare, save_report
+from .job import Job, prepare, save_report
 from .options import SpeakOptions, parsed
 
 if TYPE_CHECKING:
     from ..audio import AudioSource
+    from ..monitoring.observer import Observer
     from ..monitoring.report import RunReport
     from ..pipeline.avatar import Avatar
+    from ..pipeline.render import OnBlock
     from ..recording import Recording
 
 log = logging.getLogger(__name__)
@@ -61,41 +63,68 @@ def make_video(options: SpeakOptions, voice: AudioSource, avatar: Avatar, on_fra
     frames that are there already, and after every block; an exception that it raises ends the video early.
     """
     from ..monitoring.observer import Observer
-    from ..pipeline.render import talk
-    from ..recording import DEFAULT_INTERVAL, Recording
-    from ..video import VideoWriter
 
     job = prepare(options, voice, avatar)
-    stream, report = job.stream, job.report
+    report = job.report
     observe = Observer(report, voice, options.monitor)
 
     def on_block(block: LatentBlock, shown: Tensor) -> None:
         observe(block, shown)
-        on_frames(report.frames, stream.num_video_frames)
+        on_frames(report.frames, job.stream.num_video_frames)
 
-    if options.state:
-        with Recording(
-            options.state, stream, avatar.decoder, voice, every=options.checkpoint_every or DEFAULT_INTERVAL,
-            crf=options.quality, resume=options.resume, metadata=job.metadata, refine=job.refine,
-            encoder=options.encoder,
-        ) as recording:  # fmt: skip
-            say_where(recording)
-            observe.look_back(recording)
-            on_frames(recording.frames, stream.num_video_frames)
-            report.settings = {**report.settings, "resumed_at_block": recording.blocks}
-            recording.record(on_block)
-            recording.join(options.out)
-    else:
-        with VideoWriter(
-            options.out, *job.size, avatar.config.fps, voice.sample_rate, voice.channels, crf=options.quality,
-            metadata=job.metadata, encoder=options.encoder,
-        ) as writer, StreamRun(stream) as run:  # fmt: skip
+    try:
+        (record if options.state else write)(options, job, observe, on_block, on_frames)
+    except KeyboardInterrupt:
+        if report.blocks:
+            save_report(options, job)
+        raise
+    save_report(options, job)
+    return report
+
+
+def write(options: SpeakOptions, job: Job, observe: Observer, on_block: OnBlock, on_frames: OnFrames) -> None:
+    """Make the video in one run. A KeyboardInterrupt says which file is kept."""
+    from ..pipeline.render import talk
+    from ..video import VideoWriter
+
+    voice, stream, decoder = job.voice, job.stream, job.avatar.decoder
+    writer = VideoWriter(
+        options.out, *job.size, stream.config.fps, voice.sample_rate, voice.channels, crf=options.quality,
+        metadata=job.metadata, encoder=options.encoder,
+    )  # fmt: skip
+    try:
+        with writer, StreamRun(stream) as run:
             on_frames(0, stream.num_video_frames)
             reset = options.reset_on_drift
             observe.reset_on_drift = run if reset else None
-            talk(run, avatar.decoder, writer, voice, on_block, refine=job.refine, overlap=not reset)
-    save_report(options, job)
-    return report
+            talk(run, decoder, writer, voice, on_block, refine=job.refine, overlap=not reset)
+    except KeyboardInterrupt:
+        kept = writer.growing is not None
+        raise KeyboardInterrupt(f"what was made plays: {writer.growing}" if kept else "no frame was made") from None
+
+
+def record(options: SpeakOptions, job: Job, observe: Observer, on_block: OnBlock, on_frames: OnFrames) -> None:
+    """Make the video in a state folder, or the rest of it. A KeyboardInterrupt says where a resumed run goes on."""
+    from ..monitoring.report import clock_text
+    from ..recording import DEFAULT_INTERVAL, Recording
+
+    stream = job.stream
+    recording = Recording(
+        options.state, stream, job.avatar.decoder, job.voice, every=options.checkpoint_every or DEFAULT_INTERVAL,
+        crf=options.quality, resume=options.resume, metadata=job.metadata, refine=job.refine,
+        encoder=options.encoder,
+    )  # fmt: skip
+    try:
+        with recording:
+            say_where(recording)
+            observe.look_back(recording)
+            on_frames(recording.frames, stream.num_video_frames)
+            job.report.settings = {**job.report.settings, "resumed_at_block": recording.blocks}
+            recording.record(on_block)
+            recording.join(options.out)
+    except KeyboardInterrupt:
+        at = clock_text(recording.frames / float(stream.config.fps))
+        raise KeyboardInterrupt(f"start the command again with --resume to go on at {at}") from None
 
 
 def say(text: str) -> None:

@@ -68,10 +68,10 @@ def marked(metadata: Mapping[str, object] | None) -> dict[str, str]:
 def checked_target(path: str | os.PathLike[str]) -> Path:
     """`path` made absolute; raises AvatarError where no mp4 can be put."""
     target = Path(os.path.expanduser(path)).absolute()
-    if target.suffix.lower() != ".mp4":
-        raise AvatarError(f"The video's name is {target.name!r}, expected one that ends in .mp4; rename it.")
     if target.is_dir():
         raise AvatarError(f"{target} is a folder, expected the name of a video file; add a file name.")
+    if target.suffix.lower() != ".mp4":
+        raise AvatarError(f"The video's name is {target.name!r}, expected one that ends in .mp4; rename it.")
     if not target.parent.is_dir():
         raise AvatarError(f"The folder {target.parent} does not exist, so {target.name} cannot go there; create it.")
     return target
