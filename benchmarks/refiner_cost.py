@@ -26,7 +26,7 @@ WARM = 5  # blocks
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--blocks", type=int, default=12)
-    arguments.add_argument("--float32", action="store_true", help="as on processors without AMX")
+    arguments.add_argument("--float32", action="store_true", help="as on processors without AMX and AVX512-BF16")
     args = arguments.parse_args()
     blocks = WARM + args.blocks
     if args.float32:
