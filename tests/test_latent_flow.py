@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 
 from joyavatar_core.audio import ArrayAudio
 from joyavatar_core.audio.opening import open_voice
+from joyavatar_core.errors import AvatarError
 from joyavatar_core.pipeline.avatar import ASSETS, EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER, load_avatar
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.recording import Interval, Recording
@@ -20,6 +22,8 @@ from joyavatar_core.refiner.latent_flow import LatentFlowNet, between
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import LatentBlock
+from joyavatar_core.synthetic.dataset import DESCRIPTION
+from joyavatar_core.training.latent_flow_streams import write_streams
 from joyavatar_core.training.latent_flow_training import Streams, latent_flow_losses, train_latent_flow
 from joyavatar_core.training.loop import LoopSettings
 
@@ -115,23 +119,48 @@ def test_nothing_is_decoded_where_the_face_is_drawn(avatar, monkeypatch: pytest.
     )
     stream, _ = stream_of(avatar)
     refine = avatar.refine(stream)
-    assert refine.skips_video and decoded == [1]  # the portrait's round trip
+    assert refine.draws_from_latents and decoded == [1]  # the portrait's round trip
     frames = torch.cat([made for _, made in frames_of(StreamRun(stream), avatar.decoder, refine=refine)])
     assert len(frames) == stream.num_video_frames and decoded == [1]
     blank = np.full((256, 256, 3), 128, np.uint8)
     stream, _ = stream_of(avatar, blank, seconds=0.4)
     refine = avatar.refine(stream)
-    assert not refine.skips_video
+    assert not refine.draws_from_latents
     list(frames_of(StreamRun(stream), avatar.decoder, refine=refine))
     assert decoded == [1, 1, 3]
 
 
-def test_silence_without_a_voice_is_decoded(avatar) -> None:
-    stream, _ = stream_of(avatar, seconds=0.4)
-    silent = dataclasses.replace(stream, audio=None, video_frames=9)
-    refine = avatar.refine(silent)
-    (made,) = [frames for _, frames in frames_of(StreamRun(silent), avatar.decoder, refine=refine)]
-    assert made.shape == (9, 512, 512, 3) and made.float().std() > 10
+def test_without_a_voice_the_mouth_is_at_rest(avatar) -> None:
+    stream, _ = stream_of(avatar, seconds=2.0)
+    silent = dataclasses.replace(stream, audio=None, video_frames=21)
+    refine = avatar.refine(silent, 128)
+    made = [frames for _, frames in frames_of(StreamRun(silent), avatar.decoder, refine=refine)]
+    assert [frames.shape for frames in made] == [(9, 128, 128, 3), (12, 128, 128, 3)]
+    with StreamRun(stream) as run:  # the voice ends inside a run
+        blocks = frames_of(run, avatar.decoder, refine=refine, overlap=False)
+        next(blocks)
+        run.update(audio=None, video_frames=21)
+        assert len(next(blocks)[1]) == 12
+
+
+def test_a_stream_of_another_size_is_decoded(avatar) -> None:
+    voice = ArrayAudio(np.zeros(8000), 16000)
+    stream = avatar.stream(ADA, voice, preset("checkpoint", avatar.config), pixel_size=(96, 96))
+    assert not avatar.refine(stream).draws_from_latents
+
+
+def test_a_reset_does_not_make_the_head_jump(avatar) -> None:
+    stream, _ = stream_of(avatar, seconds=3.0)
+    with StreamRun(stream) as run:
+        blocks = [next(run), next(run)]
+        run.reset()
+        saved = run.state_dict()
+        blocks.append(next(run))
+    for before, block in itertools.pairwise(blocks):
+        assert torch.equal(block.latents_before, before.latents[:, :, -1:])
+    with StreamRun(stream) as resumed:
+        resumed.load_state_dict(saved)
+        assert torch.equal(next(resumed).latents_before, blocks[2].latents_before)
 
 
 def test_the_head_moves_as_in_the_decoded_frames(avatar) -> None:
@@ -149,8 +178,11 @@ def test_the_head_moves_as_in_the_decoded_frames(avatar) -> None:
     assert 0.5 < ours.std() / decoded.std() < 1.5
 
 
-def test_a_recording_without_decoded_frames_resumes(avatar, tmp_path: Path) -> None:
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_recording_without_decoded_frames_resumes(heard: bool, avatar, tmp_path: Path) -> None:
     stream, voice = stream_of(avatar)
+    if not heard:
+        stream, voice = dataclasses.replace(stream, audio=None, video_frames=33), None
 
     def recording(name: str, **options: object) -> Recording:
         refine = avatar.refine(stream, 128)
@@ -189,6 +221,16 @@ def streams(tmp_path: Path) -> Streams:
     path = tmp_path / "train-0000001-drawn.safetensors"
     save_file({"latents": latents.half(), "flow": flow.half().contiguous(), "face": face.half()}, path)
     return Streams([path])
+
+
+def test_streams_of_another_avatar_are_not_used(avatar, tmp_path: Path) -> None:
+    pytest.importorskip("moderngl")
+    (tmp_path / DESCRIPTION).write_text("{}")
+    with pytest.raises(AvatarError, match="made with another avatar or version"):
+        write_streams(tmp_path, 1, lambda: avatar)
+    bare = dataclasses.replace(avatar, refiner=None)
+    with pytest.raises(AvatarError, match="has no refiner with a face editor"):
+        write_streams(tmp_path, 1, lambda: bare)
 
 
 def test_the_network_learns_how_a_stream_moves(streams: Streams, tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--preset", choices=PRESETS, default="checkpoint",
         help="checkpoint (the default): what the checkpoint recommends; realtime: the same with at most four steps a "
-        "block, best with a tiny --decoder; joyavatar: PSB, MCI and URCR on; plain: none of them; rolling: "
-        "AvatarForcing's window",
+        "block, with a tiny --decoder where frames are decoded; joyavatar: PSB, MCI and URCR on; plain: none of them; "
+        "rolling: AvatarForcing's window",
     )  # fmt: skip
     command.add_argument("--psb", help="steps: off | first=8,base=4,blocks=4,curve=1,mode=restart|dense | 8,6,4")
     command.add_argument("--mci", help="motion: off | inject,frames=3,noise=0.25,carry=1 | context,noise=0.1")

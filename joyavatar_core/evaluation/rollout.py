@@ -75,13 +75,14 @@ def shown_frames(
 ) -> tuple[np.ndarray, list[LatentBlock]]:
     """The frames of a stream that `shown` [n] numbers, [n, H, W, 3] uint8, and all of its blocks.
 
-    No other frames are decoded: most of the time goes into decoding.
+    No other frames are decoded or drawn: most of the time goes into that.
     """
     decoder, frames, blocks = avatar.decoder, {}, []
+    warm = 0 if refine is not None and refine.draws_from_latents else WARM_FRAMES
     cache = decoder.new_cache()
     for block in StreamRun(stream):
         blocks.append(block)
-        wanted = (shown >= block.first_frame) & (shown <= block.last_frame + WARM_FRAMES)
+        wanted = (shown >= block.first_frame) & (shown <= block.last_frame + warm)
         if wanted.any():
             video = decoded_block(block, decoder, cache, refine)
             video = video if refine is None else refine.block(block, video)

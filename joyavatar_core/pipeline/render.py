@@ -44,7 +44,7 @@ def frames_of(
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
     """Every block of a run with its frames, uint8 [N, H, W, 3] on the CPU; the decoder's cache makes them seamless.
 
-    cache: the decoder's, where the blocks go on with a stream that has begun. refine: what is done to decoded frames.
+    cache: the decoder's, where the blocks go on with a stream that has begun. refine: what draws or refines the frames.
     convert: what makes frames of decoded video [3, N, H, W] in [-1, 1], where they are not to be bytes.
     overlap: sample, decode and refine later blocks meanwhile; without it each block is made when it is asked for.
     interrupt: the run's, by default that of a StreamRun given as `blocks`. Close the generator unless it is read to
@@ -57,7 +57,7 @@ def frames_of(
     for name, work in (
         ("sampling", iter),
         ("decoding", partial(decoded, decoder=decoder, cache=cache, refine=refine, stream=stream)),
-        ("refining", partial(finished, refine=refine, convert=convert, stream=stream)),
+        ("refining", partial(finished, refine=refine, convert=convert, device=device, stream=stream)),
     ):
         made = stage(name, work, made, interrupt) if overlap else work(made)
     with closing(made):
@@ -113,7 +113,7 @@ def decoded_block(
     block: LatentBlock, decoder: Decoder, cache: VAECache, refine: PortraitRefiner | None = None
 ) -> Tensor | None:
     """A block's video [3, N, H, W] in [-1, 1], on the decoder's device; None where `refine` needs no video."""
-    if refine is not None and not refine.needs_video(block):
+    if refine is not None and refine.draws_from_latents:
         return None
     latents = block.latents.to(decoder.compute_device, decoder.compute_dtype)
     return decoder.decode(latents, cache)[0][:, : block.num_video_frames]
@@ -124,12 +124,16 @@ def finished(
     videos: Iterable[tuple[LatentBlock, Tensor | None]],
     refine: PortraitRefiner | None = None,
     convert: Convert = to_uint8,
+    device: torch.device | None = None,
     stream: torch.cuda.Stream | None = None,
 ) -> Iterator[tuple[LatentBlock, Tensor]]:
-    """The blocks with their frames on the CPU, refined and converted. stream: the one of `decoded`."""
+    """The blocks with their frames on the CPU, refined and converted.
+
+    device: of the decoder; a refiner may be on another one. stream: the one of `decoded`.
+    """
     for block, video in videos:
         with torch.cuda.stream(stream):
-            frames = convert(video if refine is None else refine.block(block, video))
+            frames = convert(video if refine is None else refine.block(block, video)).to(device)
             if stream is not None:
                 frames = downloaded(frames)
         if stream is not None:

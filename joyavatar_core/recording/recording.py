@@ -65,7 +65,7 @@ class Recording:
         crf: the writer's quality.
         resume: continue the recording in the folder. Without it a folder that holds a recording is refused.
         metadata: tags of the video.
-        refine: what is done to decoded frames.
+        refine: what draws or refines the frames.
         encoder: one of h264.ENCODERS. A recording keeps the one it began with: "auto" begins with x264, which every
             machine can go on with, and resumes with what the folder has.
     Raises AvatarError for folders, settings and states that do not fit.
@@ -93,7 +93,7 @@ class Recording:
         self._decoder, self._refine, self._crf, self._resume = decoder, refine, crf, resume
         self._encoder = encoder
         self._size = output_pixel_size(stream, refine)
-        self._layout = {} if refine is not None and refine.skips_video else cache_layout(stream, decoder)
+        self._layout = {} if refine is not None and refine.draws_from_latents else cache_layout(stream, decoder)
         config = stream.config
         self.every = every.in_blocks(self.state_bytes, config.fps, config.block_frames)
         self._run = self._cache = self._identity = None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..geometry import VIDEO_FRAMES_PER_LATENT
 
 CHANNELS = 16  # of a latent
+CELLS = 16  # across and down, in training; with fewer, heads are moved too far
 WIDTHS = (48, 72, 96)  # channels at 1, 1/2 and 1/4 of the latent's side
 GROUPS = 8
 LONGEST = 4.0  # cells of the latent; flows are bent to stay below
@@ -57,8 +58,8 @@ class LatentFlowNet(nn.Module):
             kept.append(x)
         for layer, beside in zip(self.up, kept[-2::-1], strict=True):
             x = layer(torch.cat([F.interpolate(x, beside.shape[-2:], mode="nearest"), beside], dim=1))
-        cell = torch.tensor([2 / width, 2 / height], device=latents.device)[:, None, None]
-        return LONGEST * torch.tanh(self.flow(x).float() / LONGEST) * cell
+        flow = LONGEST * torch.tanh(self.flow(x).float() / LONGEST)  # in cells
+        return torch.cat([flow[:, :1] * (2 / width), flow[:, 1:] * (2 / height)], dim=1)
 
 
 def between(flow: Tensor) -> Tensor:

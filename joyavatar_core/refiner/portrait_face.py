@@ -60,8 +60,9 @@ class PortraitFace:
         here = unmoved(size, flow.device)
         here = torch.cat([here, torch.einsum("ij,jhw->ihw", self._into[:, :2], here) + self._into[:, 2, None, None]])
         shown = flow.new_empty(len(flow), 3, *size)
-        for picture, *one in zip(shown.split(1), maps.split(1), step.split(1), flow.split(1), strict=True):
-            self._show(picture, *one, here)  # one after another: each fits in a processor's cache
+        at_once = 1 if flow.device.type == "cpu" else len(flow)  # a frame fits in a processor's cache
+        for some in zip(*(part.split(at_once) for part in (shown, maps, step, flow)), strict=True):
+            self._show(*some, here)
         return shown
 
     def _edits(self, edit: Edit, expressions: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,12 +81,12 @@ class PortraitFace:
         return maps, torch.einsum("ij,bjhw->bihw", self._out[:, :2], edit.flow.float())
 
     def _show(self, picture: Tensor, maps: Tensor, step: Tensor, flow: Tensor, here: Tensor) -> None:
-        """Draw one frame into picture [1, 3, H, W].
+        """Draw frames into picture [B, 3, H, W].
 
-        maps, step: of `_edits`. flow [1, 4, h, w]: in the portrait and in the square. here [4, H, W]: unmoved places.
+        maps, step: of `_edits`. flow [B, 4, h, w]: in the portrait and in the square. here [4, H, W]: unmoved places.
         """
-        places = F.interpolate(flow, picture.shape[-2:], mode="bilinear", align_corners=False)[0].add_(here)
-        place, square = places.movedim(0, -1)[None].split(2, dim=-1)
+        places = F.interpolate(flow, picture.shape[-2:], mode="bilinear", align_corners=False).add_(here)
+        place, square = places.movedim(1, -1).split(2, dim=-1)
         picture.copy_(sampled(self.portrait, place))
         rows, columns = part_within(square)
         place, square, part = place[:, rows, columns], square[:, rows, columns], picture[..., rows, columns]
@@ -146,7 +147,8 @@ def strength(colour: Tensor) -> Tensor:
 
 def brightness(colour: Tensor) -> Tensor:
     """The luma of pictures [B, 3, H, W], [B, 1, H, W] (ITU-R BT.709)."""
-    return (colour * colour.new_tensor([0.2126, 0.7152, 0.0722])[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = colour.split(1, dim=1)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @lru_cache(4)

@@ -1,6 +1,7 @@
 """Refines the frames of one portrait.
 
-Each depends on itself, its visemes, the voice of the last 0.7 s, a seed and its number alone, so streams resume.
+Each depends on itself or on the latents of its block and the one before, its visemes, the voice of the last 0.7 s, a
+seed and its number alone, so streams resume.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ..framing.find_face import find_face
 from ..geometry import Size
 from ..weights import load_frozen
 from .eye_movements import EyeMovements
-from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of
+from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of, scaled_mouth
 from .head_movements import HeadMovements, HeadPose
 from .head_turn import HeadTurn
-from .latent_flow import LatentFlowNet, between
+from .latent_flow import CELLS, LatentFlowNet, between
 from .model import SCALE, Prediction, RefinerNet, blended, resized, viseme_condition, warp
 from .portrait_face import PortraitFace
 
@@ -73,8 +74,8 @@ class PortraitRefiner:
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
     what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
     `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`. head: its movements
-    on top of the frames' own; None: there are none. reference: [1, 16, 1, h, w], the portrait's latent; with it the
-    latents of a block move the head, and the block need not be decoded.
+    on top of the frames' own; None: there are none. reference: [1, 16, 1, h, w], the portrait's latent; with it, and
+    with CELLS by CELLS cells, the latents of a block move the head, and the block need not be decoded.
     """
 
     def __init__(
@@ -93,8 +94,8 @@ class PortraitRefiner:
         self.net, self.pixel_size, self.uses_visemes = net, pixel_size, uses_visemes
         self.eyes, self.articulation, self.head = eyes, articulation, head
         self.portrait = portrait
-        known = reference is not None and net.latent_flow is not None
-        self.reference = reference[0].movedim(1, 0).to(device, torch.float32) if known else None
+        fits = reference is not None and net.latent_flow is not None and reference.shape[-2:] == (CELLS, CELLS)
+        self.reference = reference[0].movedim(1, 0).to(device, torch.float32) if fits else None
         self.round_trip = round_trip.to(device, torch.float32)[None]
         picture = portrait.to(device, torch.float32)[None]
         predicted = [SCALE * side for side in round_trip.shape[-2:]]
@@ -148,13 +149,9 @@ class PortraitRefiner:
         return 0.0 if self.head is None else self.head.size
 
     @property
-    def skips_video(self) -> bool:
-        """Whether blocks with a voice need no decoded frames: the latents say how the head moves."""
+    def draws_from_latents(self) -> bool:
+        """Whether no decoded frames are needed: all pixels are the portrait's, and the latents move the head."""
         return self.reference is not None and self._face is not None and self.uses_visemes
-
-    def needs_video(self, block: LatentBlock) -> bool:
-        """Whether a block's decoded frames are needed."""
-        return not self.skips_video or block.features is None
 
     @torch.no_grad()
     def __call__(
@@ -185,12 +182,15 @@ class PortraitRefiner:
     def block(self, block: LatentBlock, video: Tensor | None = None) -> Tensor:
         """A block's frames, refined, [3, T, H, W], as in a call.
 
-        video: its decoded frames [3, T, h, w] in [-1, 1]; None where it `needs_video` not.
+        video: its decoded frames [3, T, h, w] in [-1, 1]. Where the refiner `draws_from_latents` it is not used, and
+        the mouth is at rest in a block without a voice.
         """
-        if not self.needs_video(block):
-            flow = self._latent_flow(block)
-            return torch.cat(self._edited(flow, block.features, block.first_frame, block.features_before)).movedim(0, 1)
-        return self(video, block.features, block.first_frame, block.features_before)
+        if not self.draws_from_latents:
+            return self(video, block.features, block.first_frame, block.features_before)
+        heard, before = block.features, block.features_before
+        if heard is None:
+            heard, before = F.pad(scaled_mouth(torch.zeros(block.num_video_frames, MOUTH_SIZE)), (0, 1)), None
+        return torch.cat(self._edited(self._latent_flow(block), heard, block.first_frame, before)).movedim(0, 1)
 
     def decoded_flow(self, frames: Tensor) -> Tensor:
         """How decoded frames [B, 3, h, w] have moved from the portrait, [B, 2, h / 2, w / 2] in halves of the side."""

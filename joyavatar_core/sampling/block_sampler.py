@@ -59,13 +59,15 @@ class BlockSampler:
     block again. While `interrupt` is set, a block ends with InterruptedError.
 
     Attributes: `stream`, the recipe; `block`, the index of the next block; `cursor`, the position of its first frame;
-    `past`, the newest blocks; `passes`, None once closed.
+    `past`, the newest blocks; `last`, the newest latent frame, which a reset does not drop, since it was shown;
+    `passes`, None once closed.
     """
 
     def __init__(self, stream: AvatarStream, interrupt: threading.Event) -> None:
         self.stream, self.interrupt = stream, interrupt
         self.block = self.cursor = 0
         self.past: list[PastBlock] = []
+        self.last: Tensor | None = None
         self.passes: Passes | None = Passes(stream)
         self.device, self.dtype = self.passes.device, self.passes.dtype
         width, height = stream.latent_size
@@ -89,8 +91,8 @@ class BlockSampler:
         self.passes.highest_position = 0
         self._was_reset |= self._make_room()  # kept where the block is stopped and made again
         levels = levels_for(psb.steps_for(self.block, len(config.levels)), config.levels, psb.mode, config.shift)
-        before = self.past[-1].latents[:, :, -1:] if self.past else None
-        latents = self._make_block(levels)
+        before, latents = self.last, self._make_block(levels)
+        self.last = latents[:, :, -1:]
         reset, self._was_reset = self._was_reset, False
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()  # the one time a block waits for the device
@@ -151,6 +153,7 @@ class BlockSampler:
             "cursor": self.cursor,
             "cache": self.passes.cache.state_dict(copied),
             "past": copy.deepcopy(past) if copied else past,
+            "last": self.last.clone() if copied and self.last is not None else self.last,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -159,6 +162,7 @@ class BlockSampler:
         self.block = state["block"]
         self.cursor = state["cursor"]
         self.past = [PastBlock.of(self._on_device(past)) for past in state["past"]]
+        self.last = self._on_device({"last": state["last"]})["last"]
 
     # --- what a block is made of -----------------------------------------------------------------------------------
 

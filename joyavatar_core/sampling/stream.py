@@ -34,7 +34,7 @@ class LatentBlock:
     first_frame ... last_frame. The decoder may give more frames for the last block: drop them.
     `features` [num_video_frames, audio_dim]: their audio features, as the encoder gives them; None without audio.
     `features_before` [n, audio_dim]: those of the video frames of the block before, none for the first block.
-    `latents_before` [1, 16, 1, h, w]: the latent frame before; None for the first block and where none was kept.
+    `latents_before` [1, 16, 1, h, w]: the latent frame before; None for the first block.
     """
 
     index: int

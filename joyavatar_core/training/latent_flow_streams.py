@@ -5,6 +5,7 @@ Each stream shows another person, drawn or rendered, who speaks with a voice of 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import zlib
 from collections.abc import Callable
@@ -17,14 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio import ArrayAudio
+from ..errors import AvatarError
 from ..evaluation.stream_pictures import as_pictures
 from ..paths import replacing
 from ..pipeline.avatar import Avatar
+from ..recording.fingerprint import module_fingerprint, tensors_fingerprint
 from ..refiner import PortraitRefiner
 from ..sampling.presets import preset
 from ..sampling.run import StreamRun
 from ..synthetic.clips import SAMPLE_RATE, figure_of, make_script
-from ..synthetic.dataset import clip_path
+from ..synthetic.dataset import DESCRIPTION, clip_path
 from ..synthetic.moment import Moment
 from ..video.portrait import to_uint8
 from .refiner_augment import Random, recolour, shift
@@ -33,6 +36,7 @@ FIRST_SEED = 12000
 PORTRAIT_SIDE = 256  # pixels
 SECONDS = 9.0  # of a stream
 SIDE = 32  # of the stored flows
+RECIPE = 1  # raise it whenever streams hold something else
 PRESETS = ("checkpoint", "checkpoint", "joyavatar")  # one of them makes a stream
 
 _avatar: Avatar | None = None  # of a worker process
@@ -84,14 +88,25 @@ def write_streams(folder: Path, people: int, load: Callable[[], Avatar], workers
     """Streams of so many people, three of four rendered, in files; returns the paths of those with a face.
 
     load: gives the avatar, in each of the processes. Streams that exist are skipped. Raises AvatarError where people
-    cannot be rendered.
+    cannot be rendered, for an avatar without a face editor, and for a folder with streams of another avatar.
     """
     from tqdm import tqdm
 
     from ..synthetic.rendered.studio import check_rendering
 
     check_rendering()
+    avatar, note = load(), folder / DESCRIPTION
+    if avatar.refiner is None or avatar.refiner.editor is None:
+        raise AvatarError(f"The avatar '{avatar.name}' has no refiner with a face editor; train them first.")
+    made_by = {name: module_fingerprint(getattr(avatar, name)) for name in ("transformer", "vae", "decoder", "encoder")}
+    weights = avatar.refiner.state_dict().items()
+    found_by = tensors_fingerprint((name, x) for name, x in weights if not name.startswith("latent_flow."))
+    made_by |= {"refiner": found_by, "recipe": RECIPE}
     folder.mkdir(parents=True, exist_ok=True)
+    if not note.exists():
+        note.write_text(json.dumps(made_by))
+    elif json.loads(note.read_text()) != made_by:
+        raise AvatarError(f"'{folder}' was made with another avatar or version; delete it to make the streams anew.")
     seeds = range(FIRST_SEED, FIRST_SEED + people)
     wanted = [(seed, "train", "rendered" if seed % 4 else "drawn") for seed in seeds]
     paths = [clip_path(folder, *one) for one in wanted]
@@ -99,7 +114,10 @@ def write_streams(folder: Path, people: int, load: Callable[[], Avatar], workers
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (load,)) as pool:
         for made in tqdm(as_completed([pool.submit(_write, *one) for one in missing]), "streams", len(missing)):
             made.result()
-    return [path for path in paths if path.stat().st_size]
+    made = [path for path in paths if path.stat().st_size]
+    if not made:
+        raise AvatarError(f"No face was found in the portraits of {people} people; give more with --people.")
+    return made
 
 
 def _begin(load: Callable[[], Avatar]) -> None:
