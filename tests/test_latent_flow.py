@@ -165,7 +165,7 @@ def test_a_reset_does_not_make_the_head_jump(avatar) -> None:
 
 def test_the_head_moves_as_in_the_decoded_frames(avatar) -> None:
     stream = avatar.stream(LEO, open_voice(ASSETS / "voices" / "leo.flac"), preset("checkpoint", avatar.config))
-    stream = dataclasses.replace(stream, video_frames=93)
+    stream = dataclasses.replace(stream, video_frames=57)
     refine = avatar.refine(stream)
     decoder, places = avatar.decoder, []
     cache = decoder.new_cache()

@@ -230,7 +230,7 @@ def test_a_model_file_in_the_home_folder_is_found(files, tmp_path, monkeypatch, 
         (("--report", "."), "The report . is a folder, expected the name of a file; choose another name."),
         (("--plot", "p.jpg"), "The plot's name is 'p.jpg', expected one that ends in .png; rename it."),
         (("--portrait", ""), "The name of the portrait is empty; give the path of a file."),
-        (("--portrait", "."), "The portrait . is a folder; give the name of a picture."),
+        (("--portrait", "."), "The portrait . cannot be read as a picture: it is a folder; give a picture's name."),
         (("--out", "."), "is a folder, expected the name of a video file; add a file name."),
     ],
 )

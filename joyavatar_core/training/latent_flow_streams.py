@@ -116,7 +116,7 @@ def write_streams(folder: Path, people: int, load: Callable[[], Avatar], workers
             made.result()
     made = [path for path in paths if path.stat().st_size]
     if not made:
-        raise AvatarError(f"No face was found in the portraits of {people} people; give more with --people.")
+        raise AvatarError(f"No face was found in the portraits of {people} people; give more people.")
     return made
 
 

@@ -62,7 +62,9 @@ def read_picture(
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         name = f"The portrait {getattr(source, 'name', source)}"
         if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-            raise AvatarError(f"The portrait {os.fspath(source)} is a folder; give the name of a picture.")
+            raise AvatarError(
+                f"The portrait {os.fspath(source)} cannot be read as a picture: it is a folder; give a picture's name."
+            )
         with _readable(name), _open(source, name) as image:
             full = image.size  # before a JPEG is decoded at a reduced size
             _draft(image, width, height)
