@@ -163,6 +163,16 @@ def test_a_reset_does_not_make_the_head_jump(avatar) -> None:
         assert torch.equal(next(resumed).latents_before, blocks[2].latents_before)
 
 
+def test_a_state_of_an_earlier_version_goes_on(avatar) -> None:
+    stream, _ = stream_of(avatar, seconds=2.0)
+    with StreamRun(stream) as run, StreamRun(stream) as resumed:
+        next(run)
+        saved = run.state_dict()
+        del saved["last"]
+        resumed.load_state_dict(saved)
+        assert torch.equal(next(resumed).latents_before, next(run).latents_before)
+
+
 def test_the_head_moves_as_in_the_decoded_frames(avatar) -> None:
     stream = avatar.stream(LEO, open_voice(ASSETS / "voices" / "leo.flac"), preset("checkpoint", avatar.config))
     stream = dataclasses.replace(stream, video_frames=57)

@@ -45,7 +45,7 @@ def frames_of(
     """Every block of a run with its frames, uint8 [N, H, W, 3] on the CPU; the decoder's cache makes them seamless.
 
     cache: the decoder's, where the blocks go on with a stream that has begun. refine: what draws or refines the frames.
-    convert: what makes frames of decoded video [3, N, H, W] in [-1, 1], where they are not to be bytes.
+    convert: what makes frames of decoded or refined video [3, N, H, W] in [-1, 1], where they are not to be bytes.
     overlap: sample, decode and refine later blocks meanwhile; without it each block is made when it is asked for.
     interrupt: the run's, by default that of a StreamRun given as `blocks`. Close the generator unless it is read to
     its end; closing it ends the threads.

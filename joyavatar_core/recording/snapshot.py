@@ -170,8 +170,8 @@ def check_run_state(run: StreamRun, layout: Mapping[str, Any], state: Mapping[st
         whole &= (
             same_layout(past["hidden"], audio_embedding, sampler.dtype) if config.audio_dim else past["hidden"] is None
         )
-    last = (*sampler.shape[:2], 1, *sampler.shape[3:])
-    whole &= saved["last"] is None if not block else same_layout(saved["last"], last, sampler.dtype)
+    last, form = saved.get("last"), (*sampler.shape[:2], 1, *sampler.shape[3:])
+    whole &= last is None or same_layout(last, form, sampler.dtype)  # states of earlier versions have none
     if config.sampler == "rolling":
         whole &= window_fits(run.sampler, saved)
     expected = layout if block else {}

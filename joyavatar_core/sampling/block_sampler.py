@@ -162,7 +162,8 @@ class BlockSampler:
         self.block = state["block"]
         self.cursor = state["cursor"]
         self.past = [PastBlock.of(self._on_device(past)) for past in state["past"]]
-        self.last = self._on_device({"last": state["last"]})["last"]
+        last = self._on_device({"last": state.get("last")})["last"]  # states of earlier versions have none
+        self.last = self.past[-1].latents[:, :, -1:] if last is None and self.past else last
 
     # --- what a block is made of -----------------------------------------------------------------------------------
 
