@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -72,6 +73,30 @@ def test_closing_ends_the_thread_and_closes_the_source():
     next(items)
     items.close()
     assert source.closed and not source.thread.is_alive()
+
+
+def test_ctrl_c_while_the_thread_starts_ends_it_too(monkeypatch):
+    start, source = threading.Thread.start, Source(10**9)
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt  # it waits for the thread's first moment, and Ctrl-C may come then
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(ahead(lambda: source, "test"))
+    assert source.closed and not source.thread.is_alive()
+
+
+def test_a_thread_that_cannot_be_made_is_not_waited_for(monkeypatch):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        next(ahead(lambda: Source(3), "test"))
+    assert time.monotonic() - began < SECONDS / 2
 
 
 def test_the_callers_modes_hold_in_the_thread():

@@ -22,11 +22,12 @@ def ahead(
     """The items of the iterator that `make` gives, made in a thread while the caller is busy with earlier ones.
 
     An exception of the iterator is raised here, after the items before it. Closing this generator sets `interrupt`,
-    which makes a long item end early, closes the iterator, and waits up to GRACE seconds for the thread to end. The
-    thread uses the caller's gradient and inference modes.
+    which makes a long item end early, closes the iterator, and waits up to GRACE seconds for the thread to end. So does
+    Ctrl-C at any moment: a thread that is still at work when Python ends aborts the process. The thread uses the
+    caller's gradient and inference modes.
     """
     items: queue.Queue[tuple[str, object]] = queue.Queue(depth)
-    stopped = threading.Event()
+    stopped, ended = threading.Event(), threading.Event()
     modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def offer(kind: str, value: object) -> bool:
@@ -55,9 +56,19 @@ def ahead(
         else:
             offer("end", None)
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True)
-    thread.start()
+    def run() -> None:
+        try:
+            work()
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True)
     try:
+        try:
+            thread.start()  # Ctrl-C may come while it waits for a thread that has begun
+        except RuntimeError:  # the system makes no further thread
+            ended.set()
+            raise
         while True:
             try:
                 kind, value = items.get(timeout=PATIENCE)
@@ -72,6 +83,8 @@ def ahead(
         stopped.set()
         if interrupt is not None:
             interrupt.set()
-        thread.join(GRACE)
-        if interrupt is not None and not thread.is_alive():
-            interrupt.clear()
+        if ended.wait(GRACE):
+            if thread.ident is not None:  # it was made
+                thread.join()
+            if interrupt is not None:
+                interrupt.clear()
