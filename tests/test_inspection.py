@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from joyavatar_core.checkpoints import canonical_shapes, inspection, save_checkpoint
+from joyavatar_core.checkpoints import canonical_shapes, inspection, open_checkpoint, save_checkpoint
 from joyavatar_core.checkpoints.reader import from_state_dict
+from joyavatar_core.cli import main
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.pipeline.avatar import ASSETS
 
 MINI = AvatarConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=4, text_dim=8, freq_dim=8, audio_dim=6, audio_hidden=4)
 
@@ -34,6 +37,22 @@ def umt5_shapes():
         shapes |= {f"{block}.ffn.{name}.weight": (10240, 4096) for name in ("gate.0", "fc1")}
         shapes |= {f"{block}.ffn.fc2.weight": (4096, 10240), f"{block}.pos_embedding.embedding.weight": (32, 64)}
     return shapes
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("avatar", "transformer"), ("visemes", "JoyAvatar viseme encoder"), ("face_locator", "JoyAvatar face locator"),
+    ("face_aligner", "JoyAvatar face aligner"), ("refiner", "JoyAvatar portrait refiner"),
+    ("face_editor", "JoyAvatar face editor"), ("latent_flow", "JoyAvatar latent flow"),
+])  # fmt: skip
+def test_the_projects_own_networks_are_known(name, kind, capsys):
+    assert inspection.describe(ASSETS / f"{name}.safetensors")["kind"] == kind
+    with pytest.raises(AvatarError) if kind != "transformer" else nullcontext():
+        open_checkpoint(ASSETS / f"{name}.safetensors")
+
+
+def test_the_embedded_avatar_is_described_by_its_word(capsys):
+    assert main(["inspect", "embedded"]) == 0
+    assert "avatar.safetensors" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -132,6 +133,16 @@ def test_a_voice_that_ends_at_once_or_breaks_is_one_sentence(files, tmp_path, pi
     pipes.writer.close()
     assert run(files, "--out", tmp_path / "v.mp4") == 2
     assert "before its first sample" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_said_before_anything_is_loaded(files, pipes, capsys, monkeypatch):
+    from joyavatar_core.pipeline import avatar
+
+    monkeypatch.setattr(avatar, "load_avatar", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(files, f"--serve={port}", audio=files / "voice.wav") == 2
+    assert f"cannot be served at 127.0.0.1:{port}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("more", "sentence"), [

@@ -1,4 +1,4 @@
-"""Tells the models of a Wan2.1 avatar pipeline apart by their tensors' names."""
+"""Tells the models of a Wan2.1 avatar pipeline, and this project's own networks, apart by their tensors' names."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ SIGNS = (
     ("MultiTalk / InfiniteTalk audio adapter", ("blocks.0.audio_cross_attn.q_linear.weight",)),
     ("umt5 text encoder", ("token_embedding.weight", "blocks.0.pos_embedding.embedding.weight")),
     ("umt5 text encoder", ("shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight")),
+    ("JoyAvatar viseme encoder", ("first.weight", "layers.0.wide.weight", "pool.weight")),
+    ("JoyAvatar face locator", ("stem.2.0.weight", "layers.3.0.weight", "head.weight")),
+    ("JoyAvatar face aligner", ("layers.0.weight", "correction.weight")),
+    ("JoyAvatar portrait refiner", ("coarse_flow.weight", "mouth_head.weight")),
+    ("JoyAvatar face editor", ("usual_flow", "usual_out")),
+    ("JoyAvatar latent flow", ("down.0.0.weight", "up.0.0.weight", "flow.weight")),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -196,7 +197,10 @@ class LiveOptions(VideoOptions):
             raise AvatarError("The video has nowhere to go; give --serve 127.0.0.1:8090, or --out with a file or -.")
         if self.out == STDOUT and (sys.stdout is None or sys.stdout.isatty()):
             raise AvatarError("The video would go to a terminal or nowhere; pipe it on, for example | ffplay -")
-        return super().check()
+        voice = super().check()
+        if self.serve:
+            check_free(*self.serve, "live stream")
+        return voice
 
 
 Options = TypeVar("Options", SpeakOptions, LiveOptions)
@@ -262,3 +266,15 @@ def parse_address(text: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
         raise AvatarError(f"--serve is '{text}', expected a port or HOST:PORT, such as 127.0.0.1:8090.")
     return host, int(port)
+
+
+def check_free(host: str, port: int, served: str) -> None:
+    """Raises AvatarError where nothing can listen at an address of this machine."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise AvatarError(
+            f"The {served} cannot be served at {host}:{port} ({reason}); choose another address or port.", "serve"
+        ) from None

@@ -23,7 +23,7 @@ from ..checkpoints.releases import RELEASES
 from ..errors import AvatarError, with_flags
 from ..model.attention import BACKENDS
 from ..paths import existing_file, printable
-from ..pipeline.avatar_options import WEIGHT_DTYPES
+from ..pipeline.avatar_options import EMBEDDED, WEIGHT_DTYPES
 from ..sampling.presets import PRESETS
 from . import STOPPED
 from .batch import BATCH, add_batch_flags, batch
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="describe a file of weights")
     inspect.set_defaults(run=run_inspect)
-    inspect.add_argument("file")
+    inspect.add_argument("file", help="a file, or embedded")
     inspect.add_argument("--release", choices=RELEASES, help=RELEASE_HELP)
 
     prompt = commands.add_parser("encode-prompt", help="write the file for --prompt-embeds")
@@ -247,8 +247,10 @@ def parse_seed(text: str) -> int:
 def run_inspect(args: argparse.Namespace) -> None:
     """``inspect``: print what a file of weights is."""
     from ..checkpoints.inspection import describe, format_description
+    from ..pipeline.avatar import EMBEDDED_TRANSFORMER
 
-    print(format_description(describe(existing_file(args.file), args.release)))
+    file = EMBEDDED_TRANSFORMER if args.file == EMBEDDED else existing_file(args.file)
+    print(format_description(describe(file, args.release)))
 
 
 def run_encode_prompt(args: argparse.Namespace) -> None:

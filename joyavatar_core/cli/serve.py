@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import socket
 import threading
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from ..batch.cluster import LOCAL, WorkerResources, connected
 from ..errors import AvatarError
 from .batch_columns import flags_given, flags_like
-from .options import parse_address
+from .options import check_free, parse_address
 from .session_streams import FROM_VIEWERS, SAMPLE, AvatarStreams, session_options, session_parser
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def serve(args: argparse.Namespace) -> None:
     flags = flags_given(args, session_parser())
     if args.ray == LOCAL:  # the workers are on this machine and see what it sees
         session_options(flags, SAMPLE, {}).check_all_but_voice()
-        check_free(host, port)
+        check_free(host, port, "sessions")
     else:
         session_parser().parse_args([*flags, "--portrait=-", "--audio=-"])
     with connected(args.ray) as ray, contextlib.ExitStack() as stack:
@@ -78,17 +77,6 @@ def serve(args: argparse.Namespace) -> None:
         log.info("%d workers with %d sessions each; open one with POST http://%s:%d/sessions",
                  workers, args.sessions, host, port)  # fmt: skip
         threading.Event().wait()
-
-
-def check_free(host: str, port: int) -> None:
-    """Raises AvatarError where nothing can listen at an address of this machine."""
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            pass
-    except OSError as problem:
-        raise AvatarError(
-            f"The sessions cannot be served at {host}:{port} ({problem.strerror}); choose another address.", "serve"
-        ) from None
 
 
 @contextlib.contextmanager
