@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from .model import Block, warp
 
-SIDE = 192  # pixels of the square
-CELL = 3  # pixels of a side of the finest features' cells
-WIDTHS = (32, 64, 96, 128)  # channels at 1/3, 1/6, 1/12 and 1/24 of the side
-HEAD = 64  # channels of the head
+SIDE = 256  # pixels of the square
+CELL = 4  # pixels of a side of the finest features' cells
+WIDTHS = (32, 64, 96, 128)  # channels at 1/4, 1/8, 1/16 and 1/32 of the side
+HEAD = 96  # channels of the head
 EMBEDDED = 64  # numbers that are made of the condition, beside it
 COARSE, FINE = 32, 64  # sides of the maps that are the same for all faces
 REACH = 0.3  # the longest flow, in halves of the side
@@ -38,7 +38,7 @@ EXPRESSION_SIZE = MOUTH_SIZE + EYES_SIZE + BROWS_SIZE
 
 
 class Edit(NamedTuple):
-    """What the editor says of B faces: flow [B, 2, S / 3, S / 3] in halves of the side; mask and covered
+    """What the editor says of B faces: flow [B, 2, S / 4, S / 4] in halves of the side; mask and covered
     [B, 1, S, S] in 0 ... 1; change [B, 3, S, S].
     """
 
@@ -49,7 +49,7 @@ class Edit(NamedTuple):
 
 
 class FaceEditorNet(nn.Module):
-    """Faces [B, 3, 192, 192] in [-1, 1] and expressions [B, 11] of `expression_of` -> Edit."""
+    """Faces [B, 3, 256, 256] in [-1, 1], or one for all, and expressions [B, 11] of `expression_of` -> Edit."""
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
@@ -77,13 +77,14 @@ class FaceEditorNet(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, face: Tensor, expression: Tensor) -> Edit:
-        count, side = len(face), face.shape[-1] // CELL
+        count, side = len(expression), face.shape[-1] // CELL
         told = torch.cat([expression, self.embed(expression)], dim=1)
         film = [layer(told) for layer in self.film]
-        place = torch.linspace(-1, 1, side, device=face.device, dtype=face.dtype)
+        quick = dtype_of_layers(face)  # what is joined in another type would be converted again
+        place = torch.linspace(-1, 1, side, device=face.device, dtype=quick)
         place = torch.stack(torch.meshgrid(place, place, indexing="xy")).expand(count, -1, -1, -1)
-        everywhere = expression[..., None, None].expand(-1, -1, side, side).to(face)
-        cells = F.pixel_unshuffle(face, CELL)
+        everywhere = expression.to(quick)[..., None, None].expand(-1, -1, side, side)
+        cells = F.pixel_unshuffle(face, CELL).to(quick).expand(count, -1, -1, -1)
         x = torch.cat([cells, place, everywhere], 1).contiguous(memory_format=torch.channels_last)
         kept = []
         for down, scales in zip(self.down, film[: len(self.down)], strict=True):
@@ -92,11 +93,17 @@ class FaceEditorNet(nn.Module):
         for up, beside, scales in zip(self.up, kept[-2::-1], film[len(self.down) :], strict=True):
             x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1), scales)
         flow = REACH * torch.tanh(self.flow(x).float() + combined(expression, self.usual_flow, side))
-        moved = F.pixel_unshuffle(warp(face, flow).to(x), CELL)
+        moved = F.pixel_unshuffle(warp(face.expand(count, -1, -1, -1), flow).to(quick), CELL)
         out = self.head(torch.cat([x, cells, moved], 1).contiguous(memory_format=torch.channels_last))
         out = F.pixel_shuffle(out.float(), CELL) + combined(expression, self.usual_out, face.shape[-1])
         mask = (SUREST * torch.tanh(out[:, :1] / SUREST)).sigmoid()
         return Edit(flow, mask, out[:, 1:2].clamp(0, 1), out[:, 2:])
+
+
+def dtype_of_layers(x: Tensor) -> torch.dtype:
+    """What convolutions convert to on the device of `x`: autocast's dtype, or that of `x`."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def combined(weights: Tensor, maps: Tensor, side: int) -> Tensor:

@@ -25,9 +25,9 @@ from .motion import COLUMN, EYES_STAY
 FIRST_SEED = 7000
 COUNT = 9  # pictures of a person
 STREAM = 10  # of a seed's random numbers
-SIDE = 216  # pixels of a picture
+SIDE = 288  # pixels of a picture
 MARGIN = 1.12  # the crop's side in sides of the editor's, so that training may move it
-DRAWN_SIDE = 352  # pixels of the picture that a face is cut out of
+DRAWN_SIDE = 472  # pixels of the picture that a face is cut out of
 SECONDS = 3.0  # of speech that mouth shapes are taken from
 SMILES = 3  # further pictures of a person, with a smile for a camera
 SMILING = 0.6  # share of people who smile

@@ -36,14 +36,15 @@ BATCH = 16
 DRAWN = 0.35  # share of drawn people
 CHANGED = 12.0  # weight of what differs between both faces, against 1 elsewhere
 SURE = 8  # a mean difference of 1 / SURE (of -1 ... 1) counts wholly
-NEAR = 13  # pixels around a difference that count, too
-BLURRED = (1, 6, 12)  # pixels over which faces are averaged before the flow is judged
-SEEN = 120  # pixels of the square that the discriminator sees: its middle columns, and
+NEAR = 17  # pixels around a difference that count, too
+BLURRED = (1, 8, 16)  # pixels over which faces are averaged before the flow is judged
+SEEN = 160  # pixels of the square that the discriminator sees: its middle columns, and
 LOW = 0.5  # in this share of a batch its lowest rows, with the mouth; in the others its highest rows, with the eyes
+FITS, AROUND = 0.04, 5  # the error, of -1 ... 1, with which a moved face fits to 1 / e; pixels it is averaged over
 SOFTEST = 2.2  # a soft portrait has been made smaller by up to this factor
 SCALES = {
     "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
-    "shows": 0.3, "discriminator": 1.0, "adversarial": 0.16, "features": 1.5,
+    "shows": 0.3, "moved": 0.1, "discriminator": 1.0, "adversarial": 0.16, "features": 1.5,
 }  # fmt: skip
 WIDE, WIDEST = 0.3, 3  # share of wanted faces that are one of so many with the widest open jaws of their person
 BLINKS, CLOSED = 0.25, 0.4  # share of the others whose lids are less open than this
@@ -97,7 +98,7 @@ class Faces:
         return closed if len(closed) and random.chance(BLINKS) else range(len(moments))
 
     def batch(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, ...]:
-        """Faces [B, 3, 192, 192], the wanted faces, and their expressions [B, 11]."""
+        """Faces [B, 3, 256, 256], the wanted faces, and their expressions [B, 11]."""
         return tuple(torch.stack(part) for part in zip(*map(self.sample, generators), strict=True))
 
 
@@ -106,7 +107,7 @@ def editor_losses(both: WithDiscriminator, face: Tensor, wanted: Tensor, express
     with torch.autocast("cpu", torch.bfloat16):
         edit = both.network(face, expression)
     made = edited(face, edit)
-    difference = (face - wanted).abs().mean(1, keepdim=True)
+    difference, moved = ((x - wanted).abs().mean(1, keepdim=True) for x in (face, warp(face, edit.flow.detach())))
     near = F.avg_pool2d(difference, 3, 1, 1)
     differs = (SURE * dilated(near, NEAR)).clamp(max=1)
     differs = F.avg_pool2d(differs, NEAR, 1, NEAR // 2, count_include_pad=False)
@@ -119,6 +120,7 @@ def editor_losses(both: WithDiscriminator, face: Tensor, wanted: Tensor, express
         "change": ((changed(face, edit) - wanted).abs() * weight).mean(),
         "kept": ((made - face).abs() * (1 - differs)).mean(),
         "shows": (SURE * near).clamp(max=1).square().mul((1 - edit.mask.detach()) * (1 - edit.covered)).mean(),
+        "moved": (torch.exp(-F.avg_pool2d(moved, AROUND, 1, AROUND // 2) / FITS) * (1 - edit.mask)).mean(),
         "smooth": sum(edges(edit.flow, d).abs().mean() for d in (-1, -2)),
     }
     with torch.autocast("cpu", torch.bfloat16):
