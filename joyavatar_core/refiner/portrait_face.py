@@ -19,7 +19,7 @@ FACE_SOFT = 3.0
 REGION = 128  # side of the face's map
 VISIBLE, COVERING = 0.15, 0.5  # sizes of a change, of -1 ... 1: below the first, detail stays; from the second, none
 CLOSING = 0.3  # closure of the lids from which on a change of the eyes covers as any other does
-NEAR = 9  # pixels around a large change that it covers, too
+NEAR = 5  # pairs of pixels around a large change that it covers, too
 CELL, CELLS = 8, 9  # the skin near a lid: its mean over so many cells of so many pixels, across and down
 SKIN = (-0.7, 0.7), (-0.55, -0.2)  # columns and rows of the square that count for it: not hair nor brows
 STRONGER = 0.08  # of a brightness: a colour that is so much stronger counts wholly
@@ -50,7 +50,7 @@ class PortraitFace:
 
     def edit(self, expressions: Tensor) -> Edit:
         """What gives the face each of the expressions [B, 11] of `expression_of`."""
-        return self.editor(self.face.expand(len(expressions), -1, -1, -1), expressions)
+        return self.editor(self.face, expressions)
 
     def shown(self, edit: Edit, expressions: Tensor, flow: Tensor, size: tuple[int, int]) -> Tensor:
         """The portrait with faces edited to expressions [B, 11], moved by flows [B, 2, h, w], [B, 3, *size]."""
@@ -112,11 +112,12 @@ def covering(change: Tensor, expressions: Tensor) -> Tensor:
 
     Around the eyes only while lids close: a glance moves an eye and covers nothing.
     """
-    size = dilated(change.abs().amax(1, keepdim=True), NEAR)
+    size = dilated(F.max_pool2d(change.abs().amax(1, keepdim=True), 2), NEAR)  # it is smooth: half the side will do
     size = F.avg_pool2d(size, NEAR, 1, NEAR // 2, count_include_pad=False)
     above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < EYES
     covers = torch.where(above, lid_closure(expressions), 1.0)
-    return ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * covers
+    covered = ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * covers
+    return F.interpolate(covered, change.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def lid_closure(expressions: Tensor) -> Tensor:
