@@ -377,7 +377,7 @@ def test_samples_are_two_faces_and_the_second_one_s_expression(faces: Faces) -> 
 
 
 def test_the_editor_learns_one_expression(faces: Faces) -> None:
-    batch = faces.batch(generators(3))
+    batch = faces.batch(generators(2))
     torch.manual_seed(0)
     both = WithDiscriminator(FaceEditorNet(), EXPRESSION_SIZE)
     optimizer, losses = torch.optim.Adam(both.parameters(), 3e-3), []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import errno
+import json
 import os
 from contextlib import closing, suppress
 from itertools import pairwise
@@ -19,7 +20,7 @@ from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.recording import Interval, Recording, join_recording
 from joyavatar_core.recording.snapshot import check_identity, latent_means, same_value
 from joyavatar_core.sampling.run import StreamRun
-from joyavatar_core.video import VideoWriter, h264
+from joyavatar_core.video import AI_NOTICE, VideoWriter, h264
 
 from . import recordings
 from .conftest import build_model
@@ -367,6 +368,15 @@ def test_frames_whose_sound_was_not_written_are_saved_in_silence(whole, tmp_path
     heard = recordings.sound(saved)
     assert np.abs(heard).max() > 0.2
     assert np.abs(heard[-len(heard) // 8 :]).max() < 0.01  # the last quarter is the block without sound
+
+
+def test_a_joined_recording_has_the_tags_of_its_run(tmp_path):
+    with recording(tmp_path / "state") as stopped:
+        stopped.metadata = {"title": "a title", "joyavatar": {"seed": 3}}
+        stopped.record()
+    with av.open(str(join_recording(tmp_path / "state", tmp_path / "v.mp4"))) as video:
+        assert video.metadata["title"] == "a title" and json.loads(video.metadata["joyavatar"]) == {"seed": 3}
+        assert video.metadata["comment"] == AI_NOTICE["comment"]
 
 
 def test_a_recording_can_be_joined_while_it_runs(tmp_path, whole):

@@ -18,7 +18,7 @@ from ..errors import AvatarError
 from ..paths import check_place, libav_url
 from ..video import join_segments
 from ..video.containers import checked_target
-from ..video.segments import inspect_segment, recover_segment
+from ..video.segments import inspect_segment, recover_segment, tags_of
 from .files import RecordingFolder
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,9 @@ class ChainedAudio(AudioSource):
 def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     """Make one mp4 from a recording, finished or not. The folder is only read, and a run may write to it meanwhile.
 
-    The pictures are copied; the sound is the segments', encoded again in one piece. A segment that cannot be read ends
-    the video there, with a warning. Raises AvatarError where no segment plays, or where `out` cannot be written.
+    The pictures and the first segment's tags are copied; the sound is the segments', encoded again in one piece. A
+    segment that cannot be read ends the video there, with a warning. Raises AvatarError where no segment plays, or
+    where `out` cannot be written.
     """
     files = RecordingFolder(folder)
     target = checked_target(out)
@@ -81,7 +82,7 @@ def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
                 break
         if not whole:
             raise AvatarError(f"{files.path} holds no segment that plays yet, so there is nothing to join.")
-        return join_segments([path for path, *_ in whole], target, sound_of(whole))
+        return join_segments([path for path, *_ in whole], target, sound_of(whole), tags_of(whole[0][0]))
 
 
 def recovered(growing: Path, scratch: Path) -> list[Path]:

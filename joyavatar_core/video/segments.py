@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from ..audio import AudioSource
 
+CONTAINERS_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder")  # lower case
+
 
 def join_segments(
     paths: Sequence[str | os.PathLike[str]],
@@ -98,6 +100,12 @@ def inspect_segment(path: Path) -> tuple[tuple[Fraction, int, int, bytes], int]:
         return (stream.average_rate, context.width, context.height, bytes(context.extradata or b"")), stream.frames
 
 
+def tags_of(path: Path) -> dict[str, str]:
+    """The tags of a video, without the container's own."""
+    with av.open(libav_url(path)) as source:
+        return {name: value for name, value in source.metadata.items() if name.lower() not in CONTAINERS_TAGS}
+
+
 def recover_segment(growing: Path, out: Path) -> None:
     """Cut a growing file after its last complete fragment and copy it, pictures and sound, to a plain mp4.
 
@@ -108,11 +116,11 @@ def recover_segment(growing: Path, out: Path) -> None:
     if not frames:
         raise OSError(errno.ENODATA, "no whole fragment")
     with av.open(libav_url(growing)) as source:
-        stream, tags = source.streams.video[0], dict(source.metadata)
+        stream = source.streams.video[0]
         fps = stream.codec_context.framerate or stream.average_rate  # a cut file's average is not exact
         rate = source.streams.audio[0].rate if source.streams.audio else None
     sound = None if rate is None else partial(copied_sound, growing, rate=rate, samples=int(frames * rate / fps))
-    assemble(out, [growing], fps, frames, marked(tags), sound)
+    assemble(out, [growing], fps, frames, marked(tags_of(growing)), sound)
 
 
 def describe(found: tuple[Fraction, int, int, bytes]) -> str:
