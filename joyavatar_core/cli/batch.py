@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 BATCH = """Make many talking videos from a table: a CSV file with a header, or a JSONL file with an object a line. Its
-columns are portrait, voice, and any option of speak (size, seed, ...). Started again, it makes what is left."""
+columns are portrait, voice, and the options of speak (size, seed, ...) but state, resume and report. Started again, it
+makes what is left."""
 
 
 def add_batch_flags(command: argparse.ArgumentParser) -> None:
@@ -34,13 +35,15 @@ def add_batch_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", required=True, metavar="DIR", type=Path, help="the folder of the videos")
     command.add_argument("--keep-states", action="store_true", help="keep the state folders of finished videos")
     cluster = command.add_argument_group("cluster", "workers on a Ray cluster, which share the folders of all files")
-    cluster.add_argument("--ray", metavar="ADDRESS", help="of the cluster, HOST:PORT or auto; local: start one here")
+    cluster.add_argument(
+        "--ray", metavar="ADDRESS", help="address of the cluster, HOST:PORT or auto; local: start one here"
+    )
     cluster.add_argument("--cpus-per-job", type=float, default=1.0, help="processor cores of a worker; default 1")
     cluster.add_argument(
         "--gpus-per-job", type=float, help="GPUs of a worker, or a fraction such as 0.5; default: 1 where there are any"
     )
-    cluster.add_argument("--workers", type=int, help="at most; default: as many as the cluster holds")
-    cluster.add_argument("--retries", type=int, default=3, help="of a job whose worker is lost; default 3")
+    cluster.add_argument("--workers", type=int, help="most workers; default: as many as the cluster holds")
+    cluster.add_argument("--retries", type=int, default=3, help="how often a job may lose its worker; default 3")
     words = "options of speak for all rows; a column of the same name overrides one"
     flags_like(command, row_parser(), (*OWN, "out", "plot"), words)
     command.add_argument(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..sampling.stream import LatentBlock
 
 log = logging.getLogger(__name__)
+LIVE = """Make a talking video while its voice is spoken, and serve it over HTTP, write it to a file or to a pipe."""
 
 Sink = Callable[["Tensor", "np.ndarray"], None]  # frames uint8 [N, H, W, 3], their sound float32 [S, C]
 
@@ -40,7 +41,7 @@ def add_live_flags(command: argparse.ArgumentParser) -> None:
         help="watch at http://HOST:PORT/ (page, /live.mp4, /live.ts); default 127.0.0.1",
     )
     output.add_argument("--out", help="a video to write, *.mp4, or - for standard output")
-    output.add_argument("--format", choices=("mpegts", "mp4"), default="mpegts", help="on standard output")
+    output.add_argument("--format", choices=("mpegts", "mp4"), default="mpegts", help="of the video on standard output")
     output.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a host name that requests may use"
     )

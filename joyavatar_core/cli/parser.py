@@ -27,7 +27,7 @@ from ..pipeline.avatar_options import EMBEDDED, WEIGHT_DTYPES
 from ..sampling.presets import PRESETS
 from . import STOPPED
 from .batch import BATCH, add_batch_flags, batch
-from .live import add_live_flags, live
+from .live import LIVE, add_live_flags, live
 from .options import DTYPES, ENCODERS, KV_DTYPES
 from .processes import run_command
 from .serve import SERVE, add_serve_flags, serve
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(run=serve)
     add_serve_flags(command)
 
-    command = commands.add_parser("live", help="serve a talking video while it is made")
+    command = commands.add_parser("live", help="serve a talking video while it is made", description=LIVE)
     command.set_defaults(run=live)
     add_live_flags(command)
     add_avatar_flags(command)
@@ -102,9 +102,11 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--background", default="white", help="colour behind a cut-out portrait; default white")
     command.add_argument("--audio", required=True, help="the voice: any audio or video file, or - for raw PCM on stdin")
-    command.add_argument("--audio-rate", type=int, default=16000, help="of the raw PCM, in Hz; default 16000")
-    command.add_argument("--audio-channels", type=int, default=1, help="of the raw PCM; default 1")
-    command.add_argument("--audio-format", choices=PCM_FORMATS, default="s16le", help="of the raw PCM")
+    command.add_argument(
+        "--audio-rate", type=int, default=16000, help="sample rate of the raw PCM in Hz; default 16000"
+    )
+    command.add_argument("--audio-channels", type=int, default=1, help="channels of the raw PCM; default 1")
+    command.add_argument("--audio-format", choices=PCM_FORMATS, default="s16le", help="samples of the raw PCM")
     command.add_argument(
         "--preset", choices=PRESETS, default="checkpoint",
         help="checkpoint (the default): what the checkpoint recommends; realtime: the same with at most four steps a "
@@ -122,7 +124,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         help="restore the portrait's detail in the frames; on: 512 pixels wide, or what comes nearest; 1x to 4x: "
         "times the size; WIDTH: pixels; default of the embedded avatar, which has a refiner: on (live: 2x)",
     )  # fmt: skip
-    command.add_argument("--blinks", type=float, default=17.0, help="of refined faces, a minute; 0: none; default 17")
+    command.add_argument("--blinks", type=float, default=17.0, help="blinks of refined faces per minute; default 17")
     command.add_argument(
         "--articulation", type=float, default=1.0, help="how far the lips of refined faces move, 0 to 3; default 1"
     )
@@ -175,7 +177,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         "can; full is --dtype; default: fp8 where the file is fp8",
     )  # fmt: skip
     machine.add_argument(
-        "--kv-dtype", choices=KV_DTYPES, default="auto", help="of cached keys and values; fp8 halves their memory"
+        "--kv-dtype", choices=KV_DTYPES, default="auto", help="format of cached keys and values; fp8: half the memory"
     )
     machine.add_argument(
         "--compile", action="store_true", help="fuse element-wise steps with torch.compile: slower start, faster blocks"

@@ -31,20 +31,20 @@ def add_serve_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a host name the server may be asked for by"
     )
-    command.add_argument("--sessions", type=int, default=1, help="at most, on one worker; default 1")
-    command.add_argument("--viewers", type=int, default=8, help="at most, of one session; default 8")
+    command.add_argument("--sessions", type=int, default=1, help="most sessions on one worker; default 1")
+    command.add_argument("--viewers", type=int, default=8, help="most viewers of one session; default 8")
     command.add_argument(
-        "--patience", type=float, default=60.0, metavar="SECONDS", help="for the first viewer to come; default 60"
+        "--patience", type=float, default=60.0, metavar="SECONDS", help="wait for the first viewer; default 60"
     )
     command.add_argument(
         "--linger", type=float, default=5.0, metavar="SECONDS",
-        help="after the last viewer has left, before the session ends; default 5",
+        help="from the last viewer's leaving to the end of the session; default 5",
     )  # fmt: skip
     cluster = command.add_argument_group("cluster")
     cluster.add_argument(
         "--ray", default="local", metavar="ADDRESS", help="HOST:PORT or auto; default local: start one"
     )
-    cluster.add_argument("--workers", type=int, help="default: as many as the cluster holds")
+    cluster.add_argument("--workers", type=int, help="most workers; default: as many as the cluster holds")
     cluster.add_argument("--cpus-per-worker", type=float, default=1.0, help="default 1")
     cluster.add_argument("--gpus-per-worker", type=float, help="may be a fraction; default: 1 where there are any")
     flags_like(command, session_parser(), NOT_SERVED, f"of every session; its own are {', '.join(FROM_VIEWERS)}")
