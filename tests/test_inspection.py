@@ -44,7 +44,7 @@ def umt5_shapes():
     ("face_aligner", "JoyAvatar face aligner"), ("refiner", "JoyAvatar portrait refiner"),
     ("face_editor", "JoyAvatar face editor"), ("latent_flow", "JoyAvatar latent flow"),
 ])  # fmt: skip
-def test_the_projects_own_networks_are_known(name, kind, capsys):
+def test_the_projects_own_networks_are_known(name, kind):
     assert inspection.describe(ASSETS / f"{name}.safetensors")["kind"] == kind
     with pytest.raises(AvatarError) if kind != "transformer" else nullcontext():
         open_checkpoint(ASSETS / f"{name}.safetensors")
