@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import AvatarConfig
 from ..errors import AvatarError
 from ..monitoring.report import RunReport
 from ..paths import existing_file
-from ..sampling.presets import PLAIN, Preset, all_on, parse_settings, preset
 from ..sampling.stream import AvatarStream
 from .options import VideoOptions
 
@@ -45,11 +43,7 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
     from ..pipeline.render import output_pixel_size
 
     config = avatar.config
-    settings = chosen_settings(options, config)
-    if options.reset_on_drift and not settings.urcr.sinks:
-        raise AvatarError(
-            "--reset-on-drift resets to the sinks, and these settings keep none; add --urcr rotate,sinks=3."
-        )
+    settings = options.settings(config)
     width, height = options.size or avatar.pixel_size()
     text = load_prompt(options.prompt_embeds, config) if options.prompt_embeds else None
     video_frames = None if options.seconds is None else max(1, round(options.seconds * config.fps))
@@ -74,17 +68,6 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
         report.more["portrait"] = framed.crop.summary()
     metadata = {"title": options.title, "joyavatar": {"weights": avatar.name, **facts}}
     return Job(avatar, voice, stream, (width, height), refine, report, metadata)
-
-
-def chosen_settings(options: VideoOptions, config: AvatarConfig) -> Preset:
-    """The preset, with what the options for PSB, MCI and URCR change of it."""
-    chosen, everything, plain = preset(options.preset, config), all_on(config), preset("plain", config)
-    for name in ("psb", "mci", "urcr"):
-        text, settings = getattr(options, name), getattr(chosen, name)
-        if text is not None:
-            default = getattr(everything, name) if settings == PLAIN[type(settings)] else settings
-            chosen = replace(chosen, **{name: parse_settings(text, default, getattr(plain, name))})
-    return chosen
 
 
 def save_report(options: VideoOptions, job: Job) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 import socket
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -19,8 +19,10 @@ from ..recording.interval import Interval
 
 if TYPE_CHECKING:
     from ..audio import AudioSource
+    from ..config import AvatarConfig
     from ..framing.crop import Box
     from ..refiner import FaceMotion
+    from ..sampling.presets import Preset
 
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ENCODERS = ("auto", "x264", "nvenc")  # of video/h264.py, which needs PyAV
@@ -74,6 +76,24 @@ class VideoOptions:
 
         return FaceMotion(self.blinks, self.articulation, self.head_motion)
 
+    def settings(self, config: AvatarConfig) -> Preset:
+        """The preset for a checkpoint, with what the options for PSB, MCI and URCR change of it. Raises AvatarError."""
+        from ..sampling.presets import PLAIN, all_on, parse_settings, preset
+
+        chosen, everything, plain = preset(self.preset, config), all_on(config), preset("plain", config)
+        for name in ("psb", "mci", "urcr"):
+            text, settings = getattr(self, name), getattr(chosen, name)
+            if text is not None:
+                default = getattr(everything, name) if settings == PLAIN[type(settings)] else settings
+                chosen = replace(chosen, **{name: parse_settings(text, default, getattr(plain, name))})
+        chosen.psb.check(config)
+        chosen.urcr.check(config, chosen.mci)
+        if self.reset_on_drift and not chosen.urcr.sinks:
+            raise AvatarError(
+                "--reset-on-drift resets to the sinks, and these settings keep none; add --urcr rotate,sinks=3."
+            )
+        return chosen
+
     @property
     def title(self) -> str:
         """The video's title in its metadata."""
@@ -112,7 +132,19 @@ class VideoOptions:
         for name, path in self._model_files():
             if not os.path.exists(path):
                 raise AvatarError(f"The {name} '{path}' does not exist; check the path.")
+        self._check_settings()
         check_portrait(existing_file(self.portrait), self.crop, self.background)
+
+    def _check_settings(self) -> None:
+        """Raises AvatarError for what the weights' header, or the prompt's file, shows to be wrong."""
+        from ..pipeline.avatar import check_refine, load_prompt, open_weights
+
+        config = open_weights(self.avatar).config
+        self.settings(config)
+        if self.refine is not None:
+            check_refine(self.avatar, self.refine, self.size or (config.width, config.height))
+        if self.prompt_embeds:
+            load_prompt(self.prompt_embeds, config)
 
     def _model_files(self) -> list[tuple[str, str | Path]]:
         """(what it is, path) of every file that the avatar is loaded from. Words in place of files are left out."""

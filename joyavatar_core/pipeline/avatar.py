@@ -176,13 +176,34 @@ class Avatar:
         if size is None:
             return None
         if self.refiner is None:
-            raise AvatarError(f"'{self.name}' has no portrait refiner, only the embedded avatar has; refine: off.")
+            raise no_refiner(self.name)
         return PortraitRefiner.of(self.refiner, stream, self.decoder, size, motion)
 
 
 def default_refine(avatar: Avatar, live: bool = False) -> str:
     """The refinement if none is chosen: off without a refiner, 2x for a live stream, otherwise on."""
     return "off" if avatar.refiner is None else "2x" if live else "on"
+
+
+def check_refine(options: AvatarOptions, setting: str | int, frame: Size) -> None:
+    """Raise AvatarError where `Avatar.refine` would, without the avatar. frame: (width, height) of the stream."""
+    if refined_size(setting, frame) is not None and not has_refiner(options):
+        raise no_refiner(name_of(options))
+
+
+def no_refiner(name: str) -> AvatarError:
+    """What is wrong with a refinement by an avatar that has no refiner."""
+    return AvatarError(f"'{name}' has no portrait refiner, only the embedded avatar has; refine: off.")
+
+
+def has_refiner(options: AvatarOptions) -> bool:
+    """Whether the avatar of these files has a portrait refiner: the embedded one with its own VAE has."""
+    return options.weights == options.vae == EMBEDDED and EMBEDDED_REFINER.exists()
+
+
+def name_of(options: AvatarOptions) -> str:
+    """What the user called the weights, with their LoRAs."""
+    return " + ".join(Path(file).name for file in (options.weights, *(path for path, _ in options.loras)))
 
 
 def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
@@ -210,7 +231,6 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
     wan = load_vae(vae, config).to(device, encoding_dtype(options, checkpoint))
     own = decoder_file(options) is None and decoding_dtype(options, checkpoint) == wan.compute_dtype
     decoder = wan if own else load_decoding(options, checkpoint)
-    refines = weights == vae == EMBEDDED and EMBEDDED_REFINER.exists()
     if team is not None:
         team.ready()
         transformer, decoder = team.share(transformer), team.decode_there(decoder)
@@ -219,8 +239,8 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
         vae=wan,
         decoder=decoder,
         encoder=load_audio_encoder(config, options.audio_encoder, device),
-        name=" + ".join(Path(file).name for file in (weights, *(path for path, _ in options.loras))),
-        refiner=load_embedded_refiner().to(device) if refines else None,
+        name=name_of(options),
+        refiner=load_embedded_refiner().to(device) if has_refiner(options) else None,
     )
 
 

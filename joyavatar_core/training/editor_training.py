@@ -46,7 +46,8 @@ SCALES = {
     "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
     "shows": 0.3, "moved": 0.1, "discriminator": 1.0, "adversarial": 0.16, "features": 1.5,
 }  # fmt: skip
-WIDE, WIDEST = 0.3, 3  # share of wanted faces that are one of so many with the widest open jaws of their person
+OFTEN = {"open": 0.2, "round": 0.2}  # shares of wanted faces with one of the ...
+MOST = 3  # ... widest open jaws, and of the roundest lips of their person: both are hard
 BLINKS, CLOSED = 0.25, 0.4  # share of the others whose lids are less open than this
 SMILE = 0.4  # share of faces with the expression of a portrait: most of them smile
 ZOOM, MOVE, TURN = 0.07, 0.06, 0.08  # of the crop: share, halves of the side, radians
@@ -91,10 +92,13 @@ class Faces:
 
     @staticmethod
     def _candidates(moments: np.ndarray, random: Random) -> Sequence[int]:
-        """The moments from which the wanted face is chosen: often those with wide jaws, or with closed lids."""
+        """The moments from which the wanted face is chosen: often those with wide jaws, round lips or closed lids."""
         closed = np.flatnonzero(moments[:, COLUMN["lid"]] < CLOSED)
-        if random.chance(WIDE):
-            return np.argsort(moments[:, COLUMN["open"]])[-WIDEST:]
+        chosen = random.uniform(0, 1)
+        for name, share in OFTEN.items():
+            if chosen < share:
+                return np.argsort(moments[:, COLUMN[name]])[-MOST:]
+            chosen -= share
         return closed if len(closed) and random.chance(BLINKS) else range(len(moments))
 
     def batch(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, ...]:
