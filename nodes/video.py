@@ -101,8 +101,8 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                         default=AUTO,
                         optional=True,
                         tooltip="What encodes the H.264 video: 'nvenc' is the encoder of an NVIDIA GPU, 'x264' runs on "
-                        "the processor and gives the same file on every machine. 'auto': nvenc where it works, else "
-                        "x264. A state folder begins with x264 and keeps its encoder.",
+                        "the processor; from the same frames it makes the same file on every machine. 'auto': nvenc "
+                        "where it works, else x264. A state folder begins with x264 and keeps its encoder.",
                     )
                 ),
                 head_motion_input(),
