@@ -29,7 +29,7 @@ class JoyAvatarStreamReport(io.ComfyNode):
             node_id="JoyAvatarStreamReport",
             display_name="JoyAvatar Stream Report",
             category=OUTPUT,
-            description="Plots steps, seconds, resets and drift (colour, sharpness, likeness, lips) over the whole "
+            description="Plots steps, seconds, resets and drift (colour, sharpness, structure, lips) over the whole "
             "run. Connect the VIDEO of JoyAvatar Stream to Video, or of Load Video with one of its files. A stream is "
             "sampled for the report, unless a Stream node has already run it.",
             inputs=[

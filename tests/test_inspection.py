@@ -43,6 +43,7 @@ def umt5_shapes():
     ("avatar", "transformer"), ("visemes", "JoyAvatar viseme encoder"), ("face_locator", "JoyAvatar face locator"),
     ("face_aligner", "JoyAvatar face aligner"), ("refiner", "JoyAvatar portrait refiner"),
     ("face_editor", "JoyAvatar face editor"), ("latent_flow", "JoyAvatar latent flow"),
+    ("person_finder", "JoyAvatar person finder"),
 ])  # fmt: skip
 def test_the_projects_own_networks_are_known(name, kind):
     assert inspection.describe(ASSETS / f"{name}.safetensors")["kind"] == kind

@@ -23,6 +23,7 @@ SIGNS = (
     ("JoyAvatar viseme encoder", ("first.weight", "layers.0.wide.weight", "pool.weight")),
     ("JoyAvatar face locator", ("stem.2.0.weight", "layers.3.0.weight", "head.weight")),
     ("JoyAvatar face aligner", ("layers.0.weight", "correction.weight")),
+    ("JoyAvatar person finder", ("down.0.0.weight", "up.0.0.weight", "person.weight")),
     ("JoyAvatar portrait refiner", ("coarse_flow.weight", "mouth_head.weight")),
     ("JoyAvatar face editor", ("usual_flow", "usual_out")),
     ("JoyAvatar latent flow", ("down.0.0.weight", "up.0.0.weight", "flow.weight")),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..audio import AudioSource
 from ..errors import AvatarError
+from ..framing.person_finder import person_finder
 from ..refiner import PortraitRefiner
 from ..sampling.rolling_sampler import RollingSampler
 from ..sampling.run import StreamRun
@@ -29,6 +30,7 @@ WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
     "prompt": "another prompt", "driving_voice": "another driving voice", "refiner": "another refiner",
     "refined_portrait": "another portrait", "refined_face": "another place of the face",
+    "person_finder": "another person finder",
     "initial_latents": "other initial latents",
 }  # fmt: skip
 REFINEMENT: dict[str, Callable[[PortraitRefiner], Any]] = {
@@ -36,6 +38,7 @@ REFINEMENT: dict[str, Callable[[PortraitRefiner], Any]] = {
     "refiner": lambda refine: module_fingerprint(refine.net),
     "refined_portrait": lambda refine: tensors_fingerprint([("", refine.portrait)]),
     "refined_face": lambda refine: refine.crop and [round(number, 3) for number in dataclasses.astuple(refine.crop)],
+    "person_finder": lambda refine: refine.crop and module_fingerprint(person_finder()),
     "blinks": lambda refine: refine.blinks,
     "articulation": lambda refine: refine.articulation,
     "head_motion": lambda refine: refine.head_motion,

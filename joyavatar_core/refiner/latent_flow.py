@@ -8,41 +8,25 @@ is this project's own.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..geometry import VIDEO_FRAMES_PER_LATENT
+from ..unet import UNet
 
 CHANNELS = 16  # of a latent
 CELLS = 16  # across and down, in training; with fewer, heads are moved too far
 WIDTHS = (48, 72, 96)  # channels at 1, 1/2 and 1/4 of the latent's side
-GROUPS = 8
 LONGEST = 4.0  # cells of the latent; flows are bent to stay below
 
 
-class Layer(nn.Sequential):
-    """Two convolutions with group norm and SiLU; the size stays."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU(),
-        )  # fmt: skip
-
-
-class LatentFlowNet(nn.Module):
+class LatentFlowNet(UNet):
     """Latents [B, 16, h, w] and the portrait's [B, 16, h, w] -> flow of the last frame of each latent, [B, 2, h, w].
 
     The flow goes from a place in the frame to its place in the portrait, (x, y) in halves of the picture's side.
     """
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
-        super().__init__()
-        inputs = (2 * CHANNELS + 2, *widths[:-1])
-        self.down = nn.ModuleList(Layer(*pair) for pair in zip(inputs, widths, strict=True))
-        self.up = nn.ModuleList(
-            Layer(below + beside, beside) for below, beside in zip(widths[:0:-1], widths[-2::-1], strict=True)
-        )
+        super().__init__(2 * CHANNELS + 2, widths)
         self.flow = nn.Conv2d(widths[0], 2, 3, padding=1)
         nn.init.zeros_(self.flow.weight)
         nn.init.zeros_(self.flow.bias)
@@ -51,13 +35,7 @@ class LatentFlowNet(nn.Module):
         height, width = latents.shape[-2:]
         place = [torch.linspace(-1, 1, side, device=latents.device) for side in (height, width)]
         place = torch.stack(torch.meshgrid(*place, indexing="ij")).expand(len(latents), -1, -1, -1)
-        x = torch.cat([latents - reference, reference, place.to(latents)], dim=1)
-        kept = []
-        for layer in self.down:
-            x = layer(F.avg_pool2d(x, 2, ceil_mode=True) if kept else x)
-            kept.append(x)
-        for layer, beside in zip(self.up, kept[-2::-1], strict=True):
-            x = layer(torch.cat([F.interpolate(x, beside.shape[-2:], mode="nearest"), beside], dim=1))
+        x = self.features(torch.cat([latents - reference, reference, place.to(latents)], dim=1))
         flow = LONGEST * torch.tanh(self.flow(x).float() / LONGEST)  # in cells
         return torch.cat([flow[:, :1] * (2 / width), flow[:, 1:] * (2 / height)], dim=1)
 

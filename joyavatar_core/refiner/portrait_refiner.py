@@ -27,6 +27,7 @@ from .head_turn import HeadTurn
 from .latent_flow import CELLS, LatentFlowNet, between
 from .model import SCALE, Prediction, RefinerNet, blended, resized, viseme_condition, warp
 from .portrait_face import PortraitFace
+from .still_background import StillBackground
 
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream, LatentBlock
@@ -108,6 +109,7 @@ class PortraitRefiner:
         self.crop = crop = None if net.editor is None else find_face(portrait)
         self._face = None if crop is None else PortraitFace(net.editor, self._moved, crop.within(portrait, self._moved))
         self._turn = None if crop is None else HeadTurn(crop, picture)
+        self._still = None if crop is None else StillBackground(portrait, crop, device)
 
     @classmethod
     def of(
@@ -230,7 +232,7 @@ class PortraitRefiner:
         with quick_arithmetic(flow.device.type):
             edit = self._face.edit(expressions)
         flow = self._face.moved_as_one(flow)
-        flow = flow if self.head is None else self._turn.flow(flow, poses)
+        flow = self._still(flow if self.head is None else self._turn.flow(flow, poses))
         return self._finished(self._face.shown(edit, expressions, flow, self._shape))
 
     def _head_and_brows(

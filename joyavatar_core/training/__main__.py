@@ -20,6 +20,7 @@ from .stages import (
     train_face_editor,
     train_face_locator,
     train_latent_flow,
+    train_person,
     train_refiner,
     train_transformer,
     train_vae,
@@ -28,9 +29,10 @@ from .stages import (
 
 COMMANDS = {
     "data": make_data, "viseme-encoder": train_viseme_encoder, "locator": train_face_locator,
-    "aligner": train_face_aligner, "vae": train_vae, "decoder": train_decoder, "latents": make_latents,
-    "forcing": train_transformer, "distill": distil, "refiner": train_refiner, "editor": train_face_editor,
-    "latent-flow": train_latent_flow, "ship": ship, "evaluate": evaluate, "ablate": ablate,
+    "aligner": train_face_aligner, "person": train_person, "vae": train_vae, "decoder": train_decoder,
+    "latents": make_latents, "forcing": train_transformer, "distill": distil, "refiner": train_refiner,
+    "editor": train_face_editor, "latent-flow": train_latent_flow, "ship": ship, "evaluate": evaluate,
+    "ablate": ablate,
 }  # fmt: skip
 
 

@@ -135,7 +135,8 @@ def _ablate(sub: argparse.ArgumentParser) -> None:
 
 
 TRAINED = (
-    "viseme-encoder", "locator", "aligner", "vae", "decoder", "forcing", "distill", "refiner", "editor", "latent-flow",
+    "viseme-encoder", "locator", "aligner", "person", "vae", "decoder", "forcing", "distill", "refiner", "editor",
+    "latent-flow",
 )  # fmt: skip
 GROUPS = {
     _data: ("data",),
@@ -145,7 +146,7 @@ GROUPS = {
     _fine_tune: ("vae", "decoder", "forcing", "distill", "refiner", "editor", "latent-flow"),
     _compile: ("vae", "decoder", "forcing", "distill"),
     _decoder: ("decoder",),
-    _locator: ("locator",),
+    _locator: ("locator", "person"),
     _viseme_encoder: ("viseme-encoder",),
     _vae: ("vae",),
     _transformer: ("forcing", "distill"),

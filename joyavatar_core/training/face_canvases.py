@@ -13,6 +13,7 @@ from ..framing.face_locator import CENTRE_DEPTH, HEIGHT, SIZES
 
 SIDE = 128  # pixels of a canvas
 FACE_SIZES = (9.0, 110.0)  # pixels: faces on canvases, also smaller and larger ones than are to be found
+PORTRAIT_SIZES = (22.0, 80.0)  # likewise, where each is that of a portrait
 MOST = 4  # people on a canvas
 TILT = 0.2  # radians: the deviation of a head's roll
 SHARES = (0.12, 0.5, 0.2, 0.1, 0.08)  # of canvases with none, one, two ... people
@@ -87,6 +88,19 @@ def compose(people: Cutouts, backgrounds: Tensor, count: int, generator: torch.G
     return Canvases(_photographed(canvas, generator) / 127.5 - 1, faces, counted)
 
 
+def portraits(
+    people: Cutouts, backgrounds: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Canvases with one large face each: pictures and faces [B, 4] as in `Canvases`; the people's opacity
+    [B, 1, SIDE, SIDE] in 0 ... 1."""
+    canvas = _background(backgrounds, count, generator)
+    _distract(canvas, people, backgrounds, generator)
+    layer, faces = _layer(people, count, generator, PORTRAIT_SIZES)
+    alpha = layer[:, 3:] / 255
+    canvas = canvas * (1 - alpha) + layer[:, :3]
+    return _photographed(canvas, generator) / 127.5 - 1, faces, alpha
+
+
 def _grid() -> Tensor:
     """Pixels' centres, [SIDE, SIDE, 2]: x and y."""
     c = torch.arange(SIDE) + 0.5
@@ -122,11 +136,13 @@ def _with_columns(layer: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, .
     return layer[0], layer[1].unbind(1)
 
 
-def _layer(people: Cutouts, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _layer(
+    people: Cutouts, count: int, generator: torch.Generator, sizes: tuple[float, float] = FACE_SIZES
+) -> tuple[Tensor, Tensor]:
     """One person each, anywhere: layers [n, 4, SIDE, SIDE] as Cutouts' pictures, float, and faces [n, 4]."""
     who = torch.randint(len(people), (count,), generator=generator)
     own = face_of(people.points[who])  # in the cut-out's pixels
-    low, high = (math.log(size) for size in FACE_SIZES)
+    low, high = (math.log(size) for size in sizes)
     wanted = torch.exp(low + (high - low) * torch.rand(count, generator=generator))
     scale = wanted / own[:, 2]  # pixels of the canvas for one of the cut-out
     tilt = TILT * torch.randn(count, generator=generator)

@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -31,6 +32,9 @@ from .configs import CONFIGS
 from .loop import FOREVER, LoopSettings, averaged_weights
 from .parallel import Share
 from .run_folder import RunFolder, judged_avatar, vae_weights
+
+if TYPE_CHECKING:
+    from .face_canvases import Cutouts
 
 
 def make_data(options: argparse.Namespace) -> None:
@@ -70,20 +74,24 @@ def train_viseme_encoder(options: argparse.Namespace) -> None:
 
 def train_face_locator(options: argparse.Namespace) -> None:
     """The face locator, from drawn and rendered people; writes runs/face_locator.safetensors."""
-    from safetensors.torch import save_file
-
     from . import locator_training as training
 
-    drawn, rendered = (
-        training.write_cutouts(options.runs / "cutouts", people, options.people, workers=options.threads)
-        for people in ("drawn", "rendered")
-    )
+    drawn, rendered = _cutouts(options)
     settings = _settings(options, "locator", 3e-3, ema=0.995)
     recipe = training.LocatorRecipe(batch=options.batch or training.LocatorRecipe.batch)
     locator = training.train_locator(drawn, rendered, settings, recipe)
     if Share.mine().leads:
-        state = {name: tensor.half() for name, tensor in locator.state_dict().items()}
-        save_file(state, options.runs / "face_locator.safetensors")
+        _save_half(locator, options.runs / "face_locator.safetensors")
+
+
+def train_person(options: argparse.Namespace) -> None:
+    """The person finder, from drawn and rendered people; writes runs/person_finder.safetensors."""
+    from .person_training import BATCH, train_person_finder
+
+    settings = _settings(options, "person", 3e-3, ema=0.995)
+    finder = train_person_finder(*_cutouts(options), settings, options.batch or BATCH)
+    if Share.mine().leads:
+        _save_half(finder, options.runs / "person_finder.safetensors")
 
 
 def train_face_aligner(options: argparse.Namespace) -> None:
@@ -296,6 +304,14 @@ def _start(options: argparse.Namespace) -> dict[str, Tensor] | None:
     from safetensors.torch import load_file
 
     return {name: x.float() for name, x in load_file(options.fine_tune).items()} if options.fine_tune else None
+
+
+def _cutouts(options: argparse.Namespace) -> tuple[Cutouts, Cutouts]:
+    """Drawn and rendered people, made where they are not there yet."""
+    from .locator_training import write_cutouts
+
+    folder = options.runs / "cutouts"
+    return tuple(write_cutouts(folder, kind, options.people, workers=options.threads) for kind in ("drawn", "rendered"))
 
 
 def _save_half(module: nn.Module, path: Path) -> None:
