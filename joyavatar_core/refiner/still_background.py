@@ -14,6 +14,7 @@ from ..framing.person_finder import person_finder
 from .model import dilated, warp
 
 SIDE = 128  # cells of the longer side of the map
+DOUBTFUL, SURE = 0.12, 0.35  # how surely something is of the person that begins to move with it, and moves wholly
 # In halves of the face square's side.
 FACE = (0.78, 0.95)  # half width and half height of what is of the person in any case
 RIM = 0.08  # what is so near to the person moves as the person does
@@ -30,6 +31,7 @@ class StillBackground:
         height, width = portrait.shape[-2:]
         rows, columns = (max(1, round(SIDE * side / max(height, width))) for side in (height, width))
         found = person_finder().find(portrait, crop)[None, None]
+        found = ((found - DOUBTFUL) / (SURE - DOUBTFUL)).clamp(0, 1)
         found = F.interpolate(found, (rows, columns), mode="bilinear", align_corners=False)
         x, y = crop.placed(rows, columns, height, width).unbind(-1)
         face = ((x / FACE[0]).square() + (y / FACE[1]).square() < 1).to(found)

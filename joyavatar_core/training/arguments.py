@@ -143,7 +143,7 @@ GROUPS = {
     _models: (*TRAINED, "latents", "ship", "evaluate", "ablate"),
     _loop: TRAINED,
     _device: ("vae", "latents", "forcing", "distill"),
-    _fine_tune: ("vae", "decoder", "forcing", "distill", "refiner", "editor", "latent-flow"),
+    _fine_tune: ("person", "vae", "decoder", "forcing", "distill", "refiner", "editor", "latent-flow"),
     _compile: ("vae", "decoder", "forcing", "distill"),
     _decoder: ("decoder",),
     _locator: ("locator", "person"),

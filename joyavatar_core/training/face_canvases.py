@@ -14,6 +14,8 @@ from ..framing.face_locator import CENTRE_DEPTH, HEIGHT, SIZES
 SIDE = 128  # pixels of a canvas
 FACE_SIZES = (9.0, 110.0)  # pixels: faces on canvases, also smaller and larger ones than are to be found
 PORTRAIT_SIZES = (22.0, 80.0)  # likewise, where each is that of a portrait
+STRIPED, STRIPES = 0.35, (3.0, 50.0)  # share of portraits before stripes, and their width in pixels
+ALIKE = 0.3  # share of portraits before the colour of hair, skin or clothes
 MOST = 4  # people on a canvas
 TILT = 0.2  # radians: the deviation of a head's roll
 SHARES = (0.12, 0.5, 0.2, 0.1, 0.08)  # of canvases with none, one, two ... people
@@ -97,6 +99,8 @@ def portraits(
     _distract(canvas, people, backgrounds, generator)
     layer, faces = _layer(people, count, generator, PORTRAIT_SIZES)
     alpha = layer[:, 3:] / 255
+    canvas = _striped(canvas, generator)
+    canvas = _alike(canvas, layer, generator)
     canvas = canvas * (1 - alpha) + layer[:, :3]
     return _photographed(canvas, generator) / 127.5 - 1, faces, alpha
 
@@ -183,6 +187,31 @@ def _background(backgrounds: Tensor, count: int, generator: torch.Generator) -> 
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta, (count, 3, SIDE, SIDE), align_corners=False)
     return F.grid_sample(backgrounds[which].float(), grid, padding_mode="border", align_corners=False)
+
+
+def _striped(canvas: Tensor, generator: torch.Generator) -> Tensor:
+    """Canvases, some of which have stripes such as those of curtains, flags and blinds."""
+    count = len(canvas)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, 1, 1, generator=generator)
+
+    x, y = _grid().unbind(-1)
+    angle, period = uniform(0, math.pi), torch.exp(uniform(math.log(STRIPES[0]), math.log(STRIPES[1])))
+    wave = torch.sin((x * torch.cos(angle) + y * torch.sin(angle)) * (2 * math.pi / period) + uniform(0, 2 * math.pi))
+    wave = (wave * torch.exp(uniform(0, 2))).clamp(-1, 1)  # with soft edges or hard ones
+    depth = uniform(0.1, 0.8) * (torch.rand(count, 1, 1, generator=generator) < STRIPED)
+    return canvas * (1 + (depth * wave)[:, None]).clamp(0, 1.6)
+
+
+def _alike(canvas: Tensor, layer: Tensor, generator: torch.Generator) -> Tensor:
+    """Canvases, some of which have about the colour of a part of the person that stands before them."""
+    count = len(canvas)
+    at = torch.randint(SIDE * SIDE, (count, 1, 1), generator=generator).expand(-1, 4, -1)
+    colour = layer.flatten(2).gather(2, at)[..., None]
+    alike = (torch.rand(count, 1, 1, 1, generator=generator) < ALIKE) & (colour[:, 3:] > 200)
+    mean = canvas.mean((2, 3), keepdim=True)
+    return torch.where(alike, ((canvas - mean) * 0.6 + colour[:, :3]).clamp(0, 255), canvas)
 
 
 def _recoloured(layer: Tensor, generator: torch.Generator) -> Tensor:

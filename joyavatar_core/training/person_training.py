@@ -32,10 +32,18 @@ def person_loss(finder: PersonFinder, pictures: Tensor, faces: Tensor, opacity: 
     return {"loss": F.binary_cross_entropy_with_logits(logits, wanted), "wrong": wrong}
 
 
-def train_person_finder(drawn: Cutouts, rendered: Cutouts, settings: LoopSettings, batch: int = BATCH) -> PersonFinder:
-    """Train until the settings' limit; the averaged network."""
+def train_person_finder(
+    drawn: Cutouts,
+    rendered: Cutouts,
+    settings: LoopSettings,
+    start: dict[str, Tensor] | None = None,
+    batch: int = BATCH,
+) -> PersonFinder:
+    """Train until the settings' limit, from scratch or from weights; the averaged network."""
     torch.manual_seed(settings.seed)
     finder, scenes = PersonFinder(), backgrounds()
+    if start is not None:
+        finder.load_state_dict(start)
     trainer = Trainer(finder, settings)
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:

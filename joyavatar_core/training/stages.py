@@ -89,7 +89,7 @@ def train_person(options: argparse.Namespace) -> None:
     from .person_training import BATCH, train_person_finder
 
     settings = _settings(options, "person", 3e-3, ema=0.995)
-    finder = train_person_finder(*_cutouts(options), settings, options.batch or BATCH)
+    finder = train_person_finder(*_cutouts(options), settings, _start(options), options.batch or BATCH)
     if Share.mine().leads:
         _save_half(finder, options.runs / "person_finder.safetensors")
 
