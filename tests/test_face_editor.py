@@ -22,10 +22,14 @@ from joyavatar_core.refiner.face_editor import (
     BROW_SCALE,
     CELL,
     EXPRESSION_SIZE,
+    MOUTH_DEVIATION,
+    MOUTH_MEAN,
+    ROUND,
     SIDE,
     FaceEditorNet,
     edited,
     expression_of,
+    less_round,
     scaled_mouth,
 )
 from joyavatar_core.refiner.head_movements import HeadMovements
@@ -406,3 +410,11 @@ def test_mouth_shapes_are_scaled_as_the_viseme_encoder_scales_them() -> None:
     assert scaled.mean(0).abs().max() < 0.5 and scaled.std(0).min() > 0.6 and scaled.std(0).max() < 1.5
     told = expression_of(scaled[:2], torch.tensor([[1.0, 0, 0], [0, 0.5, 0]]), torch.tensor([0.0, 0.6]))
     assert told.shape == (2, EXPRESSION_SIZE) and told[0, 7] > 1 and told[1, 8] > 1 and told[1, 10] > 1
+
+
+def test_round_lips_stay_below_what_comes_out_soft() -> None:
+    shapes = torch.zeros(3, 7)
+    shapes[:, 0], shapes[:, ROUND] = 0.4, torch.tensor([0.0, 0.1, 1.2])
+    bent = less_round(scaled_mouth(shapes)) * torch.tensor(MOUTH_DEVIATION) + torch.tensor(MOUTH_MEAN)
+    torch.testing.assert_close(bent[:, ROUND], torch.tensor([0.0, 0.0991, 0.5784]), rtol=0, atol=1e-3)
+    torch.testing.assert_close(bent[:, [0, 1, 3, 4, 5, 6]], shapes[:, [0, 1, 3, 4, 5, 6]])

@@ -21,7 +21,7 @@ from ..framing.find_face import find_face
 from ..geometry import Size
 from ..weights import load_frozen
 from .eye_movements import EyeMovements
-from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of, scaled_mouth
+from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of, less_round, scaled_mouth
 from .head_movements import HeadMovements, HeadPose
 from .head_turn import HeadTurn
 from .latent_flow import CELLS, LatentFlowNet, between
@@ -224,7 +224,7 @@ class PortraitRefiner:
         poses, brows = self._head_and_brows(first_frame, count, heard, before)
         eyes = self.eyes(first_frame, count) if self.eyes else torch.zeros(count, EYES_SIZE)
         eyes = eyes + F.pad(HELD_GAZE * poses[:, 3:] * torch.tensor([-1, 1]), (1, 0))
-        mouth = ARTICULATION * self.articulation * heard[:, :MOUTH_SIZE]
+        mouth = less_round(ARTICULATION * self.articulation * heard[:, :MOUTH_SIZE])
         parts = (flow, to_device(expression_of(mouth, eyes, brows), flow.device), to_device(poses, flow.device))
         return [self._shown(*part) for part in zip(*(x.split(AT_ONCE) for x in parts), strict=True)]
 
