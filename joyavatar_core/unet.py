@@ -20,7 +20,7 @@ class Layer(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """[B, inputs, h, w] -> features [B, widths[0], h, w]. Each width has half the side of the one before."""
+    """A U-Net with a layer of each width, down and up. Each level has half the side of the level before."""
 
     def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -30,6 +30,7 @@ class UNet(nn.Module):
         )
 
     def features(self, x: Tensor) -> Tensor:
+        """[B, inputs, h, w] -> [B, widths[0], h, w]."""
         kept = []
         for layer in self.down:
             x = layer(F.avg_pool2d(x, 2, ceil_mode=True) if kept else x)

@@ -13,7 +13,16 @@ CORE = Path(__file__).parents[1] / "joyavatar_core"
 FILES = {".".join(path.relative_to(CORE.parent).with_suffix("").parts): path for path in sorted(CORE.rglob("*.py"))}
 ENTRANCES = {"__init__.py", "__main__.py"}  # a name that every package has
 TWINS = {"figure.py", "mouth.py"}  # synthetic/drawn and synthetic/rendered do the same, each its way
-BASE = {"checks", "config", "device", "errors", "geometry", "paths", "weights"}  # modules that any room may import
+BASE = {
+    "checks",
+    "config",
+    "device",
+    "errors",
+    "geometry",
+    "paths",
+    "unet",
+    "weights",
+}  # modules that any room may import
 ALLOWED = {  # room -> rooms it may import besides the base
     "audio": set(),
     "checkpoints": {"model", "sampling"},  # float8 layers; inspect says what a stream takes in memory
@@ -28,7 +37,7 @@ ALLOWED = {  # room -> rooms it may import besides the base
     "refiner": {"framing", "sampling", "vae"},
     "pipeline": {"audio", "checkpoints", "distributed", "framing", "model", "refiner", "sampling", "vae", "video"},
     "batch": {"recording"},  # what makes a video is handed in
-    "recording": {"audio", "checkpoints", "pipeline", "refiner", "sampling", "vae", "video"},
+    "recording": {"audio", "checkpoints", "framing", "pipeline", "refiner", "sampling", "vae", "video"},
     "monitoring": {"audio", "recording", "sampling"},
     "evaluation": {"audio", "framing", "pipeline", "recording", "refiner", "sampling", "synthetic", "vae", "video"},
     "training": {

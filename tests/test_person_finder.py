@@ -98,6 +98,8 @@ def test_the_face_moves_where_nobody_is_found(monkeypatch) -> None:
 
 
 def test_one_command_trains_it(tmp_path, people) -> None:
+    for package in ("skia", "scipy", "skimage"):  # of the backgrounds
+        pytest.importorskip(package)
     folder = tmp_path / "cutouts"
     folder.mkdir()
     for kind in ("drawn", "rendered"):  # what would be rendered is there already

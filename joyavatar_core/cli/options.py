@@ -108,6 +108,7 @@ class VideoOptions:
         from ..audio.survey import check_voice
 
         self.check_all_but_voice()
+        self.check_settings()
         voice = open_voice(self.audio, self.audio_rate, self.audio_channels, self.audio_format)
         check_voice(voice, f"The voice '{self.audio}'", self.seconds)
         return voice
@@ -132,11 +133,10 @@ class VideoOptions:
         for name, path in self._model_files():
             if not os.path.exists(path):
                 raise AvatarError(f"The {name} '{path}' does not exist; check the path.")
-        self._check_settings()
         check_portrait(existing_file(self.portrait), self.crop, self.background)
 
-    def _check_settings(self) -> None:
-        """Raises AvatarError for what the weights' header, or the prompt's file, shows to be wrong."""
+    def check_settings(self) -> None:
+        """The part of `check` that needs the description of the weights. Raises AvatarError."""
         from ..pipeline.avatar import check_refine, load_prompt, open_weights
 
         config = open_weights(self.avatar).config

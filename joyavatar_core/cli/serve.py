@@ -60,7 +60,9 @@ def serve(args: argparse.Namespace) -> None:
         raise AvatarError("CUDA graphs are captured for one session at a time; leave one out.", "sessions")
     flags = flags_given(args, session_parser())
     if args.ray == LOCAL:  # the workers are on this machine and see what it sees
-        session_options(flags, SAMPLE, {}).check_all_but_voice()
+        options = session_options(flags, SAMPLE, {})
+        options.check_all_but_voice()
+        options.check_settings()
         check_free(host, port, "sessions")
     else:
         session_parser().parse_args([*flags, "--portrait=-", "--audio=-"])

@@ -1,6 +1,6 @@
 """Finds the person in a portrait: a small U-Net that says of each place whether it is of the person or behind.
 
-The person is the one whose face is told. `joyavatar_core/training/person_training.py` trains the network. The
+The person is the one whose face is given. `joyavatar_core/training/person_training.py` trains the network. The
 definition is this project's own; the coordinates among the inputs follow CoordConv (arXiv 1807.03247).
 """
 
@@ -20,8 +20,8 @@ from .face_crop import FaceCrop
 WEIGHTS = Path(__file__).parents[1] / "assets" / "person_finder.safetensors"
 SIDE = 128  # pixels of the longer side of the picture that the network sees
 CELL = 2  # pixels of a side of the map's cells
-DIVISOR = 16  # of the sides of that picture
 WIDTHS = (16, 24, 40, 64)  # channels at 1/2 ... 1/16 of the side
+DIVISOR = CELL << (len(WIDTHS) - 1)  # of the sides of that picture
 FARTHEST = 4.0  # halves of the face square's side; places are bent to stay below
 
 
@@ -42,7 +42,7 @@ class PersonFinder(UNet):
 
     @torch.no_grad()
     def find(self, picture: Tensor, crop: FaceCrop) -> Tensor:
-        """How surely each place of a picture [3, H, W] in [-1, 1] is of the person with a face, [h, w] in 0 ... 1.
+        """The probability that each cell of a picture [3, H, W] in [-1, 1] is of the person with a face, [h, w].
 
         crop: the face, in the picture's pixels. The longer side of the map has SIDE / CELL cells.
         """

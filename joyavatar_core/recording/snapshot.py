@@ -30,7 +30,7 @@ WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
     "prompt": "another prompt", "driving_voice": "another driving voice", "refiner": "another refiner",
     "refined_portrait": "another portrait", "refined_face": "another place of the face",
-    "person_finder": "another person finder",
+    "person_finder": "another person finder, or none",
     "initial_latents": "other initial latents",
 }  # fmt: skip
 REFINEMENT: dict[str, Callable[[PortraitRefiner], Any]] = {

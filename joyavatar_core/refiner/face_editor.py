@@ -31,7 +31,8 @@ SUREST = 4.0  # the mask's logit stays within: a surer one would no longer learn
 # Mean and deviation of `MouthShape`'s numbers over speech, as the viseme encoder scales them.
 MOUTH_MEAN = (0.255, 0.173, 0.204, 0.094, 0.085, 0.055, 0.152)
 MOUTH_DEVIATION = (0.234, 0.195, 0.233, 0.135, 0.091, 0.213, 0.339)
-ROUND, ROUNDEST = 2, 0.6  # column of the lips' rounding, and what it is bent to stay below: rounder lips come out soft
+ROUND = 2  # column of the lips' rounding
+ROUNDEST = 0.6  # it is bent to stay below: rounder lips come out soft
 EYE_SCALE = (2.0, 4.0, 4.0)  # of closure and gaze: their deviations are then like the mouth's
 BROW_SCALE, BROW_REACH = 2.0, 1.7  # of the brows' lift: likewise; and the largest lift in training
 MOUTH_SIZE, EYES_SIZE, BROWS_SIZE = len(MOUTH_MEAN), len(EYE_SCALE), 1

@@ -232,7 +232,8 @@ class PortraitRefiner:
         with quick_arithmetic(flow.device.type):
             edit = self._face.edit(expressions)
         flow = self._face.moved_as_one(flow)
-        flow = self._still(flow if self.head is None else self._turn.flow(flow, poses))
+        flow = flow if self.head is None else self._turn.flow(flow, poses)
+        flow = self._still(flow)
         return self._finished(self._face.shown(edit, expressions, flow, self._shape))
 
     def _head_and_brows(

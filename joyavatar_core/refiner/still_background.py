@@ -12,11 +12,14 @@ from torch import Tensor
 from ..framing.face_crop import FaceCrop
 from ..framing.person_finder import person_finder
 from .model import dilated, warp
+from .portrait_face import FACE, FACE_TOP
 
 SIDE = 128  # cells of the longer side of the map
-DOUBTFUL, SURE = 0.12, 0.35  # how surely something is of the person that begins to move with it, and moves wholly
+DOUBTFUL, SURE = (
+    0.12,
+    0.35,
+)  # probabilities of the person: places below the first stay still, those above the second move
 # In halves of the face square's side.
-FACE = (0.78, 0.95)  # half width and half height of what is of the person in any case
 RIM = 0.08  # what is so near to the person moves as the person does
 BAND = 0.3  # beyond, the movement ends within this
 
@@ -34,7 +37,7 @@ class StillBackground:
         found = ((found - DOUBTFUL) / (SURE - DOUBTFUL)).clamp(0, 1)
         found = F.interpolate(found, (rows, columns), mode="bilinear", align_corners=False)
         x, y = crop.placed(rows, columns, height, width).unbind(-1)
-        face = ((x / FACE[0]).square() + (y / FACE[1]).square() < 1).to(found)
+        face = ((x / FACE[0]).square() + ((y - FACE_TOP) / FACE[1]).square() < 1).to(found)  # it moves, found or not
         unit = crop.side / 2 * columns / width  # cells
         rim, band = (max(1, round(share * unit)) for share in (RIM, BAND / 4))
         moves = dilated(torch.maximum(found, face), 2 * (rim + 2 * band) + 1)
@@ -43,5 +46,5 @@ class StillBackground:
         self.moves = moves.to(device)
 
     def __call__(self, flow: Tensor) -> Tensor:
-        """A flow [B, 2, h, w] in halves of the picture's side that is 0 beyond the person."""
+        """A flow [B, 2, h, w], in halves of the picture's side, with 0 beyond the person and the band around it."""
         return flow * warp(self.moves.expand(len(flow), -1, -1, -1), flow, flow.shape[-2:])

@@ -1,4 +1,5 @@
-"""People cut out of their background, with face positions: training data of the face locator."""
+"""People cut out of their background, with face positions: training data of the face locator and
+the person finder."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _compile(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--compile", action="store_true", help="pays where compiling takes less time than training")
 
 
-def _locator(sub: argparse.ArgumentParser) -> None:
+def _cutouts(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--people", type=int, default=200, help="people of each kind, drawn and rendered")
 
 
@@ -146,7 +146,7 @@ GROUPS = {
     _fine_tune: ("person", "vae", "decoder", "forcing", "distill", "refiner", "editor", "latent-flow"),
     _compile: ("vae", "decoder", "forcing", "distill"),
     _decoder: ("decoder",),
-    _locator: ("locator", "person"),
+    _cutouts: ("locator", "person"),
     _viseme_encoder: ("viseme-encoder",),
     _vae: ("vae",),
     _transformer: ("forcing", "distill"),

@@ -46,8 +46,8 @@ SCALES = {
     "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
     "shows": 0.3, "moved": 0.1, "discriminator": 1.0, "adversarial": 0.16, "features": 1.5,
 }  # fmt: skip
-OFTEN = {"open": 0.2, "round": 0.2}  # shares of wanted faces with one of the ...
-MOST = 3  # ... widest open jaws, and of the roundest lips of their person: both are hard
+OFTEN = {"open": 0.2, "round": 0.2}  # shares of wanted faces with very open jaws and with very round lips
+MOST = 3  # such a face is one of so many, the most open or the roundest of its person
 BLINKS, CLOSED = 0.25, 0.4  # share of the others whose lids are less open than this
 SMILE = 0.4  # share of faces with the expression of a portrait: most of them smile
 ZOOM, MOVE, TURN = 0.07, 0.06, 0.08  # of the crop: share, halves of the side, radians

@@ -1,4 +1,5 @@
-"""Canvases with people whose face positions are known exactly. They are the face locator's training data."""
+"""Canvases with people whose face positions are known exactly: training data of the face locator and the person
+finder."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ from ..framing.face_locator import CENTRE_DEPTH, HEIGHT, SIZES
 
 SIDE = 128  # pixels of a canvas
 FACE_SIZES = (9.0, 110.0)  # pixels: faces on canvases, also smaller and larger ones than are to be found
-PORTRAIT_SIZES = (22.0, 80.0)  # likewise, where each is that of a portrait
-STRIPED, STRIPES = 0.35, (3.0, 50.0)  # share of portraits before stripes, and their width in pixels
-ALIKE = 0.3  # share of portraits before the colour of hair, skin or clothes
+PORTRAIT_FACES = (30.0, 120.0)  # likewise, where each is that of a portrait
+OTHERS, OTHER_FACES = 0.2, (12.0, 50.0)  # share of portraits with somebody else behind, and the size of that face
+STRIPED, STRIPES = 0.35, (3.0, 50.0)  # share of portraits before stripes, and their period in pixels
+ALIKE = 0.2  # share of portraits before the colour of hair, skin or clothes
 MOST = 4  # people on a canvas
 TILT = 0.2  # radians: the deviation of a head's roll
 SHARES = (0.12, 0.5, 0.2, 0.1, 0.08)  # of canvases with none, one, two ... people
@@ -94,12 +96,14 @@ def portraits(
     people: Cutouts, backgrounds: Tensor, count: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Canvases with one large face each: pictures and faces [B, 4] as in `Canvases`; the people's opacity
-    [B, 1, SIDE, SIDE] in 0 ... 1."""
-    canvas = _background(backgrounds, count, generator)
+    [B, 1, SIDE, SIDE] in 0 ... 1. Others, who are behind them, are background."""
+    canvas = _striped(_background(backgrounds, count, generator), generator)
     _distract(canvas, people, backgrounds, generator)
-    layer, faces = _layer(people, count, generator, PORTRAIT_SIZES)
+    for k in (torch.rand(count, generator=generator) < OTHERS).nonzero().flatten().tolist():
+        other, _ = _layer(people, 1, generator, OTHER_FACES)
+        canvas[k] = canvas[k] * (1 - other[0, 3:] / 255) + other[0, :3]
+    layer, faces = _layer(people, count, generator, PORTRAIT_FACES)
     alpha = layer[:, 3:] / 255
-    canvas = _striped(canvas, generator)
     canvas = _alike(canvas, layer, generator)
     canvas = canvas * (1 - alpha) + layer[:, :3]
     return _photographed(canvas, generator) / 127.5 - 1, faces, alpha
@@ -143,7 +147,10 @@ def _with_columns(layer: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, .
 def _layer(
     people: Cutouts, count: int, generator: torch.Generator, sizes: tuple[float, float] = FACE_SIZES
 ) -> tuple[Tensor, Tensor]:
-    """One person each, anywhere: layers [n, 4, SIDE, SIDE] as Cutouts' pictures, float, and faces [n, 4]."""
+    """One person each, anywhere: layers [n, 4, SIDE, SIDE] as Cutouts' pictures, float, and faces [n, 4].
+
+    sizes: of the faces, in pixels.
+    """
     who = torch.randint(len(people), (count,), generator=generator)
     own = face_of(people.points[who])  # in the cut-out's pixels
     low, high = (math.log(size) for size in sizes)
@@ -201,17 +208,17 @@ def _striped(canvas: Tensor, generator: torch.Generator) -> Tensor:
     wave = torch.sin((x * torch.cos(angle) + y * torch.sin(angle)) * (2 * math.pi / period) + uniform(0, 2 * math.pi))
     wave = (wave * torch.exp(uniform(0, 2))).clamp(-1, 1)  # with soft edges or hard ones
     depth = uniform(0.1, 0.8) * (torch.rand(count, 1, 1, generator=generator) < STRIPED)
-    return canvas * (1 + (depth * wave)[:, None]).clamp(0, 1.6)
+    return (canvas * (1 + (depth * wave)[:, None])).clamp(0, 255)
 
 
 def _alike(canvas: Tensor, layer: Tensor, generator: torch.Generator) -> Tensor:
     """Canvases, some of which have about the colour of a part of the person that stands before them."""
     count = len(canvas)
-    at = torch.randint(SIDE * SIDE, (count, 1, 1), generator=generator).expand(-1, 4, -1)
-    colour = layer.flatten(2).gather(2, at)[..., None]
-    alike = (torch.rand(count, 1, 1, 1, generator=generator) < ALIKE) & (colour[:, 3:] > 200)
+    at = torch.multinomial(layer[:, 3].flatten(1).square() + 1e-3, 1, generator=generator)
+    colour = layer[:, :3].flatten(2).gather(2, at[:, None].expand(-1, 3, -1))[..., None]
     mean = canvas.mean((2, 3), keepdim=True)
-    return torch.where(alike, ((canvas - mean) * 0.6 + colour[:, :3]).clamp(0, 255), canvas)
+    alike = torch.rand(count, 1, 1, 1, generator=generator) < ALIKE
+    return torch.where(alike, ((canvas - mean) * 0.6 + colour).clamp(0, 255), canvas)
 
 
 def _recoloured(layer: Tensor, generator: torch.Generator) -> Tensor:

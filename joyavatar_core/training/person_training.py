@@ -9,12 +9,12 @@ from torch import Tensor
 from ..framing.face_crop import FaceCrop
 from ..framing.face_locator import Face
 from ..framing.person_finder import CELL, PersonFinder
-from .face_canvases import SIDE, Cutouts, portraits
+from .face_canvases import Cutouts, portraits
 from .locator_training import backgrounds
 from .loop import Draw, LoopSettings, Trainer
 
 BATCH, DRAWN = 16, 0.3  # canvases, and the share of them whose people are drawn
-OFF = (0.12, 0.1, 0.1)  # deviations of the told face from the true one: shares of its size, its logarithm, radians
+OFF = (0.12, 0.1, 0.1)  # deviations of the given face from the true one: of its place in sizes, log size, radians
 
 
 def person_loss(finder: PersonFinder, pictures: Tensor, faces: Tensor, opacity: Tensor) -> dict[str, Tensor]:
@@ -25,11 +25,18 @@ def person_loss(finder: PersonFinder, pictures: Tensor, faces: Tensor, opacity: 
     cells = pictures.shape[-1] // CELL
     wanted = F.avg_pool2d(opacity, CELL)
     crops = (FaceCrop.of_face(Face(*face, score=1.0)) for face in faces.tolist())
-    places = torch.stack([crop.placed(cells, cells, SIDE, SIDE).movedim(-1, 0) for crop in crops])
+    places = torch.stack([crop.placed(cells, cells, *pictures.shape[-2:]).movedim(-1, 0) for crop in crops])
     logits = finder(pictures, places)
     with torch.no_grad():
         wrong = ((logits > 0) != (wanted > 0.5)).float().mean()
     return {"loss": F.binary_cross_entropy_with_logits(logits, wanted), "wrong": wrong}
+
+
+def misplaced(faces: Tensor, generator: torch.Generator) -> Tensor:
+    """Faces [B, 4] where a face locator could have found them."""
+    off = torch.randn(len(faces), 4, generator=generator) * torch.tensor([OFF[0], OFF[0], OFF[1], OFF[2]])
+    place, size, roll = faces.split([2, 1, 1], dim=1)
+    return torch.cat([place + size * off[:, :2], size * torch.exp(off[:, 2:3]), roll + off[:, 3:]], dim=1)
 
 
 def train_person_finder(
@@ -48,16 +55,10 @@ def train_person_finder(
 
     def step_loss(step: int, draw: Draw) -> dict[str, Tensor]:
         (generator, *_) = draw(batch)
-        count = round(DRAWN * batch)
+        count = max(1, round(DRAWN * batch))
         parts = portraits(drawn, scenes, count, generator), portraits(rendered, scenes, batch - count, generator)
         pictures, faces, opacity = (torch.cat(both) for both in zip(*parts, strict=True))
-        off = torch.randn(len(faces), 4, generator=generator)
-        size = faces[:, 2:3]
-        faces = torch.cat([
-            faces[:, :2] + OFF[0] * size * off[:, :2], size * torch.exp(OFF[1] * off[:, 2:3]),
-            faces[:, 3:] + OFF[2] * off[:, 3:],
-        ], dim=1)  # fmt: skip
-        return person_loss(finder, pictures, faces, opacity)
+        return person_loss(finder, pictures, misplaced(faces, generator), opacity)
 
     trainer.run(step_loss)
     finder.load_state_dict(trainer.averaged())

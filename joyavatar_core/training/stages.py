@@ -282,7 +282,7 @@ def train_latent_flow(options: argparse.Namespace) -> None:
 
 def ship(options: argparse.Namespace) -> None:
     """The run's transformer, VAE, viseme encoder, decoder, refiner, face editor and latent flow as the embedded avatar,
-    in half precision. What finds faces is copied by hand."""
+    in half precision. What finds faces and people is copied by hand."""
     from .vae_training import save_vae
 
     run = RunFolder.of(options)
