@@ -13,16 +13,7 @@ CORE = Path(__file__).parents[1] / "joyavatar_core"
 FILES = {".".join(path.relative_to(CORE.parent).with_suffix("").parts): path for path in sorted(CORE.rglob("*.py"))}
 ENTRANCES = {"__init__.py", "__main__.py"}  # a name that every package has
 TWINS = {"figure.py", "mouth.py"}  # synthetic/drawn and synthetic/rendered do the same, each its way
-BASE = {
-    "checks",
-    "config",
-    "device",
-    "errors",
-    "geometry",
-    "paths",
-    "unet",
-    "weights",
-}  # modules that any room may import
+BASE = {"checks", "config", "device", "errors", "geometry", "paths", "unet", "weights"}  # any room may import them
 ALLOWED = {  # room -> rooms it may import besides the base
     "audio": set(),
     "checkpoints": {"model", "sampling"},  # float8 layers; inspect says what a stream takes in memory

@@ -15,10 +15,7 @@ from .model import dilated, warp
 from .portrait_face import FACE, FACE_TOP
 
 SIDE = 128  # cells of the longer side of the map
-DOUBTFUL, SURE = (
-    0.12,
-    0.35,
-)  # probabilities of the person: places below the first stay still, those above the second move
+DOUBTFUL, SURE = 0.12, 0.35  # probabilities of the person: below the first nothing moves, from the second on all does
 # In halves of the face square's side.
 RIM = 0.08  # what is so near to the person moves as the person does
 BAND = 0.3  # beyond, the movement ends within this
