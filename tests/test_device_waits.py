@@ -13,13 +13,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from joyavatar_core import device
 from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.pipeline import render
+from joyavatar_core.pipeline.avatar import ASSETS, load_embedded_refiner
+from joyavatar_core.refiner import face_editor, portrait_refiner
+from joyavatar_core.refiner import model as refiner_model
+from joyavatar_core.refiner.eye_movements import EyeMovements
+from joyavatar_core.refiner.head_movements import HeadMovements
 from joyavatar_core.sampling.mci import MciSettings
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.psb import PsbSettings
 from joyavatar_core.sampling.run import StreamRun
-from joyavatar_core.sampling.stream import AvatarStream
+from joyavatar_core.sampling.stream import AvatarStream, LatentBlock
 from joyavatar_core.sampling.urcr import UrcrSettings
 from joyavatar_core.vae import StreamingVAE, TinyDecoder
+from joyavatar_core.video.portrait import load_portrait
 
 from .conftest import MINIATURE, RecordedFeatures
 
@@ -165,3 +171,32 @@ def test_a_block_waits_for_the_device_once_for_its_latents_and_once_for_its_fram
         assert waits.total() == waits["stream"] == 2 * number
         if number == 10:  # behind a reset
             break
+
+
+@pytest.mark.parametrize("face", [True, False])
+def test_a_refined_block_reads_nothing_back_and_copies_only_what_is_heard(face, monkeypatch):
+    handed_over = collections.Counter()
+
+    def counted(tensor, target=None):
+        handed_over["copies"] += torch.device(target) == DEVICE
+        return tensor.to(target)
+
+    monkeypatch.setattr(portrait_refiner, "to_device", counted)
+    monkeypatch.setattr(portrait_refiner, "quick_arithmetic", lambda _: contextlib.nullcontext())  # no meta autocast
+    monkeypatch.setattr(face_editor, "dtype_of_layers", lambda x: x.dtype)
+    for module in (face_editor, refiner_model):
+        monkeypatch.setattr(module.torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    portrait = load_portrait(ASSETS / "portraits" / "ada.png", 512, 512) if face else torch.zeros(3, 512, 512)
+    refiner = portrait_refiner.PortraitRefiner(
+        load_embedded_refiner().to(DEVICE), portrait, torch.zeros(3, 128, 128), (512, 512), eyes=EyeMovements(0, 16),
+        head=HeadMovements(0, 16), reference=torch.zeros(1, 16, 1, 16, 16),
+    )  # fmt: skip
+    assert (refiner.face is not None) == face
+    latents, video = torch.zeros(1, 16, 3, 16, 16, device=DEVICE), torch.zeros(3, 12, 128, 128, device=DEVICE)
+    block = LatentBlock(1, latents, 9, 20, 4, False, 0, 0.0, torch.randn(12, 8), torch.zeros(9, 8), latents)
+    refiner.block(block, video)  # tables that are kept
+    handed_over.clear()
+    with Crossings() as crossings:
+        shown = refiner.block(block, video)
+    assert shown.shape == (3, 12, 512, 512) and shown.device == DEVICE
+    assert crossings.count.total() == handed_over["copies"] == 2  # what is said, and poses

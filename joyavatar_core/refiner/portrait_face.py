@@ -178,7 +178,8 @@ def resized_map(picture: Tensor, like: Tensor) -> Tensor:
 
 
 def sampled(picture: Tensor, place: Tensor) -> Tensor:
-    """A picture [B, C, H, W] at places [B, h, w, 2] in -1 ... 1."""
+    """Pictures [B, C, H, W], or one for all, at places [B, h, w, 2] in -1 ... 1."""
+    picture = picture.expand(len(place), -1, -1, -1)
     return F.grid_sample(picture, place, mode="bilinear", padding_mode="border", align_corners=False)
 
 
