@@ -149,6 +149,8 @@ def test_only_the_part_with_the_face_is_computed(
     part = face.shown(edit, told, flow, (256, 256))
     monkeypatch.setattr(portrait_face, "part_within", lambda square: (slice(None), slice(None)))
     torch.testing.assert_close(part, face.shown(edit, told, flow, (256, 256)), rtol=0, atol=1e-5)
+    monkeypatch.setattr(portrait_face, "frames_at_once", lambda _: None)  # as on a GPU
+    torch.testing.assert_close(part, face.shown(edit, told, flow, (256, 256)), rtol=0, atol=1e-5)
 
 
 def test_an_edit_moves_the_portrait_as_it_moves_the_square(editor: FaceEditorNet) -> None:

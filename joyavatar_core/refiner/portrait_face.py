@@ -60,7 +60,7 @@ class PortraitFace:
         here = unmoved(size, flow.device)
         here = torch.cat([here, torch.einsum("ij,jhw->ihw", self._into[:, :2], here) + self._into[:, 2, None, None]])
         shown = flow.new_empty(len(flow), 3, *size)
-        at_once = 1 if flow.device.type == "cpu" else len(flow)  # a frame fits in a processor's cache
+        at_once = frames_at_once(flow.device.type) or len(flow)
         for some in zip(*(part.split(at_once) for part in (shown, maps, step, flow)), strict=True):
             self._show(*some, here)
         return shown
@@ -150,6 +150,11 @@ def brightness(colour: Tensor) -> Tensor:
     """The luma of pictures [B, 3, H, W], [B, 1, H, W] (ITU-R BT.709)."""
     red, green, blue = colour.split(1, dim=1)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def frames_at_once(device: str) -> int | None:
+    """How many frames are drawn together on a device; None: all."""
+    return 1 if device == "cpu" else None  # one fits in a processor's cache
 
 
 @lru_cache(4)
