@@ -53,6 +53,15 @@ def test_the_benchmark_runs_whole_and_leaves_its_table(tmp_path, lacking):
     assert any("no H.264" in str(row) for row in rows) == lacking
 
 
+def test_the_embedded_avatar_is_measured(tmp_path):
+    only = ["--only", "refine on, preset realtime", "error, refine on"]
+    brief = ["--device", "cpu", "--blocks", "1", "--warm", "1", "--out", str(tmp_path)]
+    done = run("benchmarks/gpu_avatar.py", *brief, *only, lacking=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (speed, _), (error, _) = ((row[2], row[3]) for row in json.loads((tmp_path / "gpu.json").read_text()))
+    assert speed > 0 and error < 2
+
+
 def test_a_row_that_fails_is_said_and_the_others_run():
     done = run("benchmarks/gpu.py", "--tiny", "--device", "cpu", "--size", "40x40", "--only", "talk", "fp8")
     assert done.returncode == 0, done.stderr
