@@ -31,8 +31,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from report import Report
-
+from benchmarks.report import Report
 from joyavatar_core.audio import Features
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError

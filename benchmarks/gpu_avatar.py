@@ -22,8 +22,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from report import Report
-
+from benchmarks.report import Report
 from joyavatar_core.audio import ArrayAudio
 from joyavatar_core.pipeline.avatar import ASSETS, Avatar, AvatarOptions, load_avatar
 from joyavatar_core.pipeline.render import frames_of
