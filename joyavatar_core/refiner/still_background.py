@@ -18,7 +18,7 @@ SIDE = 128  # cells of the longer side of the map
 DOUBTFUL, SURE = 0.12, 0.35  # probabilities of the person: below the first nothing moves, from the second on all does
 # In halves of the face square's side.
 RIM = 0.08  # what is so near to the person moves as the person does
-BAND = 0.3  # beyond, the movement ends within this
+BAND = 0.22  # beyond, the movement ends within this
 
 
 class StillBackground:
