@@ -32,7 +32,7 @@ class HeadTurn:
         place = crop.placed(MAP, MAP, height, width).to(portrait)
         across, down = (place - place.new_tensor([0, HEAD_TOP])).div(place.new_tensor(HEAD)).unbind(-1)
         radius = torch.hypot(across, down)
-        self._dome = (1 - radius.square()).clamp(min=0).sqrt()[..., None]
+        self._dome = (1 - radius.square()).clamp(min=0)[..., None]  # a sphere's rim would fold the outline of the hair
         ends = (2 * torch.arange(MAP).to(portrait) + 1) / MAP - 1
         inside = ((1 - ends.abs()) / BORDER).clamp(max=1)
         self._follows = (eased((1 + FOLLOWS - radius) / FOLLOWS) * inside * inside[:, None])[..., None]
