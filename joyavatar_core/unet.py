@@ -1,4 +1,4 @@
-"""A small U-Net (arXiv 1505.04597) with group norm, for this project's own networks without a condition."""
+"""A small U-Net (arXiv 1505.04597) with group norm, and its layers, for this project's own networks."""
 
 from __future__ import annotations
 

@@ -131,3 +131,10 @@ def test_maps_turn_with_the_frame(turn: HeadTurn) -> None:
     torch.testing.assert_close(made.residual, frames)
     torch.testing.assert_close(made.mask, frames[:, :1])
     torch.testing.assert_close(made.flow, 0.25 + turn.shift(poses), atol=1e-5, rtol=0)
+
+
+def test_a_turning_head_folds_nothing(turn: HeadTurn) -> None:
+    """A place further to the right is sampled from further to the right, also at the rim of the head."""
+    shift = turn.shift(torch.tensor([[0, 0, 0, 0.3, 0.0]]))[0, 0]
+    assert shift.abs().max() > 0.05
+    assert (2 / shift.shape[-1] + shift.diff(dim=-1)).min() > 0.4 * 2 / shift.shape[-1]

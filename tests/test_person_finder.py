@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from joyavatar_core.framing.face_crop import FaceCrop
 from joyavatar_core.framing.person_finder import CELL, PersonFinder, person_finder
+from joyavatar_core.refiner.head_movements import HeadPose
 from joyavatar_core.refiner.still_background import StillBackground
 from joyavatar_core.training.__main__ import main
 from joyavatar_core.training.face_canvases import SIDE, Cutouts, face_of, portraits
@@ -88,6 +89,17 @@ def test_movement_ends_behind_the_person(canvases) -> None:
     near = torch.nn.functional.max_pool2d(opacity[None], 81, 1, 40)[0, 0]
     behind = torch.nn.functional.avg_pool2d(near[None], 2)[0] == 0
     assert behind.any() and moved[:, :, behind].abs().max() < 0.004
+
+
+@pytest.mark.parametrize("motion", [0.0, 1.0, 3.0])
+def test_what_is_behind_is_not_folded(motion: float, monkeypatch) -> None:
+    """A place further to the right is sampled from further to the right, for movements three deviations large."""
+    monkeypatch.setattr(PersonFinder, "find", lambda *_: torch.zeros(64, 64))  # the face alone moves
+    crop = FaceCrop(128, 110, 90, 0.0)
+    far = 3 * HeadPose().x * max(motion, 1) * crop.side / 256  # in halves of the picture's side
+    still = StillBackground(torch.zeros(3, 256, 256), crop, motion=motion)
+    flow = still(torch.tensor([far, 0.0])[None, :, None, None].expand(1, -1, 256, 256))[:, 0]
+    assert flow.max() > 0.95 * far and (2 / 256 + flow.diff(dim=-1)).min() > 0
 
 
 def test_the_face_moves_where_nobody_is_found(monkeypatch) -> None:

@@ -188,7 +188,7 @@ def default_refine(avatar: Avatar, live: bool = False) -> str:
 def check_refine(options: AvatarOptions, setting: str | int, frame: Size) -> None:
     """Raise AvatarError where `Avatar.refine` would, without the avatar. frame: (width, height) of the stream."""
     if refined_size(setting, frame) is not None and not has_refiner(options):
-        raise no_refiner(name_of(options))
+        raise no_refiner(options.name)
 
 
 def no_refiner(name: str) -> AvatarError:
@@ -199,11 +199,6 @@ def no_refiner(name: str) -> AvatarError:
 def has_refiner(options: AvatarOptions) -> bool:
     """Whether the avatar of these files has a portrait refiner: the embedded one with its own VAE has."""
     return options.weights == options.vae == EMBEDDED and EMBEDDED_REFINER.exists()
-
-
-def name_of(options: AvatarOptions) -> str:
-    """What the user called the weights, with their LoRAs."""
-    return " + ".join(Path(file).name for file in (options.weights, *(path for path, _ in options.loras)))
 
 
 def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
@@ -239,7 +234,7 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
         vae=wan,
         decoder=decoder,
         encoder=load_audio_encoder(config, options.audio_encoder, device),
-        name=name_of(options),
+        name=options.name,
         refiner=load_embedded_refiner().to(device) if has_refiner(options) else None,
     )
 

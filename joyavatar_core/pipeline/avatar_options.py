@@ -55,5 +55,10 @@ class AvatarOptions:
     compiled: bool = False
     team: Team | None = None
 
+    @property
+    def name(self) -> str:
+        """What the user called the weights, with their LoRAs."""
+        return " + ".join(Path(file).name for file in (self.weights, *(path for path, _ in self.loras)))
+
 
 EMBEDDED_AVATAR = AvatarOptions()

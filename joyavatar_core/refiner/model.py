@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..unet import Layer
+
 SCALE = 2  # sides of the predicted picture in sides of the frame
 WIDTHS = (48, 96, 128, 128)  # channels at 1/2, 1/4, 1/8 and 1/16 of the frame's side
 DETAIL = 12  # channels of the U-Net's features at the frame's own side
@@ -28,7 +30,6 @@ SAID = 64  # numbers that are made of these, beside them
 GAIN = 6.0  # of the layers for visemes: they have few inputs and would learn later than the convolutions
 LOUDEST = 2.5  # deviations: visemes are bent to stay below, since rare ones come much stronger
 REACH = 0.3  # the longest flow, in halves of the picture's side
-GROUPS = 8
 FIRST_MASK = 2.0  # logit: the portrait is trusted at first
 
 
@@ -44,14 +45,8 @@ class Prediction(NamedTuple):
     residual: Tensor
 
 
-class Block(nn.Sequential):
+class Block(Layer):
     """Two convolutions with group norm, FiLM and SiLU; the size stays."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU(),
-        )  # fmt: skip
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
         """film [B, 4 * outputs]: scales and shifts behind either norm."""

@@ -109,7 +109,7 @@ class PortraitRefiner:
         self.crop = crop = None if net.editor is None else find_face(portrait)
         self._face = None if crop is None else PortraitFace(net.editor, self._moved, crop.within(portrait, self._moved))
         self._turn = None if crop is None else HeadTurn(crop, picture)
-        self._still = None if crop is None else StillBackground(portrait, crop, device)
+        self._still = None if crop is None else StillBackground(portrait, crop, device, self.head_motion)
 
     @classmethod
     def of(
