@@ -21,7 +21,7 @@ from statistics import median
 
 from joyavatar_core.cli import main as joyavatar
 from joyavatar_core.cli.batch import VideoMaker
-from joyavatar_core.pipeline.avatar import ASSETS
+from joyavatar_core.pipeline.embedded import ASSETS
 
 LIMIT = 1.10
 

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.report import Report
 from joyavatar_core.audio import ArrayAudio
-from joyavatar_core.pipeline.avatar import ASSETS, Avatar, AvatarOptions, load_avatar
+from joyavatar_core.pipeline.avatar import Avatar, AvatarOptions, load_avatar
+from joyavatar_core.pipeline.embedded import ASSETS
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.run import StreamRun

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from joyavatar_core.audio import ArrayAudio
-from joyavatar_core.pipeline.avatar import ASSETS, Avatar, load_avatar
+from joyavatar_core.pipeline.avatar import Avatar, load_avatar
+from joyavatar_core.pipeline.embedded import ASSETS
 from joyavatar_core.pipeline.render import output_pixel_size, talk
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.run import StreamRun

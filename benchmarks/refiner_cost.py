@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from joyavatar_core.audio import ArrayAudio
-from joyavatar_core.pipeline.avatar import ASSETS, EMBEDDED_AVATAR, load_avatar
+from joyavatar_core.pipeline.avatar import EMBEDDED_AVATAR, load_avatar
+from joyavatar_core.pipeline.embedded import ASSETS
 from joyavatar_core.refiner import portrait_refiner
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.run import StreamRun

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_VAE
+from ..joyavatar_core.pipeline.avatar import EMBEDDED
+from ..joyavatar_core.pipeline.embedded import EMBEDDED_VAE
 
 OWN_FOLDER = "joyavatar"  # models/joyavatar
 CHECKPOINT_FOLDERS = ("diffusion_models", OWN_FOLDER)

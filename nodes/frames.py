@@ -18,7 +18,7 @@ from ..joyavatar_core.pipeline.render import frames_of
 from ..joyavatar_core.refiner import USUAL_MOTION, FaceMotion
 from .notes import note, show_text, title
 from .progress import StreamProgress
-from .refine import AUTO, Refine, head_motion_input, refine_inputs
+from .refine import AUTO, Refine, later_inputs, refine_inputs
 from .stream import HostStream
 from .types import OUTPUT, Stream
 from .vae import streaming_vae, to_host
@@ -65,7 +65,7 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
                     tooltip="The VAE that encoded the portrait. The embedded avatar has its own VAE and needs none.",
                 ),
                 *refine_inputs(),
-                head_motion_input(),
+                *later_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -93,32 +93,34 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         blinks: float = USUAL_MOTION.blinks,
         articulation: float = USUAL_MOTION.articulation,
         head_motion: float = USUAL_MOTION.head_motion,
+        fps: int = 0,
     ) -> io.NodeOutput:
-        total = stream.recipe.num_video_frames
-        refining = Refine(stream, refine, FaceMotion(blinks, articulation, head_motion))
-        width, height = refining.pixel_size
+        refining = Refine(stream, refine, FaceMotion(blinks, articulation, head_motion, fps or None))
+        (width, height), rate = refining.pixel_size, refining.rate
+        total = rate.shown(range(stream.recipe.num_video_frames)).stop
         announce(cls, total * height * width * 3 * 4, f"{total} frames of {width}x{height}")
         decoder = streaming_vae(vae, stream.avatar)
         images = torch.empty(total, height, width, 3)  # filled block by block: no second copy at the end
         starts = [0]
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-        watch = Watch(stream, progress, refining.pixel_size)
+        watch = Watch(stream, progress, refining.pixel_size, rate.fps)
         memory = decoder.working_bytes(stream.pixel_size)
         patchers = (decoder.patcher, *refining.patchers)
         with stream.running(title(cls), progress.on_step, patchers, memory) as run:
             refiner = refining.begin(decoder)
             with closing(frames_of(run, decoder, refine=refiner, convert=to_images)) as made:
                 for block, frames in made:
-                    images[block.first_frame : block.last_frame + 1] = frames
+                    first = watch.report.frames
+                    images[first : first + len(frames)] = frames
                     if block.reset:
-                        starts.append(block.first_frame)
+                        starts.append(first)
                     watch(block, frames.mul(255).round().byte())
         stream.report = watch.report
         batches = cut(total, batching, count, starts)
-        sound = [trimmed(stream, frames) for frames in batches]
+        sound = [trimmed(stream, frames, rate.fps) for frames in batches]
         shown = note(watch.summary)
         return io.NodeOutput(
-            [images[frames.start : frames.stop] for frames in batches], float(stream.fps), sound, ui=shown
+            [images[frames.start : frames.stop] for frames in batches], float(rate.fps), sound, ui=shown
         )
 
 
@@ -133,10 +135,10 @@ def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]
     return [range(*ends) for ends in pairwise([*starts, total])]
 
 
-def trimmed(stream: HostStream, frames: range) -> dict:
-    """The driving voice that belongs to some frames, as the host's AUDIO."""
+def trimmed(stream: HostStream, frames: range, fps: int) -> dict:
+    """The driving voice that belongs to some frames at `fps`, as the host's AUDIO."""
     source = stream.voice.source
-    samples = source.read_native(*source.samples_of(frames, stream.fps))  # [S, channels]
+    samples = source.read_native(*source.samples_of(frames, fps))  # [S, channels]
     return {"waveform": torch.from_numpy(samples.T.copy())[None], "sample_rate": source.sample_rate}
 
 

@@ -9,8 +9,17 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_REFINER, load_embedded_refiner
-from ..joyavatar_core.refiner import TIMES, USUAL_MOTION, FaceMotion, PortraitRefiner, refined_size
+from ..joyavatar_core.pipeline.avatar import EMBEDDED
+from ..joyavatar_core.pipeline.embedded import EMBEDDED_REFINER, load_embedded_refiner
+from ..joyavatar_core.refiner import (
+    MOST_FPS,
+    TIMES,
+    USUAL_MOTION,
+    FaceMotion,
+    FrameRate,
+    PortraitRefiner,
+    refined_size,
+)
 from .model import HostAvatar
 from .patcher import host_patcher
 from .stream import HostStream
@@ -52,8 +61,8 @@ def refine_inputs() -> list[io.Input]:
     return [size, advanced(blinks), advanced(articulation)]
 
 
-def head_motion_input() -> io.Input:
-    """A later input of the Stream nodes."""
+def later_inputs() -> list[io.Input]:
+    """Inputs that the Stream nodes got later: they are behind all others."""
     head_motion = io.Float.Input(
         "head_motion",
         default=USUAL_MOTION.head_motion,
@@ -64,7 +73,16 @@ def head_motion_input() -> io.Input:
         tooltip="How far refined heads turn, nod and raise their brows with the voice, on top of the stream's "
         "movements. 0: not at all.",
     )
-    return advanced(head_motion)
+    fps = io.Int.Input(
+        "fps",
+        default=0,
+        min=0,
+        max=MOST_FPS,
+        optional=True,
+        tooltip="Frames per second of refined faces, such as 25, 30 or 32. Each frame is drawn for its own moment, so "
+        "movements look smoother; the time grows with the frames. 0: the model's own, 16 for the embedded avatar.",
+    )
+    return [advanced(head_motion), advanced(fps)]
 
 
 def has_refiner(avatar: HostAvatar) -> bool:
@@ -75,8 +93,8 @@ def has_refiner(avatar: HostAvatar) -> bool:
 class Refine:
     """The refinement of a stream by a Stream node; it is determined before sampling.
 
-    pixel_size: (width, height) of the node's frames. patchers: what the host must load besides.
-    Raises AvatarError if refinement is requested and not possible.
+    pixel_size: (width, height) of the node's frames. rate: their frame rate. patchers: what the host must load besides.
+    Raises AvatarError if refinement, or a frame rate that needs it, is requested and not possible.
     """
 
     def __init__(self, stream: HostStream, setting: str, motion: FaceMotion = USUAL_MOTION) -> None:
@@ -89,6 +107,12 @@ class Refine:
             )
         size = refined_size(("on" if can else OFF) if setting == AUTO else setting, stream.pixel_size)
         self.pixel_size = size or stream.pixel_size
+        self.rate = FrameRate(stream.fps, motion.fps or stream.fps)
+        if size is None and self.rate.changes:
+            raise AvatarError(
+                f"fps is {motion.fps}, and only refined frames can have another rate than the stream's {stream.fps}; "
+                "choose 0, or refine."
+            )
         self.patchers = () if size is None else (_patcher(),)
 
     def begin(self, decoder: HostDecoder) -> PortraitRefiner | None:

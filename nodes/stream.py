@@ -58,11 +58,11 @@ class HostStream:
         """(width, height) of the decoded frames in pixels."""
         return self.recipe.pixel_size
 
-    def new_report(self, pixel_size: Size | None = None) -> RunReport:
-        """A report of a run whose frames have `pixel_size` (width, height), default the stream's."""
+    def new_report(self, pixel_size: Size | None = None, fps: int | None = None) -> RunReport:
+        """A report of a run whose frames have `pixel_size` (width, height) and `fps`, by default the stream's."""
         width, height = pixel_size or self.pixel_size
         facts = {"width": width, "height": height, **self.settings}
-        return RunReport(self.fps, self.avatar.name, self.avatar.config.trained, facts)
+        return RunReport(fps or self.fps, self.avatar.name, self.avatar.config.trained, facts)
 
     def prepared(
         self, puller: str, on_step: OnStep, others: tuple[ModelPatcher, ...] = (), memory: int = 0

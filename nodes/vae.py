@@ -13,7 +13,8 @@ from ..joyavatar_core.config import AvatarConfig
 from ..joyavatar_core.device import quick_dtype
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.geometry import Size, to_pixel_size
-from ..joyavatar_core.pipeline.avatar import EMBEDDED, EMBEDDED_DECODER, load_decoder, load_vae
+from ..joyavatar_core.pipeline.avatar import EMBEDDED, load_decoder, load_vae
+from ..joyavatar_core.pipeline.embedded import EMBEDDED_DECODER
 from ..joyavatar_core.sampling.memory import decoder_bytes
 from ..joyavatar_core.vae import WAN_MEAN, WAN_STD, StreamingVAE, TinyDecoder, VAECache, vae_from_state_dict
 from .model import HostAvatar

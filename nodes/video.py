@@ -14,7 +14,7 @@ from comfy_api.latest import InputImpl, io, ui
 from ..joyavatar_core.audio import AudioSource
 from ..joyavatar_core.errors import AvatarError
 from ..joyavatar_core.monitoring.report import RunReport
-from ..joyavatar_core.pipeline.render import output_pixel_size, talk
+from ..joyavatar_core.pipeline.render import output_pixel_size, output_rate, talk
 from ..joyavatar_core.refiner import USUAL_MOTION, FaceMotion, PortraitRefiner
 from ..joyavatar_core.sampling.run import StreamRun
 from ..joyavatar_core.sampling.stream import AvatarStream
@@ -25,7 +25,7 @@ from .prefix import DEFAULT, outside, quoted, safe_prefix
 from .progress import StreamProgress
 from .recording import interval, record, state_folder
 from .refine import AUTO as REFINE
-from .refine import Refine, head_motion_input, refine_inputs
+from .refine import Refine, later_inputs, refine_inputs
 from .report import report_file
 from .stream import HostStream
 from .types import OUTPUT, Stream, advanced
@@ -105,7 +105,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
                         "where it works, else x264. A state folder begins with x264 and keeps its encoder.",
                     )
                 ),
-                head_motion_input(),
+                *later_inputs(),
             ],
             outputs=[io.Video.Output("video", "video", tooltip="The finished file, for native video nodes.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -127,15 +127,16 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         articulation: float = USUAL_MOTION.articulation,
         encoder: str = AUTO,
         head_motion: float = USUAL_MOTION.head_motion,
+        fps: int = 0,
     ) -> io.NodeOutput:
         sound = waveform_of(audio) if audio is not None else stream.voice.source
         every, folder = interval(checkpoint_every), state_folder(state)
         decoder = streaming_vae(vae, stream.avatar)
-        refining = Refine(stream, refine, FaceMotion(blinks, articulation, head_motion))
+        refining = Refine(stream, refine, FaceMotion(blinks, articulation, head_motion, fps or None))
         chosen_encoder(encoder, *refining.pixel_size)  # raises AvatarError before anything is loaded
         place = OutputFile.claim(filename_prefix, *refining.pixel_size)
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
-        watch = Watch(stream, progress, refining.pixel_size)
+        watch = Watch(stream, progress, refining.pixel_size, refining.rate.fps)
         metadata = tags(cls.hidden, watch.report)
         memory = decoder.working_bytes(stream.pixel_size)
         recipe = stream.prepared(title(cls), progress.on_step, (decoder.patcher, *refining.patchers), memory)
@@ -145,7 +146,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         else:
             record(folder, every, place.path, recipe, decoder, sound, watch, quality, metadata, refiner, encoder)
         report = watch.report
-        report.audio_seconds = min(sound.num_samples / sound.sample_rate, report.frames / stream.fps)
+        report.audio_seconds = min(sound.num_samples / sound.sample_rate, report.frames / report.fps)
         stream.report = report
         try:
             report.to_json(report_file(place.path))
@@ -169,7 +170,7 @@ def write(
     """Make a video in one run. The file of an interrupted run stays beside `target`."""
     width, height = output_pixel_size(recipe, refine)
     writer = VideoWriter(
-        target, width, height, recipe.config.fps, sound.sample_rate, sound.channels, crf=quality,
+        target, width, height, output_rate(recipe, refine).fps, sound.sample_rate, sound.channels, crf=quality,
         metadata=metadata, encoder=encoder,
     )  # fmt: skip
     with StreamRun(recipe) as run:

@@ -25,9 +25,11 @@ class Watch:
     Life cycle: made for one run, `go_on` before its first block where a recording is resumed, called with every block.
     """
 
-    def __init__(self, stream: HostStream, progress: StreamProgress, pixel_size: Size | None = None) -> None:
-        """pixel_size: (width, height) of the frames, default the stream's."""
-        self.report = stream.new_report(pixel_size)
+    def __init__(
+        self, stream: HostStream, progress: StreamProgress, pixel_size: Size | None = None, fps: int | None = None
+    ) -> None:
+        """pixel_size: (width, height) of the frames. fps: their rate. Both are the stream's by default."""
+        self.report = stream.new_report(pixel_size, fps)
         self.progress = progress
         self.went_on = ""
         self._observe = Observer(self.report, stream.voice.source)

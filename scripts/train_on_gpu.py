@@ -38,7 +38,8 @@ from joyavatar_core.checkpoints import save_checkpoint
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.geometry import VIDEO_FRAMES_PER_LATENT, to_latent_frames
 from joyavatar_core.model.transformer import AvatarTransformer
-from joyavatar_core.pipeline.avatar import EMBEDDED_TRANSFORMER, EMBEDDED_VAE, EMBEDDED_VISEME_ENCODER, open_embedded
+from joyavatar_core.pipeline.avatar import open_embedded
+from joyavatar_core.pipeline.embedded import EMBEDDED_TRANSFORMER, EMBEDDED_VAE, EMBEDDED_VISEME_ENCODER
 from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.synthetic.dataset import load_clip, save_clip
 from joyavatar_core.synthetic.takes import Take, load_takes, save_takes

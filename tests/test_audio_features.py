@@ -29,7 +29,7 @@ from joyavatar_core.audio import (
 )
 from joyavatar_core.audio.resample import read_resampled
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.pipeline.avatar import EMBEDDED_VISEME_ENCODER
+from joyavatar_core.pipeline.embedded import EMBEDDED_VISEME_ENCODER
 
 GOLDEN = Path(__file__).parent / "golden" / "wav2vec.safetensors"
 K = 3

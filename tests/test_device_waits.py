@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from joyavatar_core import device
 from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.pipeline import render
-from joyavatar_core.pipeline.avatar import ASSETS, load_embedded_refiner
+from joyavatar_core.pipeline.embedded import ASSETS, load_embedded_refiner
 from joyavatar_core.refiner import face_editor, portrait_refiner
 from joyavatar_core.refiner import model as refiner_model
 from joyavatar_core.refiner.eye_movements import EyeMovements

@@ -21,7 +21,7 @@ from joyavatar_core.checkpoints import save_checkpoint
 from joyavatar_core.checkpoints.random_weights import RANDOM_CONFIG, random_state_dict
 from joyavatar_core.cli import main
 from joyavatar_core.monitoring.observer import Observer
-from joyavatar_core.pipeline.avatar import EMBEDDED_VAE
+from joyavatar_core.pipeline.embedded import EMBEDDED_VAE
 
 RATE = 16000
 START = "forkserver" if "forkserver" in python_multiprocessing.get_all_start_methods() else "spawn"  # Windows

@@ -15,7 +15,7 @@ from joyavatar_core.errors import AvatarError
 from joyavatar_core.framing.face_crop import FaceCrop
 from joyavatar_core.framing.face_locator import Face
 from joyavatar_core.framing.find_face import find_face
-from joyavatar_core.pipeline.avatar import EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER
+from joyavatar_core.pipeline.embedded import EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER
 from joyavatar_core.refiner import PortraitRefiner, RefinerNet, load_refiner, portrait_face
 from joyavatar_core.refiner.face_editor import (
     BROW_REACH,

@@ -74,7 +74,7 @@ def test_a_row_that_fails_is_said_and_the_others_run():
 def test_training_carries_on_from_what_is_shipped(tmp_path, stage):
     pytest.importorskip("skia")
     from joyavatar_core.checkpoints import open_checkpoint
-    from joyavatar_core.pipeline.avatar import EMBEDDED_TRANSFORMER
+    from joyavatar_core.pipeline.embedded import EMBEDDED_TRANSFORMER
 
     done = run(
         "scripts/train_on_gpu.py", "train", "--tiny", "--device", "cpu", "--stage", stage, "--out", str(tmp_path)

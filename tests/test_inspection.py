@@ -14,7 +14,7 @@ from joyavatar_core.checkpoints.reader import from_state_dict
 from joyavatar_core.cli import main
 from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.pipeline.avatar import ASSETS
+from joyavatar_core.pipeline.embedded import ASSETS
 
 MINI = AvatarConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=4, text_dim=8, freq_dim=8, audio_dim=6, audio_hidden=4)
 

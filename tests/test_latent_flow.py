@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from joyavatar_core.audio import ArrayAudio
 from joyavatar_core.audio.opening import open_voice
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.pipeline.avatar import ASSETS, EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER, load_avatar
+from joyavatar_core.pipeline.avatar import load_avatar
+from joyavatar_core.pipeline.embedded import ASSETS, EMBEDDED_FACE_EDITOR, EMBEDDED_REFINER
 from joyavatar_core.pipeline.render import frames_of
 from joyavatar_core.recording import Interval, Recording
-from joyavatar_core.refiner import PortraitRefiner, load_refiner
+from joyavatar_core.refiner import FaceMotion, PortraitRefiner, load_refiner
 from joyavatar_core.refiner.latent_flow import LatentFlowNet, between
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.run import StreamRun
@@ -93,11 +94,11 @@ def test_the_first_frame_is_the_portrait_and_the_blocks_fit_together() -> None:
         refine._latent_flow(block(latents[:, :, :3], 0)),
         refine._latent_flow(block(latents[:, :, 3:], 9, latents[:, :, 2:3])),
     ]
-    assert flow[0].shape == (9, 2, 64, 64)
-    expected = torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 6, 5, 4, 3, 2, 1, 0, 2, 4, 6, 8])
-    torch.testing.assert_close(torch.cat(flow)[:, 1, 30, 20], expected)
+    assert flow[0].shape == (10, 2, CELLS, CELLS)
+    expected = torch.tensor([0.0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6, 5, 4, 3, 2, 1, 0, 2, 4, 6, 8])
+    torch.testing.assert_close(torch.cat(flow)[:, 1, 10, 5], expected)  # a block begins with the frame before it
     alone = refine._latent_flow(block(latents[:, :, 3:], 9))  # nothing is known of the latents before
-    torch.testing.assert_close(alone[:, 0, 0, 0], torch.tensor([4.0, 4, 4, 4, 3, 2, 1, 0, 2, 4, 6, 8]))
+    torch.testing.assert_close(alone[:, 0, 0, 0], torch.tensor([4.0, 4, 4, 4, 4, 3, 2, 1, 0, 2, 4, 6, 8]))
 
 
 def test_the_latents_move_the_head() -> None:
@@ -181,21 +182,22 @@ def test_the_head_moves_as_in_the_decoded_frames(avatar) -> None:
     cache = decoder.new_cache()
     for made in StreamRun(stream):
         video = decoder.decode(made.latents.to(decoder.compute_dtype), cache)[0][:, : made.num_video_frames]
-        flows = refine.decoded_flow(video.movedim(1, 0).float()), refine._latent_flow(made)
+        flows = refine.decoded_flow(video.movedim(1, 0).float()), refine._latent_flow(made)[1:]
+        flows = [F.interpolate(flow, (64, 64), mode="bilinear") for flow in flows]
         places.append([refine.face.moved_as_one(flow)[:, 0, 24:40, 24:40].mean((1, 2)) for flow in flows])
     decoded, ours = (torch.cat(part) for part in zip(*places, strict=True))
     assert torch.corrcoef(torch.stack([decoded, ours]))[0, 1] > 0.8
     assert 0.5 < ours.std() / decoded.std() < 1.5
 
 
-@pytest.mark.parametrize("heard", [True, False])
-def test_a_recording_without_decoded_frames_resumes(heard: bool, avatar, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("heard", "fps"), [(True, None), (False, None), (True, 25)])
+def test_a_recording_without_decoded_frames_resumes(heard: bool, fps: int | None, avatar, tmp_path: Path) -> None:
     stream, voice = stream_of(avatar)
     if not heard:
         stream, voice = dataclasses.replace(stream, audio=None, video_frames=33), None
 
     def recording(name: str, **options: object) -> Recording:
-        refine = avatar.refine(stream, 128)
+        refine = avatar.refine(stream, 128, FaceMotion(fps=fps))
         return Recording(
             tmp_path / name, stream, avatar.decoder, voice, every=Interval(blocks=1), refine=refine, **options
         )
@@ -209,6 +211,14 @@ def test_a_recording_without_decoded_frames_resumes(heard: bool, avatar, tmp_pat
         assert 0 < resumed.blocks < len(whole.segments) * whole.every
         resumed.record()
     assert [one.pictures for one in resumed.segments] == [one.pictures for one in whole.segments]
+    assert resumed.frames == stream.num_video_frames * (fps or 16) // 16
+    with pytest.raises(AvatarError, match=r"was made with fps"):
+        other = Recording(
+            tmp_path / "whole", stream, avatar.decoder, voice, every=Interval(blocks=1), resume=True,
+            refine=avatar.refine(stream, 128, FaceMotion(fps=32)),
+        )  # fmt: skip
+        with other:
+            pass
 
 
 def stop_at(block: LatentBlock, index: int) -> None:

@@ -50,3 +50,24 @@ def test_a_reference_without_a_picture_is_not_refined(host, vae):
     assert host.StreamToFrames.execute(stream, "one batch", 1, vae)[0][0].shape == (FRAMES, SIDE, SIDE, 3)
     with pytest.raises(host.error, match="refine is '2x', and only the embedded avatar"):
         host.StreamToFrames.execute(stream, "one batch", 1, vae, "2x")
+
+
+def test_frames_at_another_rate(host, vae, stream):
+    output = host.StreamToFrames.execute(stream, "by reset", 1, vae, fps=32)
+    images, fps, sound = (output[k] for k in range(3))
+    assert sum(len(part) for part in images) == 2 * FRAMES and fps == 32
+    samples = sum(part["waveform"].shape[-1] for part in sound)
+    assert samples / sound[0]["sample_rate"] == pytest.approx(FRAMES / 16, abs=1 / 16)
+    assert stream.report.frames == 2 * FRAMES and stream.report.fps == 32
+
+
+def test_a_video_at_another_rate(host, vae, stream, output_folder):
+    host.StreamToVideo.execute(stream, "talk", 30, vae, fps=24)
+    with av.open(str(next(output_folder.glob("talk*.mp4")))) as file:
+        assert file.streams.video[0].average_rate == 24
+        assert sum(1 for _ in file.decode(video=0)) == FRAMES * 24 // 16
+
+
+def test_another_rate_needs_refined_frames(host, vae, stream):
+    with pytest.raises(host.error, match="fps is 25, and only refined frames can have another rate"):
+        host.StreamToFrames.execute(stream, "one batch", 1, vae, "off", fps=25)

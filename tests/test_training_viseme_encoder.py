@@ -12,7 +12,7 @@ from joyavatar_core.audio import VisemeEncoder
 from joyavatar_core.audio.mel import BANDS
 from joyavatar_core.audio.visemes import SLOTS, VISEMES
 from joyavatar_core.errors import AvatarError
-from joyavatar_core.pipeline.avatar import EMBEDDED_VISEME_ENCODER
+from joyavatar_core.pipeline.embedded import EMBEDDED_VISEME_ENCODER
 from joyavatar_core.training import viseme_encoder
 from joyavatar_core.training.augment import SILENCE, other_voice
 from joyavatar_core.training.loop import LoopSettings

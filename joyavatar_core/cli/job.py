@@ -16,22 +16,32 @@ from .options import VideoOptions
 if TYPE_CHECKING:
     from ..audio import AudioSource
     from ..pipeline.avatar import Avatar
-    from ..refiner import PortraitRefiner
+    from ..refiner import FrameRate, PortraitRefiner
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a command makes a video of, loaded and checked; `size` is (width, height) in pixels of the video."""
+    """What a command makes a video of, loaded and checked.
+
+    size: (width, height) in pixels of the video. rate: its frame rate.
+    """
 
     avatar: Avatar
     voice: AudioSource
     stream: AvatarStream
     size: tuple[int, int]
+    rate: FrameRate
     refine: PortraitRefiner | None
     report: RunReport
     metadata: dict[str, object]
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of the video; None where its end is not known."""
+        frames = self.stream.num_video_frames
+        return None if frames is None else self.rate.shown(range(frames)).stop
 
 
 def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
@@ -39,8 +49,9 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
 
     voice: what `options.check` returned. avatar: what `options.avatar` loads; it may serve many jobs.
     """
-    from ..pipeline.avatar import default_refine, load_prompt
-    from ..pipeline.render import output_pixel_size
+    from ..pipeline.avatar import load_prompt
+    from ..pipeline.refinement import default_refine
+    from ..pipeline.render import output_pixel_size, output_rate
 
     config = avatar.config
     settings = options.settings(config)
@@ -58,16 +69,16 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
     )  # fmt: skip
     avatar.check_memory(stream)
     refine = avatar.refine(stream, options.refine or default_refine(avatar, options.live), options.face_motion())
-    width, height = output_pixel_size(stream, refine)
+    (width, height), rate = output_pixel_size(stream, refine), output_rate(stream, refine)
     facts = {
         "preset": options.preset, "seed": options.seed, "width": width, "height": height,
         "refined": refine is not None, **asdict(settings),
     }  # fmt: skip
-    report = RunReport(config.fps, avatar.name, config.trained, facts)
+    report = RunReport(rate.fps, avatar.name, config.trained, facts)
     if framed is not None:
         report.more["portrait"] = framed.crop.summary()
     metadata = {"title": options.title, "joyavatar": {"weights": avatar.name, **facts}}
-    return Job(avatar, voice, stream, (width, height), refine, report, metadata)
+    return Job(avatar, voice, stream, (width, height), rate, refine, report, metadata)
 
 
 def save_report(options: VideoOptions, job: Job) -> None:

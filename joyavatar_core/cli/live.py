@@ -102,7 +102,7 @@ def open_sinks(options: LiveOptions, job: Job, progress: LiveProgress, stack: co
     from ..video import VideoWriter
     from ..video.live_encoder import LiveEncoder, from_key_frame
 
-    picture = (*job.size, job.avatar.config.fps, job.voice.sample_rate, job.voice.channels)
+    picture = (*job.size, job.rate.fps, job.voice.sample_rate, job.voice.channels)
     style: dict[str, Any] = {"crf": options.quality, "metadata": job.metadata, "encoder": options.encoder}
     sinks: list[Sink] = []
     if options.out and options.out != STDOUT:
@@ -164,7 +164,7 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
             start, stop = voice.samples_of(range(block.first_frame, block.last_frame + 1), job.avatar.config.fps)
             samples = voice.read_native(start, stop)
             if paced:
-                progress.hold(block.first_frame)
+                progress.hold(job.report.frames)
             for sink in sinks:
                 sink(frames, samples)
             progress.observe.voice = voice
@@ -187,7 +187,7 @@ class LiveProgress:
         self._behind = False
 
     def hold(self, frame: int) -> None:
-        """Wait until the playback time of a frame, counted from the first block."""
+        """Wait until the playback time of a frame of the video, counted from the first block."""
         now = time.monotonic()
         self.started = now if self.started is None else self.started
         time.sleep(max(0.0, self.started + frame / float(self.job.report.fps) - now))

@@ -58,6 +58,7 @@ class VideoOptions:
     blinks: float
     articulation: float
     head_motion: float
+    fps: int | None
     seconds: float | None
     seed: int
     quality: int
@@ -71,10 +72,10 @@ class VideoOptions:
     cuda_graphs: bool
 
     def face_motion(self) -> FaceMotion:
-        """How lively the refined face is. Raises AvatarError for values out of bounds."""
+        """How the refined face moves. Raises AvatarError for values out of bounds."""
         from ..refiner import FaceMotion
 
-        return FaceMotion(self.blinks, self.articulation, self.head_motion)
+        return FaceMotion(self.blinks, self.articulation, self.head_motion, self.fps)
 
     def settings(self, config: AvatarConfig) -> Preset:
         """The preset for a checkpoint, with what the options for PSB, MCI and URCR change of it. Raises AvatarError."""
@@ -137,12 +138,14 @@ class VideoOptions:
 
     def check_settings(self) -> None:
         """The part of `check` that needs the description of the weights. Raises AvatarError."""
-        from ..pipeline.avatar import check_refine, load_prompt, open_weights
+        from ..pipeline.avatar import load_prompt, open_weights
+        from ..pipeline.refinement import check_frame_rate, check_refine
 
         config = open_weights(self.avatar).config
         self.settings(config)
         if self.refine is not None:
             check_refine(self.avatar, self.refine, self.size or (config.width, config.height))
+        check_frame_rate(self.avatar, config.fps, self.fps, self.refine)
         if self.prompt_embeds:
             load_prompt(self.prompt_embeds, config)
 

@@ -134,6 +134,11 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         default=1.0,
         help="how far refined heads turn, nod and raise their brows, 0 to 3; default 1",
     )
+    command.add_argument(
+        "--fps", type=int, metavar="16-60",
+        help="frames per second of refined faces, such as 25, 30 or 32; movements look smoother, the time grows with "
+        "them; default: the checkpoint's (16)",
+    )  # fmt: skip
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0, help="another number is another take; default 0")
     command.add_argument("--quality", type=int, default=18, help="x264's crf, 1 (best) to 51; default 18")
@@ -249,7 +254,7 @@ def parse_seed(text: str) -> int:
 def run_inspect(args: argparse.Namespace) -> None:
     """``inspect``: print what a file of weights is."""
     from ..checkpoints.inspection import describe, format_description
-    from ..pipeline.avatar import EMBEDDED_TRANSFORMER
+    from ..pipeline.embedded import EMBEDDED_TRANSFORMER
 
     file = EMBEDDED_TRANSFORMER if args.file == EMBEDDED else existing_file(args.file)
     print(format_description(describe(file, args.release)))

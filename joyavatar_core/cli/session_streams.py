@@ -17,7 +17,8 @@ import torch
 from ..audio.pcm import read_pcm
 from ..device import free_memory
 from ..errors import AvatarError
-from ..pipeline.avatar import ASSETS, load_avatar
+from ..pipeline.avatar import load_avatar
+from ..pipeline.embedded import ASSETS
 from .batch_columns import RowParser
 from .job import Job, prepare
 from .live import LiveProgress, run_live, warm_up
@@ -101,7 +102,7 @@ class PushedStream:
             self._voice = read_pcm(pcm, options.audio_rate, options.audio_channels, options.audio_format, closes=True)
             self._job: Job = prepare(options, self._voice, avatar)
             self._encoder = LiveEncoder(
-                *self._job.size, avatar.config.fps, self._voice.sample_rate, self._voice.channels,
+                *self._job.size, self._job.rate.fps, self._voice.sample_rate, self._voice.channels,
                 crf=options.quality, metadata=self._job.metadata, formats=FORMATS, encoder=options.encoder,
             )  # fmt: skip
         except BaseException:

@@ -40,19 +40,19 @@ def speak(args: argparse.Namespace) -> None:
     voice = options.check()
     log.info("loading")  # torch's first steps take seconds, on a fresh machine many
     avatar = load_avatar(options.avatar)
-    started, made = time.perf_counter(), []
+    started, made, fps = time.perf_counter(), [], options.fps or avatar.config.fps
     with tqdm(unit="frame", disable=None) as bar:
 
         def on_frames(frames: int, total: int | None) -> None:
             made.append(frames)
             bar.total = total
-            bar.set_postfix_str(f"{frames / avatar.config.fps:.1f} s of video", refresh=False)
+            bar.set_postfix_str(f"{frames / fps:.1f} s of video", refresh=False)
             bar.update(frames - bar.n)
 
         report = make_video(options, voice, avatar, on_frames)
     seconds = time.perf_counter() - started
     untrained = "" if avatar.config.trained else " (random weights: the picture has no meaning)"
-    say(f"{options.out}: {report.frames} frames, {report.frames / avatar.config.fps:.2f} s, "
+    say(f"{options.out}: {report.frames} frames, {report.frames / fps:.2f} s, "
         f"{(report.frames - made[0]) / seconds:.1f} frames/s{untrained}")  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def make_video(options: SpeakOptions, voice: AudioSource, avatar: Avatar, on_fra
 
     def on_block(block: LatentBlock, shown: Tensor) -> None:
         observe(block, shown)
-        on_frames(report.frames, job.stream.num_video_frames)
+        on_frames(report.frames, job.num_frames)
 
     try:
         (record if options.state else write)(options, job, observe, on_block, on_frames)
@@ -89,12 +89,12 @@ def write(options: SpeakOptions, job: Job, observe: Observer, on_block: OnBlock,
 
     voice, stream, decoder = job.voice, job.stream, job.avatar.decoder
     writer = VideoWriter(
-        options.out, *job.size, stream.config.fps, voice.sample_rate, voice.channels, crf=options.quality,
+        options.out, *job.size, job.rate.fps, voice.sample_rate, voice.channels, crf=options.quality,
         metadata=job.metadata, encoder=options.encoder,
     )  # fmt: skip
     try:
         with writer, StreamRun(stream) as run:
-            on_frames(0, stream.num_video_frames)
+            on_frames(0, job.num_frames)
             reset = options.reset_on_drift
             observe.reset_on_drift = run if reset else None
             talk(run, decoder, writer, voice, on_block, refine=job.refine, overlap=not reset)
@@ -118,12 +118,12 @@ def record(options: SpeakOptions, job: Job, observe: Observer, on_block: OnBlock
         with recording:
             say_where(recording)
             observe.look_back(recording)
-            on_frames(recording.frames, stream.num_video_frames)
+            on_frames(recording.frames, job.num_frames)
             job.report.settings = {**job.report.settings, "resumed_at_block": recording.blocks}
             recording.record(on_block)
             recording.join(options.out)
     except KeyboardInterrupt:
-        at = clock_text(recording.frames / float(stream.config.fps))
+        at = clock_text(recording.frames / float(recording.rate.fps))
         raise KeyboardInterrupt(f"start the command again with --resume to go on at {at}") from None
 
 
@@ -135,13 +135,14 @@ def say(text: str) -> None:
 
 def say_where(recording: Recording) -> None:
     """Log what a recording costs on the disk and where it begins."""
-    fps = recording.stream.config.fps
+    config = recording.stream.config
     log.info(
         "every %d blocks a segment of %.1f s and a state of up to %.1f MB in %s (two states are kept)",
-        recording.every, recording.every * recording.stream.config.block_frames * VIDEO_FRAMES_PER_LATENT / fps,
+        recording.every, recording.every * config.block_frames * VIDEO_FRAMES_PER_LATENT / config.fps,
         recording.state_bytes / 1e6, recording.folder.path,
     )  # fmt: skip
     if recording.finished:
         log.info("this recording is finished; its video is joined again")
     elif recording.frames:
-        log.info("resuming after block %d, %.1f s into the video", recording.blocks - 1, recording.frames / fps)
+        seconds = recording.frames / recording.rate.fps
+        log.info("resuming after block %d, %.1f s into the video", recording.blocks - 1, seconds)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,7 @@ from .face_mesh import FaceMesh
 
 WINDOW_SECONDS = 10
 MAX_LAG = 6  # frames
+TRAINED_FPS = 16  # frames per second that the viseme encoder has learned from
 # The mouth, seen in four ways: each is correlated with the jaw of the voice.
 MOUTH_SIGNALS = ("lip_gap", "jaw_drop", "inner_mouth", "darkness")
 
@@ -27,13 +29,15 @@ def heard_jaw(voice: str | Path, frames: int, fps: int | Fraction) -> np.ndarray
     from ..audio import Clock, VisemeEncoder, open_voice
     from ..audio.resample import read_resampled
     from ..audio.visemes import VISEMES
-    from ..pipeline.avatar import EMBEDDED_VISEME_ENCODER
+    from ..pipeline.embedded import EMBEDDED_VISEME_ENCODER
 
     encoder = VisemeEncoder.load(EMBEDDED_VISEME_ENCODER)
-    clock, reach = Clock(encoder.sample_rate, fps), encoder.left_reach
-    edges = [clock.frame_start(k) + reach for k in range(frames + 1)]
+    clock, reach = Clock(encoder.sample_rate, TRAINED_FPS), encoder.left_reach
+    moments = (np.arange(frames) + 0.5) * float(TRAINED_FPS / fps) - 0.5  # of the frames, in frames of the encoder
+    edges = [clock.frame_start(k) + reach for k in range(math.ceil(moments[-1]) + 2)]
     heard = read_resampled(open_voice(voice), -reach, edges[-1], encoder.sample_rate)
-    return encoder.encode(heard, edges)[:, VISEMES.index("open")].numpy()
+    jaw = encoder.encode(heard, edges)[:, VISEMES.index("open")].numpy()
+    return np.interp(moments, np.arange(len(jaw)), jaw)
 
 
 def mouth_signals(frames: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:

@@ -15,7 +15,6 @@ import numpy as np
 from torch import Tensor
 
 from ..audio import AudioSource
-from ..audio.clock import block_to_frames
 from ..errors import AvatarError
 from ..paths import libav_url
 from ..sampling.run import StreamRun
@@ -55,7 +54,7 @@ class Observer:
             return
         loudness = None
         if self.voice is not None:
-            shown = range(block.first_frame, block.last_frame + 1)
+            shown = range(self.report.frames, self.report.frames + len(frames))
             loudness = frame_loudness(self.voice, self.report.fps, shown)
         warned, told = len(self.monitor.warnings), len(self.monitor.history)
         measures = self.monitor.update(block.index, frames, loudness)
@@ -91,12 +90,11 @@ class Observer:
 
     def _see_beginning(self, recording: Recording) -> None:
         """Show the monitor the first seconds of a recording, decoded from its segments."""
-        config = recording.stream.config
         wanted = min(recording.frames, round(WINDOW_SECONDS * float(self.report.fps)))
         with closing(pictures(recording.segment_paths)) as shown:
             for block in range(recording.blocks):
-                span = block_to_frames(block, config.block_frames, config.lead_frames)
-                frames = list(itertools.islice(shown, min(len(span), recording.frames - span.start)))
+                span = recording.frames_of(block)
+                frames = list(itertools.islice(shown, len(span)))
                 if not frames or self.monitor.frames >= wanted:
                     break
                 loudness = None

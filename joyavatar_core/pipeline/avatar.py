@@ -24,24 +24,23 @@ from ..model.attention import attention_backend
 from ..model.fp8_linear import Fp8Operations
 from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
-from ..refiner import LARGEST_SCALE, USUAL_MOTION, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from ..refiner import LARGEST_SCALE, USUAL_MOTION, FaceMotion, PortraitRefiner, RefinerNet, refined_size
 from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
 from ..vae import StreamingVAE, TinyDecoder, random_weights_vae, vae_from_state_dict
 from ..video.portrait import check_size, check_trained_size
 from .avatar_options import EMBEDDED, EMBEDDED_AVATAR, FULL_DECODER, AvatarOptions
+from .embedded import (
+    EMBEDDED_DECODER,
+    EMBEDDED_TRANSFORMER,
+    EMBEDDED_VAE,
+    EMBEDDED_VISEME_ENCODER,
+    load_embedded_refiner,
+)
+from .refinement import default_refine, has_refiner, no_refiner
 
 log = logging.getLogger(__name__)
-
-ASSETS = Path(__file__).parents[1] / "assets"
-EMBEDDED_TRANSFORMER = ASSETS / "avatar.safetensors"
-EMBEDDED_VAE = ASSETS / "vae" / "joyavatar_vae.safetensors"
-EMBEDDED_DECODER = ASSETS / "decoder.safetensors"
-EMBEDDED_REFINER = ASSETS / "refiner.safetensors"
-EMBEDDED_FACE_EDITOR = ASSETS / "face_editor.safetensors"
-EMBEDDED_LATENT_FLOW = ASSETS / "latent_flow.safetensors"
-EMBEDDED_VISEME_ENCODER = ASSETS / "visemes.safetensors"  # for checkpoints with "visemes" features
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,27 +179,6 @@ class Avatar:
         return PortraitRefiner.of(self.refiner, stream, self.decoder, size, motion)
 
 
-def default_refine(avatar: Avatar, live: bool = False) -> str:
-    """The refinement if none is chosen: off without a refiner, 2x for a live stream, otherwise on."""
-    return "off" if avatar.refiner is None else "2x" if live else "on"
-
-
-def check_refine(options: AvatarOptions, setting: str | int, frame: Size) -> None:
-    """Raise AvatarError where `Avatar.refine` would, without the avatar. frame: (width, height) of the stream."""
-    if refined_size(setting, frame) is not None and not has_refiner(options):
-        raise no_refiner(options.name)
-
-
-def no_refiner(name: str) -> AvatarError:
-    """What is wrong with a refinement by an avatar that has no refiner."""
-    return AvatarError(f"'{name}' has no portrait refiner, only the embedded avatar has; refine: off.")
-
-
-def has_refiner(options: AvatarOptions) -> bool:
-    """Whether the avatar of these files has a portrait refiner: the embedded one with its own VAE has."""
-    return options.weights == options.vae == EMBEDDED and EMBEDDED_REFINER.exists()
-
-
 def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
     """Load an avatar from files, by default the one that comes with the project.
 
@@ -316,11 +294,6 @@ def open_embedded() -> Checkpoint:
     if EMBEDDED_TRANSFORMER.exists():
         return open_checkpoint(EMBEDDED_TRANSFORMER)
     return checkpoint_from_state_dict(random_state_dict(), RANDOM_CONFIG.metadata())
-
-
-def load_embedded_refiner() -> RefinerNet:
-    """The embedded avatar's portrait refiner with all its parts, on the CPU."""
-    return load_refiner(EMBEDDED_REFINER, EMBEDDED_FACE_EDITOR, EMBEDDED_LATENT_FLOW)
 
 
 def load_vae(path: str | Path, config: AvatarConfig) -> StreamingVAE:

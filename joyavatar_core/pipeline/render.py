@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..audio import AudioSource
 from ..geometry import Size
+from ..refiner.frame_rate import FrameRate
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
 from ..vae import Decoder, VAECache
@@ -85,6 +86,12 @@ def stage(
 def output_pixel_size(stream: AvatarStream, refine: PortraitRefiner | None) -> Size:
     """(width, height) in pixels of a stream's finished frames."""
     return stream.pixel_size if refine is None else refine.pixel_size
+
+
+def output_rate(stream: AvatarStream, refine: PortraitRefiner | None) -> FrameRate:
+    """The frame rate of a stream's finished frames."""
+    own = FrameRate(stream.config.fps, stream.config.fps)
+    return own if refine is None else refine.rate or own
 
 
 @torch.no_grad()

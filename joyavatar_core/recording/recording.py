@@ -22,7 +22,7 @@ from torch import Tensor
 from ..audio import AudioSource
 from ..audio.clock import block_to_frames, num_blocks
 from ..errors import AvatarError
-from ..pipeline.render import OnBlock, output_pixel_size, talk
+from ..pipeline.render import OnBlock, output_pixel_size, output_rate, talk
 from ..refiner import PortraitRefiner
 from ..sampling.run import StreamRun
 from ..sampling.stream import AvatarStream, LatentBlock
@@ -92,7 +92,7 @@ class Recording:
         self.segments: list[Segment] = []
         self._decoder, self._refine, self._crf, self._resume = decoder, refine, crf, resume
         self._encoder = encoder
-        self._size = output_pixel_size(stream, refine)
+        self._size, self.rate = output_pixel_size(stream, refine), output_rate(stream, refine)
         self._layout = {} if refine is not None and refine.draws_from_latents else cache_layout(stream, decoder)
         config = stream.config
         self.every = every.in_blocks(self.state_bytes, config.fps, config.block_frames)
@@ -112,13 +112,14 @@ class Recording:
 
     @property
     def frames(self) -> int:
-        """Video frames in finished segments."""
-        if not self.blocks:
-            return 0
-        config = self.stream.config
-        return min(
-            block_to_frames(self.blocks - 1, config.block_frames, config.lead_frames).stop, self.stream.num_video_frames
-        )
+        """Video frames in finished segments, at the video's frame rate."""
+        return self.frames_of(self.blocks - 1).stop if self.blocks else 0
+
+    def frames_of(self, block: int) -> range:
+        """The video's frames of a block, at the video's frame rate."""
+        config, last = self.stream.config, self.stream.num_video_frames
+        frames = block_to_frames(block, config.block_frames, config.lead_frames)
+        return self.rate.shown(range(frames.start, min(frames.stop, last)))
 
     @property
     def segment_paths(self) -> list[Path]:
@@ -135,7 +136,7 @@ class Recording:
         self.folder.lock()
         try:
             self._identity = identity_of(
-                self.stream, self._decoder, self.voice, fps=str(self.stream.config.fps), quality=self._crf,
+                self.stream, self._decoder, self.voice, fps=str(self.rate.fps), quality=self._crf,
                 checkpoint_every=self.every, **refinement_of(self._refine),
                 encoder=X264 if self._encoder == AUTO else chosen_encoder(self._encoder, *self._size),
             )  # fmt: skip
@@ -200,7 +201,7 @@ class Recording:
 
         sound = (self.voice.sample_rate, self.voice.channels) if self.voice is not None else (None, 1)
         with VideoWriter(
-            path, *self._size, self.stream.config.fps, *sound, crf=self._crf, metadata=self.metadata,
+            path, *self._size, self.rate.fps, *sound, crf=self._crf, metadata=self.metadata,
             encoder=self._identity["encoder"],
         ) as writer:  # fmt: skip
             blocks = itertools.islice(self._run, self.every)

@@ -1,11 +1,11 @@
 """After the decoder: the portrait's own detail, moved to where a frame shows the face."""
 
+from .face_motion import USUAL_MOTION, FaceMotion
+from .frame_rate import MOST_FPS, FrameRate
 from .model import RefinerNet
 from .portrait_refiner import (
     LARGEST_SCALE,
     TIMES,
-    USUAL_MOTION,
-    FaceMotion,
     PortraitRefiner,
     load_refiner,
     refined_size,
@@ -13,9 +13,11 @@ from .portrait_refiner import (
 
 __all__ = [
     "LARGEST_SCALE",
+    "MOST_FPS",
     "TIMES",
     "USUAL_MOTION",
     "FaceMotion",
+    "FrameRate",
     "PortraitRefiner",
     "RefinerNet",
     "load_refiner",

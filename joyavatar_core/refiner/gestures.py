@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .draws import Draws
 
-STEP = 2  # frames over which a rise of the voice is measured
+RISE = 0.125  # seconds over which a rise of the voice is measured
+STRESSED = 1 / 16  # seconds of a stress that count once
 LEAST, MOST = 0.5, 2.0  # rises, in deviations of the loudness: smaller ones are no stress, larger ones count as this
 SLOT = 0.7  # seconds; the stresses within a slot have the same strength
 
@@ -46,13 +47,13 @@ def gestures(kind: Gesture, loud: Tensor, seed: int, first_frame: int, count: in
     of them are needed where a stream goes on; a block of 12 frames brings them at 16 frames per second. first_frame:
     number of the first of `count` frames. fps: frames per second.
     """
-    shape = gesture_shape(kind, fps)
-    wanted = STEP + len(shape) - 1 + count
+    shape, step = gesture_shape(kind, fps), max(1, round(RISE * fps))
+    wanted = step + len(shape) - 1 + count
     heard = torch.cat([loud[:1].expand(max(0, wanted - len(loud))), loud])[-wanted:].cpu().float()
-    stress = ((heard[STEP:] - heard[:-STEP] - LEAST) / (MOST - LEAST)).clamp(0, 1)
+    stress = ((heard[step:] - heard[:-step] - LEAST) / (MOST - LEAST)).clamp(0, 1)
     frames = first_frame + count - len(stress) + np.arange(len(stress))
     stress = stress * _strengths(kind, seed, np.floor(frames / fps / SLOT).astype(int))
-    return torch.tanh(stress.unfold(0, len(shape), 1) @ shape.flip(0))
+    return torch.tanh(stress.unfold(0, len(shape), 1) @ shape.flip(0) / (STRESSED * fps))
 
 
 def gesture_shape(kind: Gesture, fps: int) -> Tensor:

@@ -7,7 +7,7 @@ seed and its number alone, so streams resume.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from ..geometry import Size
 from ..weights import load_frozen
 from .eye_movements import EyeMovements
 from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of, less_round, scaled_mouth
+from .face_motion import USUAL_MOTION, FaceMotion
+from .frame_rate import FrameRate, at_moments
 from .head_movements import HeadMovements, HeadPose
 from .head_turn import HeadTurn
 from .latent_flow import CELLS, LatentFlowNet, between
@@ -46,28 +48,6 @@ HELD_GAZE = 2.8  # the gaze moves against the head, so that the eyes stay on wha
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
 
 
-@dataclass(frozen=True)
-class FaceMotion:
-    """How lively the refined face is.
-
-    blinks: mean number in a minute, 0 ... 60. articulation: factor of the visemes, 0 ... 3; the lips move farther with
-    it. head_motion: factor of the head's and the brows' movements, 0 ... 3. Raises AvatarError for other values.
-    """
-
-    blinks: float = 17.0
-    articulation: float = 1.0
-    head_motion: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, most in (("blinks", 60), ("articulation", 3), ("head_motion", 3)):
-            value = getattr(self, name)
-            if not 0 <= value <= most:
-                raise AvatarError(f"{name} is {value}, expected a number from 0 to {most}.", name)
-
-
-USUAL_MOTION = FaceMotion()
-
-
 class PortraitRefiner:
     """Refines the frames of one stream.
 
@@ -76,7 +56,9 @@ class PortraitRefiner:
     what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
     `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`. head: its movements
     on top of the frames' own; None: there are none. reference: [1, 16, 1, h, w], the portrait's latent; with it, and
-    with CELLS by CELLS cells, the latents of a block move the head, and the block need not be decoded.
+    with CELLS by CELLS cells, the latents of a block move the head, and the block need not be decoded. rate: of the
+    frames that `block` gives; None: the stream's. Where the refiner `draws_from_latents`, `eyes` and `head` have its
+    `fps`, otherwise the stream's.
     """
 
     def __init__(
@@ -90,10 +72,11 @@ class PortraitRefiner:
         articulation: float = FaceMotion.articulation,
         head: HeadMovements | None = None,
         reference: Tensor | None = None,
+        rate: FrameRate | None = None,
     ) -> None:
         device = next(net.parameters()).device
         self.net, self.pixel_size, self.uses_visemes = net, pixel_size, uses_visemes
-        self.eyes, self.articulation, self.head = eyes, articulation, head
+        self.eyes, self.articulation, self.head, self.rate = eyes, articulation, head, rate
         self.portrait = portrait
         fits = reference is not None and net.latent_flow is not None and reference.shape[-2:] == (CELLS, CELLS)
         self.reference = reference[0].movedim(1, 0).to(device, torch.float32) if fits else None
@@ -122,18 +105,24 @@ class PortraitRefiner:
     ) -> PortraitRefiner:
         """For a stream that carries its portrait; `decoder` shows what the autoencoder makes of it.
 
-        Raises AvatarError for a stream without a portrait's picture.
+        Raises AvatarError for a stream without a portrait's picture, and for a frame rate that cannot be.
         """
         if stream.portrait is None or stream.reference is None:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
+        seed, fps = stream.seed, stream.config.fps
+        rate = FrameRate(fps, motion.fps or fps)
         with torch.no_grad():
-            return cls(
+            refiner = cls(
                 net, stream.portrait, decode_still(decoder, stream.reference), pixel_size,
                 uses_visemes=stream.config.audio_features == "visemes",
-                eyes=EyeMovements(stream.seed, stream.config.fps, motion.blinks), articulation=motion.articulation,
-                head=HeadMovements(stream.seed, stream.config.fps, motion.head_motion) if motion.head_motion else None,
-                reference=stream.reference,
+                eyes=EyeMovements(seed, fps, motion.blinks), articulation=motion.articulation,
+                head=HeadMovements(seed, fps, motion.head_motion) if motion.head_motion else None,
+                reference=stream.reference, rate=rate,
             )  # fmt: skip
+        if refiner.draws_from_latents:  # each frame has its own moment
+            refiner.eyes = replace(refiner.eyes, fps=rate.fps)
+            refiner.head = refiner.head and replace(refiner.head, fps=rate.fps)
+        return refiner
 
     @property
     def face(self) -> PortraitFace | None:
@@ -182,17 +171,29 @@ class PortraitRefiner:
 
     @torch.no_grad()
     def block(self, block: LatentBlock, video: Tensor | None = None) -> Tensor:
-        """A block's frames, refined, [3, T, H, W], as in a call.
+        """A block's frames at the refiner's `rate`, refined, [3, T, H, W], as in a call.
 
-        video: its decoded frames [3, T, h, w] in [-1, 1]. Where the refiner `draws_from_latents` it is not used, and
-        the mouth is at rest in a block without a voice.
+        video: its decoded frames [3, T, h, w] in [-1, 1]. Where the refiner `draws_from_latents` it is not used, the
+        mouth is at rest in a block without a voice, and every frame is drawn for its own moment. Elsewhere the stream's
+        frames are repeated for a higher rate.
         """
+        frames, more = range(block.first_frame, block.last_frame + 1), self.rate is not None and self.rate.changes
+        shown = self.rate.shown(frames) if more else frames
         if not self.draws_from_latents:
-            return self(video, block.features, block.first_frame, block.features_before)
+            refined = self(video, block.features, block.first_frame, block.features_before)
+            return refined[:, self.rate.moments(shown, frames.start).ceil().long()] if more else refined
         heard, before = block.features, block.features_before
         if heard is None:
-            heard, before = F.pad(scaled_mouth(torch.zeros(block.num_video_frames, MOUTH_SIZE)), (0, 1)), None
-        return torch.cat(self._edited(self._latent_flow(block), heard, block.first_frame, before)).movedim(0, 1)
+            heard, before = F.pad(scaled_mouth(torch.zeros(len(frames), MOUTH_SIZE)), (0, 1)), None
+        flow = self._latent_flow(block)
+        if more:
+            flow = at_moments(flow, self.rate.moments(shown, frames.start - 1))
+            heard, before = self._heard_at(shown, frames.start, heard, before)
+        else:
+            flow = flow[1:]
+        sides = [side // 2 for side in self.round_trip.shape[-2:]]
+        flow = F.interpolate(flow, sides, mode="bilinear", align_corners=False)
+        return torch.cat(self._edited(flow, heard, shown.start, before)).movedim(0, 1)
 
     def decoded_flow(self, frames: Tensor) -> Tensor:
         """How decoded frames [B, 3, h, w] have moved from the portrait, [B, 2, h / 2, w / 2] in halves of the side."""
@@ -200,16 +201,33 @@ class PortraitRefiner:
             return self.net.flow(frames, self.round_trip, self._seen)
 
     def _latent_flow(self, block: LatentBlock) -> Tensor:
-        """How the frames of a block have moved from the portrait, [T, 2, h / 2, w / 2] in halves of the side."""
+        """How the frame before a block and the block's frames have moved from the portrait, [1 + T, 2, h, w].
+
+        In halves of the side, on the latent flow's own grid.
+        """
         latents = block.latents if block.latents_before is None else torch.cat([block.latents_before, block.latents], 2)
         latents = latents[0].movedim(1, 0).to(self.reference)
         flow = self.net.latent_flow(latents, self.reference.expand_as(latents))
         if not block.first_frame:  # the first latent of a stream is one frame, the portrait
-            flow = torch.cat([0 * flow[:1], between(torch.cat([0 * flow[:1], flow[1:]]))])
+            still = 0 * flow[:1]
+            flow = torch.cat([still, still, between(torch.cat([still, flow[1:]]))])
         else:
-            flow = between(flow if block.latents_before is not None else torch.cat([flow[:1], flow]))
-        sides = [side // 2 for side in self.round_trip.shape[-2:]]
-        return F.interpolate(flow[: block.num_video_frames], sides, mode="bilinear", align_corners=False)
+            flow = flow if block.latents_before is not None else torch.cat([flow[:1], flow])
+            flow = torch.cat([flow[:1], between(flow)])
+        return flow[: 1 + block.num_video_frames]
+
+    def _heard_at(
+        self, shown: range, first_frame: int, heard: Tensor, before: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The features of the frames `shown`, and those of frames before them, from the features of the stream's.
+
+        first_frame: the stream's frame that `heard` begins with.
+        """
+        if before is None or not len(before):
+            return at_moments(heard, self.rate.moments(shown, first_frame)), None
+        known = torch.cat([before, heard])
+        begin = self.rate.shown(range(first_frame - len(before), first_frame))
+        return tuple(at_moments(known, self.rate.moments(part, first_frame - len(before))) for part in (shown, begin))
 
     def _heard(self, features: Tensor | None) -> Tensor | None:
         """The visemes among the audio features; None where there are none."""

@@ -14,7 +14,8 @@ from ..checkpoints import save_checkpoint
 from ..checkpoints.reader import read_file
 from ..errors import AvatarError
 from ..model.transformer import AvatarTransformer
-from ..pipeline.avatar import EMBEDDED_VAE, Avatar, load_audio_encoder, load_avatar, load_decoder
+from ..pipeline.avatar import Avatar, load_audio_encoder, load_avatar, load_decoder
+from ..pipeline.embedded import EMBEDDED_VAE
 from ..refiner import load_refiner
 from ..vae import StreamingVAE, vae_from_state_dict
 from ..vae.state_dicts import wan_state_dict

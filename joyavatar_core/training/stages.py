@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import save_checkpoint
 from ..errors import AvatarError
-from ..pipeline.avatar import (
+from ..pipeline.embedded import (
     EMBEDDED_DECODER,
     EMBEDDED_FACE_EDITOR,
     EMBEDDED_LATENT_FLOW,

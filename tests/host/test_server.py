@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from joyavatar_core.pipeline.avatar import ASSETS, EMBEDDED_VAE, load_avatar
+from joyavatar_core.pipeline.avatar import load_avatar
+from joyavatar_core.pipeline.embedded import ASSETS, EMBEDDED_VAE
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 12  # 0.7 s at 16 frames/s
