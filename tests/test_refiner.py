@@ -14,7 +14,8 @@ from joyavatar_core.framing.face_crop import FaceCrop
 from joyavatar_core.recording.snapshot import refinement_of
 from joyavatar_core.refiner import LARGEST_SCALE, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
 from joyavatar_core.refiner.eye_movements import EyeMovements
-from joyavatar_core.refiner.model import Prediction, compose, resized, warp
+from joyavatar_core.refiner.model import Prediction, compose, resized, sharpened, warp
+from joyavatar_core.refiner.portrait_refiner import SHARPER
 from joyavatar_core.sampling.run import StreamRun
 
 from .conftest import MINIATURE, RecordedFeatures, build_model
@@ -51,6 +52,17 @@ def test_a_flow_names_the_place_in_the_portrait_that_a_pixel_shows() -> None:
     moved = warp(portrait, flow)
     torch.testing.assert_close(moved[..., :-3], portrait[..., 3:], atol=1e-4, rtol=0)
     torch.testing.assert_close(warp(portrait, torch.zeros_like(flow)), portrait, atol=1e-5, rtol=0)
+
+
+def test_an_enlarged_portrait_is_sharpened_by_as_much_as_interpolation_blurs_it() -> None:
+    portrait = F.interpolate(0.5 * picture(1, 3, SIDE, SIDE), scale_factor=2, mode="bicubic").clamp(-1, 1)
+
+    def error(strength: float) -> float:
+        enlarged = sharpened(resized(portrait, (4 * SIDE, 4 * SIDE)), strength)
+        at_rest = warp(enlarged, torch.zeros(1, 2, SIDE, SIDE), (2 * SIDE, 2 * SIDE))
+        return (at_rest - portrait).square().mean().item()
+
+    assert error(SHARPER) < 0.25 * error(0) and error(SHARPER) < 0.5 * error(2 * SHARPER)
 
 
 @pytest.mark.parametrize("side", [2 * SIDE, 4 * SIDE])

@@ -33,12 +33,13 @@ UPPER = CELL * round((EYES + 1) / 2 * SIDE / CELL)  # rows of the square, which 
 class PortraitFace:
     """A portrait whose face gets other expressions.
 
-    editor: on its device. portrait: [1, 3, S, T] in [-1, 1], on the same device. crop: its face, in its pixels.
+    editor: on its device. portrait: [1, 3, S, T] in [-1, 1], on the same device. crop: its face, in its pixels. seen:
+    the portrait as the editor sees it, of the same shape; None: `portrait`.
     """
 
-    def __init__(self, editor: FaceEditorNet, portrait: Tensor, crop: FaceCrop) -> None:
+    def __init__(self, editor: FaceEditorNet, portrait: Tensor, crop: FaceCrop, seen: Tensor | None = None) -> None:
         self.editor, self.portrait = editor, portrait
-        self.face = crop.cut(portrait, SIDE)
+        self.face = crop.cut(portrait if seen is None else seen, SIDE)
         self._into, self._out = (matrix.to(portrait) for matrix in crop.matrices(*portrait.shape[-2:]))
         u, v = crop.placed(REGION, REGION, *portrait.shape[-2:])[None].to(portrait).unbind(-1)
         inside = 1 - (u / FACE[0]).square() - ((v - FACE_TOP) / FACE[1]).square()

@@ -27,7 +27,7 @@ from .frame_rate import FrameRate, at_moments
 from .head_movements import HeadMovements, HeadPose
 from .head_turn import HeadTurn
 from .latent_flow import CELLS, LatentFlowNet, between
-from .model import SCALE, Prediction, RefinerNet, blended, resized, viseme_condition, warp
+from .model import SCALE, Prediction, RefinerNet, blended, resized, sharpened, viseme_condition, warp
 from .portrait_face import PortraitFace
 from .still_background import StillBackground
 
@@ -42,6 +42,7 @@ WITHOUT_EDITOR = 1.5  # factor of the visemes where no face is edited: the refin
 # Size of the portrait that is warped, as a multiple of the refined frame's.
 FINER = 1.6  # of a portrait with that much detail; more would alias
 ENLARGED = 2.0  # of any other portrait, which is enlarged
+SHARPER = 0.17  # an enlarged portrait is sharpened by as much: at rest, frames are then nearest to the portrait
 USUAL_WIDTH = 512  # pixels of refined frames, where nothing else is wanted
 LOUD = MOUTH_SIZE  # column of the voice's loudness in the viseme features
 HELD_GAZE = 2.8  # the gaze moves against the head, so that the eyes stay on what they look at
@@ -87,10 +88,14 @@ class PortraitRefiner:
         self._shape = tuple(max(pair) for pair in zip(predicted, pixel_size[::-1], strict=True))
         # What is moved has more pixels than what is shown: interpolation between near ones softens little.
         sides = zip(self._shape, picture.shape[-2:], strict=True)
-        times = FINER if all(FINER * shown <= given for shown, given in sides) else ENLARGED
-        self._moved = resized(picture, [round(times * shown) for shown in self._shape]).clamp(-1, 1)
+        fine = all(FINER * shown <= given for shown, given in sides)
+        larger = [round((FINER if fine else ENLARGED) * shown) for shown in self._shape]
+        finer = resized(picture, larger).clamp(-1, 1)
+        self._moved = finer if fine else sharpened(finer, SHARPER)
         self.crop = crop = None if net.editor is None else find_face(portrait)
-        self._face = None if crop is None else PortraitFace(net.editor, self._moved, crop.within(portrait, self._moved))
+        self._face = None
+        if crop is not None:
+            self._face = PortraitFace(net.editor, self._moved, crop.within(portrait, finer), seen=finer)
         self._turn = None if crop is None else HeadTurn(crop, picture)
         self._still = None if crop is None else StillBackground(portrait, crop, device, self.head_motion)
 

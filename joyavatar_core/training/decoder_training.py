@@ -19,19 +19,20 @@ from ..synthetic.dataset import clip_frames, load_pictures
 from ..vae import StreamingVAE, TinyDecoder
 from .discriminator import WithDiscriminator, discriminator_loss, generator_losses
 from .loop import Draw, LoopSettings, Trainer
-from .losses import box_weight, reconstruction_losses
+from .losses import box_weight, reconstruction_losses, strength_error
 from .refiner_augment import Random, recolour
 
 WIDTHS = (96, 64, 32, 16)
 HALF = 0.35  # share of samples at half size, 128 x 128 for clips of 256 x 256
 NOISE = 0.15  # the latents' errors, in deviations: up to this
-MOUTH_WEIGHT, EYES_WEIGHT = 8.0, 6.0
-AIMED = 0.7  # share of the crops that show the mouth or an eye in the middle
+MOUTH_WEIGHT, EYES_WEIGHT = 12.0, 6.0
+SHARP_MOUTH_WEIGHT = 0.5  # for sharpness: a sharp mouth that is uncertain has the wrong shape
+AIMED, AT_MOUTH = 0.8, 0.6  # share of the crops that show the mouth or an eye in the middle, and of these, the mouth
 SWAPPED = 0.3  # share of crops with colour channels in another order: colours that clips lack
 FRAME_STEP = 3  # one frame of so many is shown to the discriminator
 KEPT_HALF, KEPT_WHOLE = 20.0, 0.02  # how firmly an encoder that is trained keeps its latents, at half and whole size
 # On top of the reconstruction, and of the discriminator's own loss. Sharpness needs them: the least error is soft.
-SCALES = {"adversarial": 0.08, "features": 0.3, "texture": 1.5, "lively": 1.0}
+SCALES = {"adversarial": 0.08, "features": 0.3, "sharp": 1.5}
 ADVERSARIAL_FROM, ADVERSARIAL_WHOLLY = 0.06, 0.2  # shares of the run after which the discriminator counts, and wholly
 BLUR = 4  # pixels that are averaged: the discriminator sees what is finer
 
@@ -63,8 +64,8 @@ class DecoderRecipe:
 def decoder_sample(
     clip: Path, recipe: DecoderRecipe, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """A crop of a clip, recoloured: frames [3, T, 8 c, 8 c], their weight [1, T, 8 c, 8 c], noise for the latents
-    [16, n, c, c], its size [1], and whether it is at half size [1].
+    """A crop of a clip, recoloured: frames [3, T, 8 c, 8 c], their weights for errors and for sharpness
+    [2, T, 8 c, 8 c], noise for the latents [16, n, c, c], its size [1], and whether it is at half size [1].
     """
     from safetensors import safe_open
 
@@ -76,18 +77,18 @@ def decoder_sample(
         mouth, *eyes = torch.cat([file.get_slice("box")[frames][:, None], file.get_slice("eyes")[frames]], 1).unbind(1)
     video = torch.from_numpy(load_pictures(clip, "frames", frames.start, frames.stop)).permute(3, 0, 1, 2)
     video = F.avg_pool2d(video.float() / 127.5 - 1, scale)
-    weight = box_weight(mouth / scale, *video.shape[-2:], MOUTH_WEIGHT)
+    weight = torch.stack([box_weight(mouth / scale, *video.shape[-2:], w) for w in (MOUTH_WEIGHT, SHARP_MOUTH_WEIGHT)])
     for eye in eyes:
         weight = torch.maximum(weight, box_weight(eye / scale, *video.shape[-2:], EYES_WEIGHT))
     crop = PIXELS_PER_CELL * recipe.cells
     most = video.shape[-1] - crop
     corner = [random.below(most + 1) for _ in range(2)]  # left and top
     if random.chance(AIMED):
-        box = (mouth if random.chance(0.5) else random.choose(eyes))[0] / scale
+        box = (mouth if random.chance(AT_MOUTH) else random.choose(eyes))[0] / scale
         jittered = (box[:2] + box[2:] - crop) / 2 + PIXELS_PER_CELL * (torch.rand(2, generator=generator) - 0.5)
         corner = [max(0, min(most, round(float(x)))) for x in jittered]
     columns, rows = (slice(k, k + crop) for k in corner)
-    video, weight = video[..., rows, columns], weight[None, :, rows, columns].contiguous()
+    video, weight = video[..., rows, columns], weight[..., rows, columns].contiguous()
     if random.chance(SWAPPED):
         video = video[torch.randperm(3, generator=generator)]
     video = recolour([video.flatten(1, 2)], random)[0].unflatten(1, video.shape[1:3]).contiguous()
@@ -115,10 +116,12 @@ def decoder_losses(
             known = vae.encode(video)
         latents = both.network.encode(video) if encodes else known
         made = both.network.decode(latents + noise, clamp=False)
+    weight, sharp_weight = weight.split(1, 1)
     losses = reconstruction_losses(made, video, weight)
+    losses["sharp"] = sum(strength_error(made, video, sharp_weight, d) for d in (-1, -2))
     away = (latents - known).float().square().mean((1, 2, 3, 4))
     losses["kept"] = (away * torch.where(half[:, 0] > 0, KEPT_HALF, KEPT_WHOLE)).mean()
-    some = [x[:, :, ::FRAME_STEP].transpose(1, 2).flatten(0, 1) for x in (video, made, weight)]
+    some = [x[:, :, ::FRAME_STEP].transpose(1, 2).flatten(0, 1) for x in (video, made, sharp_weight)]
     coarse = F.interpolate(F.avg_pool2d(some[0], BLUR), scale_factor=BLUR, mode="bilinear")
     seen = (both.discriminator, *some, coarse, size.repeat_interleave(len(coarse) // len(size), 0))
     with torch.autocast("cpu", torch.bfloat16):
