@@ -171,7 +171,7 @@ def test_an_edit_moves_the_portrait_as_it_moves_the_square(editor: FaceEditorNet
     assert (whole - alone)[..., middle, middle].abs().mean() < 0.01
 
 
-@pytest.mark.parametrize(("change", "left"), [(0.05, 1.0), (0.6, 0.2)])
+@pytest.mark.parametrize(("change", "left"), [(0.05, 1.0), (0.8, 0.2)])
 def test_a_large_change_covers_the_portraits_fine_detail(editor: FaceEditorNet, change: float, left: float) -> None:
     """Otherwise the outline of an open eye would show through its lid."""
     fine = 0.1 * torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
@@ -194,14 +194,51 @@ def test_a_large_change_covers_the_portraits_fine_detail(editor: FaceEditorNet, 
         assert shown[:, rows, across].std() / fine[..., rows, across].std() == pytest.approx(detail, abs=0.2)
 
 
-def test_what_is_covered_does_not_show_through(editor: FaceEditorNet) -> None:
-    fine = 0.3 * torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+def only_changed(editor: FaceEditorNet, colour: tuple[float, float, float], covered: float = 0.0) -> FaceEditorNet:
+    """An editor that moves nothing and adds a colour everywhere, over what was there or over nothing."""
     with torch.no_grad():
-        for weight in (editor.flow.weight, editor.head[-1].weight, editor.usual_flow, editor.usual_out):
+        for weight in (editor.flow.weight, editor.flow.bias, editor.head[-1].weight):
             weight.zero_()
-        editor.flow.bias.zero_()
-        editor.head[-1].bias.copy_(torch.tensor([-100.0, 1.0, *3 * [0.1]]).repeat_interleave(CELL**2))
-    face = PortraitFace(editor, fine, FaceCrop(256.0, 256.0, 384.0, 0.0))
+        for weight in (editor.usual_flow, editor.usual_out):
+            weight.zero_()
+        editor.head[-1].bias.copy_(torch.tensor([-100.0, covered, *colour]).repeat_interleave(CELL**2))
+    return editor
+
+
+def test_changed_skin_keeps_its_texture_and_not_the_edges(editor: FaceEditorNet) -> None:
+    portrait = (
+        0.02 * torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1) - 0.3
+    )
+    portrait = portrait.clone()
+    portrait[..., 300:304, :] = 0.5  # teeth, or a lip
+    editor = only_changed(editor, (0.1, 0.1, 0.1), covered=1.0)
+    face = PortraitFace(editor, portrait, FaceCrop(256.0, 256.0, 384.0, 0.0))
+    told = torch.zeros(1, EXPRESSION_SIZE)
+    made = face.shown(face.edit(told), told, torch.zeros(1, 2, 64, 64), (512, 512))[0, :, :, 200:312]
+    shown, own = made[:, 340:400], portrait[0, :, 340:400, 200:312]
+    assert shown.mean() == pytest.approx(0.1, abs=0.05)
+    assert torch.corrcoef(torch.stack([shown.flatten(), own.flatten()]))[0, 1] > 0.9
+    assert 0.6 < shown.std() / own.std() < 1.3
+    assert (made[:, 290:314].mean((0, 2)) - 0.1).abs().max() < 0.02  # nothing is left of the edge
+
+
+@pytest.mark.parametrize(("portrait", "grey"), [((0.1, 0.1, 0.1), True), ((0.3, 0.0, -0.2), False)])
+def test_a_portrait_without_colours_gets_none(editor: FaceEditorNet, portrait: tuple, grey: bool) -> None:
+    picture = torch.tensor(portrait)[None, :, None, None].expand(-1, -1, 256, 256)
+    face = PortraitFace(only_changed(editor, (0.3, -0.1, 0.0)), picture, FaceCrop(128.0, 128.0, 200.0, 0.0))
+    told = torch.zeros(1, EXPRESSION_SIZE)
+    made = (
+        face.shown(face.edit(told), told, torch.zeros(1, 2, 64, 64), (256, 256))[0, :, 160, 128] - picture[0, :, 1, 1]
+    )
+    wanted = torch.tensor([0.3, -0.1, 0.0])
+    wanted = 3 * [(0.2126 * wanted[0] + 0.7152 * wanted[1]).item()] if grey else wanted.tolist()
+    assert made.tolist() == pytest.approx(wanted, abs=0.02)
+
+
+def test_what_is_covered_does_not_show_through(editor: FaceEditorNet) -> None:
+    fine = torch.zeros(1, 3, 512, 512)
+    fine[..., 200:312, 200:312] = 0.3 * torch.randn(112, 112, generator=torch.Generator().manual_seed(0))
+    face = PortraitFace(only_changed(editor, (0.1, 0.1, 0.1), covered=1.0), fine, FaceCrop(256.0, 256.0, 384.0, 0.0))
     told = torch.zeros(1, EXPRESSION_SIZE)
     made = face.shown(face.edit(told), told, torch.zeros(1, 2, 64, 64), (512, 512))[..., 200:312, 200:312]
     assert made.mean() == pytest.approx(0.1, abs=0.02) and made.std() < 0.02  # the mask is never wholly 0

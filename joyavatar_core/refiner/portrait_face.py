@@ -11,6 +11,7 @@ from torch import Tensor
 from ..framing.face_crop import FaceCrop
 from .face_editor import EYE_SCALE, MOUTH_SIZE, SIDE, Edit, FaceEditorNet, changed
 from .model import dilated, warp
+from .skin_texture import skin_texture
 
 SOFT = 8.0  # the edge of the edited square is 1 / SOFT of half its side wide
 FACE = (0.78, 0.95)  # half width and half height of the face, in halves of the square's side
@@ -19,10 +20,16 @@ FACE_SOFT = 3.0
 REGION = 128  # side of the face's map
 VISIBLE, COVERING = 0.15, 0.5  # sizes of a change, of -1 ... 1: below the first, detail stays; from the second, none
 CLOSING = 0.3  # closure of the lids from which on a change of the eyes covers as any other does
+OTHER = 0.45, 0.8  # sizes of a change: from the first, less of the skin's texture is kept; from the second, none
 NEAR = 5  # pairs of pixels around a large change that it covers, too
 CELL, CELLS = 8, 9  # the skin near a lid: its mean over so many cells of so many pixels, across and down
 SKIN = (-0.7, 0.7), (-0.55, -0.2)  # columns and rows of the square that count for it: not hair nor brows
 STRONGER = 0.08  # of a brightness: a colour that is so much stronger counts wholly
+COLOURLESS = (
+    0.03,
+    0.1,
+)  # strength of a face's strongest colours: up to the first, its edits are grey; from the second, not
+STRONGEST = 0.9  # share of a face whose colours are weaker than that
 DARK = 1e-3  # least brightness, 0 ... 1, that a colour is compared with
 # Heights in the square, -1 ... 1.
 STILL = 0.05  # what lies above this moves with the head alone; below are lips and jaw
@@ -38,12 +45,16 @@ class PortraitFace:
     """
 
     def __init__(self, editor: FaceEditorNet, portrait: Tensor, crop: FaceCrop, seen: Tensor | None = None) -> None:
-        self.editor, self.portrait = editor, portrait
+        self.editor = editor
         self.face = crop.cut(portrait if seen is None else seen, SIDE)
+        strongest = torch.quantile(strength((self.face + 1) / 2), STRONGEST)
+        self._coloured = ((strongest - COLOURLESS[0]) / (COLOURLESS[1] - COLOURLESS[0])).clamp(0, 1)
         self._into, self._out = (matrix.to(portrait) for matrix in crop.matrices(*portrait.shape[-2:]))
         u, v = crop.placed(REGION, REGION, *portrait.shape[-2:])[None].to(portrait).unbind(-1)
         inside = 1 - (u / FACE[0]).square() - ((v - FACE_TOP) / FACE[1]).square()
         self.region = (FACE_SOFT * inside).clamp(0, 1)[:, None]
+        self._textured = torch.cat([portrait, skin_texture(portrait, self.region)], dim=1)
+        self.portrait = self._textured[:, :3]
         self.still = self.region * (v < STILL)[:, None]
         x, y = unmoved((SIDE, SIDE), portrait.device)
         (left, right), (top, bottom) = SKIN
@@ -67,8 +78,9 @@ class PortraitFace:
         return shown
 
     def _edits(self, edit: Edit, expressions: Tensor) -> tuple[Tensor, Tensor]:
-        """What is done to the face, in its square: maps [B, 5, S, S], and how far it moves, [B, 2, h, w], in the
-        portrait. Maps: what is new; how far that hides what was there; how little the moved face is trusted.
+        """What is done to the face, in its square: maps [B, 6, S, S], and how far it moves, [B, 2, h, w], in the
+        portrait. Maps: what is new; how far that hides what was there; how little the moved face is trusted; how much
+        of the skin's texture is added to what is new.
         """
         # The change was made for the face as the editor saw it. Finer detail would show through lids and closed lips.
         seen = self.face.expand(len(expressions), -1, -1, -1)
@@ -77,8 +89,10 @@ class PortraitFace:
         lids = edit.covered[upper] * lid_closure(expressions)
         change[upper] = tinted(change[upper], lids, seen[upper], self._skin * (1 - edit.covered[upper]))
         change = change - seen
+        change = torch.lerp(brightness(change).expand_as(change), change, self._coloured)
         covered = torch.maximum(edit.covered, covering(change, expressions))
-        maps = torch.cat([covered * seen + change, covered, 1 - edit.mask], dim=1)
+        skin = covered * same_skin(change)
+        maps = torch.cat([covered * seen + change, covered, 1 - edit.mask, skin], dim=1)
         return maps, torch.einsum("ij,bjhw->bihw", self._out[:, :2], edit.flow.float())
 
     def _show(self, picture: Tensor, maps: Tensor, step: Tensor, flow: Tensor, here: Tensor) -> None:
@@ -92,10 +106,11 @@ class PortraitFace:
         rows, columns = part_within(square)
         place, square, part = place[:, rows, columns], square[:, rows, columns], picture[..., rows, columns]
         pasted = ((1 - square.abs().amax(-1)) * SOFT).clamp(0, 1)[:, None]
-        new, covered, unsure = (sampled(maps, square) * pasted).split([3, 1, 1], dim=1)
+        new, covered, unsure, skin = (sampled(maps, square) * pasted).split([3, 1, 1, 1], dim=1)
         step = (sampled(step, square) * pasted).movedim(1, -1)
-        moved = sampled(self.portrait, place + step)
-        part.copy_(torch.lerp(moved, torch.addcmul(new, part, 1 - covered), unsure).clamp_(-1, 1))
+        moved, texture = sampled(self._textured, place + step).split([3, 1], dim=1)
+        new = torch.addcmul(torch.addcmul(new, part, 1 - covered), texture, skin)
+        part.copy_(torch.lerp(moved, new, unsure).clamp_(-1, 1))
 
     def moved_as_one(self, flow: Tensor) -> Tensor:
         """A predicted flow [B, 2, h, w] with a face that moves as one piece.
@@ -119,6 +134,12 @@ def covering(change: Tensor, expressions: Tensor) -> Tensor:
     covers = torch.where(above, lid_closure(expressions), 1.0)
     covered = ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * covers
     return F.interpolate(covered, change.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def same_skin(change: Tensor) -> Tensor:
+    """How far a changed face is still the skin that was there, [B, 1, S, S], 1 ... 0: not where a change is large."""
+    size = F.avg_pool2d(change.abs().amax(1, keepdim=True), NEAR, 1, NEAR // 2, count_include_pad=False)
+    return 1 - ((size - OTHER[0]) / (OTHER[1] - OTHER[0])).clamp(0, 1)
 
 
 def lid_closure(expressions: Tensor) -> Tensor:
