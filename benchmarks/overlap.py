@@ -19,7 +19,8 @@ import torch
 from joyavatar_core.audio import ArrayAudio
 from joyavatar_core.pipeline.avatar import Avatar, load_avatar
 from joyavatar_core.pipeline.embedded import ASSETS
-from joyavatar_core.pipeline.render import output_pixel_size, talk
+from joyavatar_core.pipeline.render import output_pixel_size, output_rate, talk
+from joyavatar_core.refiner import FaceMotion
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.sampling.run import StreamRun
 from joyavatar_core.sampling.stream import AvatarStream
@@ -36,6 +37,7 @@ def main() -> None:
         "--threads", type=int, default=1, help="of each operation; the stages have their own besides"
     )
     arguments.add_argument("--refine", default="on", help="as in `joyavatar speak`")
+    arguments.add_argument("--fps", type=int, help="as in `joyavatar speak`")
     args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     avatar = load_avatar()
@@ -46,7 +48,7 @@ def main() -> None:
     found = {False: [], True: []}
     for _ in range(args.repeats):
         for overlap, rates in found.items():
-            rates.append(frames_per_second(avatar, stream, voice, args.blocks, overlap, args.refine))
+            rates.append(frames_per_second(avatar, stream, voice, args.blocks, overlap, args.refine, args.fps))
     apart, together = (float(np.median(rates)) for rates in found.values())
     spread = ", ".join(f"{low:.1f} ... {high:.1f}" for low, high in ((min(r), max(r)) for r in found.values()))
     print(
@@ -55,8 +57,9 @@ def main() -> None:
 
 
 def frames_per_second(
-    avatar: Avatar, stream: AvatarStream, voice: ArrayAudio, blocks: int, overlap: bool, setting: str
-) -> float:
+    avatar: Avatar, stream: AvatarStream, voice: ArrayAudio, blocks: int, overlap: bool, setting: str,
+    fps: int | None = None,
+) -> float:  # fmt: skip
     """Of the `blocks` blocks after the first WARM ones, written to a file."""
     times, frames = [], []
 
@@ -64,11 +67,11 @@ def frames_per_second(
         times.append(time.perf_counter())
         frames.append(len(shown))
 
-    refine = avatar.refine(stream, setting)
-    size = output_pixel_size(stream, refine)
+    refine = avatar.refine(stream, setting, FaceMotion(fps=fps))
+    size, rate = output_pixel_size(stream, refine), output_rate(stream, refine)
     with (
         tempfile.TemporaryDirectory() as folder,
-        VideoWriter(Path(folder) / "video.mp4", *size, avatar.config.fps, 16000, 1) as writer,
+        VideoWriter(Path(folder) / "video.mp4", *size, rate.fps, 16000, 1) as writer,
         StreamRun(stream) as run,
     ):
         talk(run, avatar.decoder, writer, voice, on_block, refine=refine, overlap=overlap)
