@@ -13,7 +13,8 @@ _HOME = {  # public name -> module; loaded when asked for, so that importing the
     "StreamRun": "sampling.run", "StreamingVAE": "vae", "UrcrSettings": "sampling.urcr",
     "VideoWriter": "video", "frames_of": "pipeline.render",
     "load_avatar": "pipeline.avatar", "load_into": "checkpoints", "open_checkpoint": "checkpoints",
-    "output_pixel_size": "pipeline.render", "preset": "sampling.presets", "talk": "pipeline.render",
+    "output_pixel_size": "pipeline.render", "output_rate": "pipeline.render", "FaceMotion": "refiner",
+    "preset": "sampling.presets", "talk": "pipeline.render",
 }  # fmt: skip
 __all__ = list(_HOME)
 

@@ -16,8 +16,8 @@ from ..joyavatar_core.refiner import (
     TIMES,
     USUAL_MOTION,
     FaceMotion,
-    FrameRate,
     PortraitRefiner,
+    chosen_rate,
     refined_size,
 )
 from .model import HostAvatar
@@ -107,12 +107,7 @@ class Refine:
             )
         size = refined_size(("on" if can else OFF) if setting == AUTO else setting, stream.pixel_size)
         self.pixel_size = size or stream.pixel_size
-        self.rate = FrameRate(stream.fps, motion.fps or stream.fps)
-        if size is None and self.rate.changes:
-            raise AvatarError(
-                f"fps is {motion.fps}, and only refined frames can have another rate than the stream's {stream.fps}; "
-                "choose 0, or refine."
-            )
+        self.rate = chosen_rate(stream.fps, motion.fps, refined=size is not None)
         self.patchers = () if size is None else (_patcher(),)
 
     def begin(self, decoder: HostDecoder) -> PortraitRefiner | None:

@@ -14,7 +14,7 @@ from joyavatar_core import device
 from joyavatar_core.model.transformer import AvatarTransformer
 from joyavatar_core.pipeline import render
 from joyavatar_core.pipeline.embedded import ASSETS, load_embedded_refiner
-from joyavatar_core.refiner import face_editor, portrait_refiner
+from joyavatar_core.refiner import FrameRate, face_editor, frame_rate, portrait_refiner
 from joyavatar_core.refiner import model as refiner_model
 from joyavatar_core.refiner.eye_movements import EyeMovements
 from joyavatar_core.refiner.head_movements import HeadMovements
@@ -173,15 +173,16 @@ def test_a_block_waits_for_the_device_once_for_its_latents_and_once_for_its_fram
             break
 
 
-@pytest.mark.parametrize("face", [True, False])
-def test_a_refined_block_reads_nothing_back_and_copies_only_what_is_heard(face, monkeypatch):
+@pytest.mark.parametrize(("face", "fps", "copies"), [(True, 16, 2), (False, 16, 2), (True, 25, 3), (False, 25, 3)])
+def test_a_refined_block_reads_nothing_back_and_copies_only_what_is_heard(face, fps, copies, monkeypatch):
     handed_over = collections.Counter()
 
     def counted(tensor, target=None):
         handed_over["copies"] += torch.device(target) == DEVICE
         return tensor.to(target)
 
-    monkeypatch.setattr(portrait_refiner, "to_device", counted)
+    for module in (portrait_refiner, frame_rate):
+        monkeypatch.setattr(module, "to_device", counted)
     monkeypatch.setattr(portrait_refiner, "quick_arithmetic", lambda _: contextlib.nullcontext())  # no meta autocast
     monkeypatch.setattr(face_editor, "dtype_of_layers", lambda x: x.dtype)
     for module in (face_editor, refiner_model):
@@ -189,7 +190,7 @@ def test_a_refined_block_reads_nothing_back_and_copies_only_what_is_heard(face, 
     portrait = load_portrait(ASSETS / "portraits" / "ada.png", 512, 512) if face else torch.zeros(3, 512, 512)
     refiner = portrait_refiner.PortraitRefiner(
         load_embedded_refiner().to(DEVICE), portrait, torch.zeros(3, 128, 128), (512, 512), eyes=EyeMovements(0, 16),
-        head=HeadMovements(0, 16), reference=torch.zeros(1, 16, 1, 16, 16),
+        head=HeadMovements(0, 16), reference=torch.zeros(1, 16, 1, 16, 16), rate=FrameRate(16, fps),
     )  # fmt: skip
     assert (refiner.face is not None) == face
     latents, video = torch.zeros(1, 16, 3, 16, 16, device=DEVICE), torch.zeros(3, 12, 128, 128, device=DEVICE)
@@ -198,5 +199,5 @@ def test_a_refined_block_reads_nothing_back_and_copies_only_what_is_heard(face, 
     handed_over.clear()
     with Crossings() as crossings:
         shown = refiner.block(block, video)
-    assert shown.shape == (3, 12, 512, 512) and shown.device == DEVICE
-    assert crossings.count.total() == handed_over["copies"] == 2  # what is said, and poses
+    assert shown.shape == (3, 12 * fps // 16, 512, 512) and shown.device == DEVICE
+    assert crossings.count.total() == handed_over["copies"] == copies  # what is said, poses, and moments

@@ -13,8 +13,10 @@ import torch
 from joyavatar_core.audio import ArrayAudio
 from joyavatar_core.cli import main
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.evaluation.talking_judge import heard_jaw
 from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.pipeline.embedded import ASSETS
+from joyavatar_core.pipeline.render import talk
 from joyavatar_core.refiner import FaceMotion, FrameRate
 from joyavatar_core.refiner.frame_rate import at_moments
 from joyavatar_core.refiner.gestures import NODS, RAISED_BROWS, gestures
@@ -119,6 +121,53 @@ def test_without_a_face_frames_are_repeated(avatar, blocks) -> None:
     torch.testing.assert_close(made, own.repeat_interleave(2, 1), rtol=0, atol=0)
 
 
+class Written:
+    """Stands in for a writer: counts frames and keeps the sound."""
+
+    def __init__(self) -> None:
+        self.frames, self.sound = 0, []
+
+    def write(self, frames: torch.Tensor) -> None:
+        self.frames += len(frames)
+
+    def write_audio(self, samples: np.ndarray) -> None:
+        self.sound.append(samples)
+
+
+@pytest.mark.parametrize("fps", [16, 25])
+def test_every_block_brings_the_sound_of_its_frames(fps: int, avatar, blocks) -> None:
+    stream, _ = blocks
+    voice, written = stream.audio.source, Written()
+
+    def ends_together(block: object, frames: torch.Tensor) -> None:
+        given = sum(map(len, written.sound))
+        assert given == min(voice.num_samples, written.frames * 16000 // fps)
+
+    refine = avatar.refine(stream, 128, FaceMotion(fps=fps))
+    with StreamRun(stream) as run:
+        talk(run, avatar.decoder, written, voice, ends_together, refine=refine, overlap=False)
+    sound = np.concatenate(written.sound)
+    np.testing.assert_array_equal(sound, voice.read_native(0, len(sound)))
+
+
+def test_features_between_blocks_are_those_of_the_whole(avatar, blocks) -> None:
+    stream, _ = blocks
+    refine = avatar.refine(stream, 128, FaceMotion(fps=25))
+    track = torch.randn(33, 8, generator=torch.Generator().manual_seed(0))
+    heard = []
+    for before, start, stop in ((0, 0, 9), (0, 9, 21), (9, 21, 33)):
+        shown = refine.rate.shown(range(start, stop))
+        known = track[before:start] if start else None
+        heard.append(refine._heard_at(shown, start, track[start:stop], known)[0])
+    whole = at_moments(track, refine.rate.moments(refine.rate.shown(range(33)), 0))
+    torch.testing.assert_close(torch.cat(heard), whole)
+
+
+def test_the_jaw_is_heard_alike_at_every_rate() -> None:
+    slow, fast = (heard_jaw(VOICE, 3 * fps, fps) for fps in (16, 48))
+    np.testing.assert_allclose(fast[1::3][:40], slow[:40], atol=1e-4)  # the last frames lack what comes next
+
+
 def test_the_video_has_the_rate_and_the_sound_its_length(tmp_path: Path) -> None:
     out, report = tmp_path / "talk.mp4", tmp_path / "talk.json"
     flags = f"--fps 25 --refine 128 --seconds 1.5 --portrait {ADA} --audio {VOICE} --out {out} --report {report}"
@@ -132,7 +181,7 @@ def test_the_video_has_the_rate_and_the_sound_its_length(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("more", "sentence"), [
-    (["--fps", "25", "--refine", "off"], "only refined frames of the embedded avatar can have another rate"),
+    (["--fps", "25", "--refine", "off"], "fps is 25, expected 16, the stream's; only refined frames"),
     (["--fps", "12"], "fps is 12, expected a whole number from 16"),
     (["--fps", "0"], "fps is 0, expected a whole number from 16"),
 ])  # fmt: skip

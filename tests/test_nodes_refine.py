@@ -69,5 +69,5 @@ def test_a_video_at_another_rate(host, vae, stream, output_folder):
 
 
 def test_another_rate_needs_refined_frames(host, vae, stream):
-    with pytest.raises(host.error, match="fps is 25, and only refined frames can have another rate"):
+    with pytest.raises(host.error, match="fps is 25, expected 16, the stream's; only refined frames"):
         host.StreamToFrames.execute(stream, "one batch", 1, vae, "off", fps=25)

@@ -13,6 +13,8 @@ from joyavatar_core.pipeline.avatar import EMBEDDED, load_vae, open_embedded
 from joyavatar_core.synthetic.dataset import write_dataset
 from joyavatar_core.training.__main__ import main
 from joyavatar_core.training.decoder_training import (
+    EYES_WEIGHT,
+    MOUTH_WEIGHT,
     DecoderRecipe,
     decoder_losses,
     decoder_sample,
@@ -71,7 +73,10 @@ def test_the_discriminator_learns_to_tell_pictures_apart() -> None:
 def test_a_sample_is_a_crop_of_the_clip(clips: list[Path]) -> None:
     video, weight, noise, size, half = decoder_sample(clips[0], RECIPE, torch.Generator().manual_seed(1))
     assert video.shape == (3, 5, 32, 32) and -1 <= video.min() < video.max() <= 1
-    assert weight.shape == (1, 5, 32, 32) and weight.min() == 1 < weight.max()
+    assert weight.shape == (2, 5, 32, 32) and weight.min() == 1 < weight[0].max()
+    errors, sharpness = weight
+    assert (errors >= sharpness).all() and {*sharpness.unique().tolist()} <= {1.0, EYES_WEIGHT}
+    assert {*errors.unique().tolist()} <= {1.0, EYES_WEIGHT, MOUTH_WEIGHT}
     assert half in (0, 1)
     assert noise.shape == (16, 2, 4, 4) and noise.std() == pytest.approx(size.item(), rel=0.2)
 

@@ -161,7 +161,8 @@ def run_live(job: Job, sinks: list[Sink], progress: LiveProgress, paced: bool = 
         made = stack.enter_context(contextlib.closing(finished))
         for block, frames in made:
             voice = run.stream.audio.source if run.stream.audio is not None else job.voice
-            start, stop = voice.samples_of(range(block.first_frame, block.last_frame + 1), job.avatar.config.fps)
+            shown = job.rate.shown(range(block.first_frame, block.last_frame + 1))
+            start, stop = voice.samples_of(shown, job.rate.fps)
             samples = voice.read_native(start, stop)
             if paced:
                 progress.hold(job.report.frames)

@@ -139,13 +139,14 @@ class VideoOptions:
     def check_settings(self) -> None:
         """The part of `check` that needs the description of the weights. Raises AvatarError."""
         from ..pipeline.avatar import load_prompt, open_weights
-        from ..pipeline.refinement import check_frame_rate, check_refine
+        from ..pipeline.refinement import check_refine, has_refiner
+        from ..refiner import chosen_rate
 
         config = open_weights(self.avatar).config
         self.settings(config)
         if self.refine is not None:
             check_refine(self.avatar, self.refine, self.size or (config.width, config.height))
-        check_frame_rate(self.avatar, config.fps, self.fps, self.refine)
+        chosen_rate(config.fps, self.fps, refined=has_refiner(self.avatar) and self.refine != "off")
         if self.prompt_embeds:
             load_prompt(self.prompt_embeds, config)
 

@@ -135,9 +135,9 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
         help="how far refined heads turn, nod and raise their brows, 0 to 3; default 1",
     )
     command.add_argument(
-        "--fps", type=int, metavar="16-60",
-        help="frames per second of refined faces, such as 25, 30 or 32; movements look smoother, the time grows with "
-        "them; default: the checkpoint's (16)",
+        "--fps", type=int,
+        help="frames per second of refined faces, such as 25, 30 or 32; movements look smoother, and a video "
+        "takes longer to make; default: the checkpoint's (16); most: 60",
     )  # fmt: skip
     command.add_argument("--seconds", type=float, help="the longest video; default: as long as the voice")
     command.add_argument("--seed", type=parse_seed, default=0, help="another number is another take; default 0")

@@ -24,7 +24,7 @@ from ..model.attention import attention_backend
 from ..model.fp8_linear import Fp8Operations
 from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
-from ..refiner import LARGEST_SCALE, USUAL_MOTION, FaceMotion, PortraitRefiner, RefinerNet, refined_size
+from ..refiner import LARGEST_SCALE, USUAL_MOTION, FaceMotion, PortraitRefiner, RefinerNet, chosen_rate, refined_size
 from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
@@ -168,10 +168,11 @@ class Avatar:
     ) -> PortraitRefiner | None:
         """What refines a stream's frames, None where they stay as decoded.
 
-        setting: as in `refined_size`; None is "on" where the avatar has a refiner. motion: of lips and lids.
-        Raises AvatarError for settings out of bounds, and for avatars without a refiner.
+        setting: as in `refined_size`; None is "on" where the avatar has a refiner. motion: of the face and its frame
+        rate. Raises AvatarError for settings out of bounds, and for avatars without a refiner.
         """
         size = refined_size(default_refine(self) if setting is None else setting, stream.pixel_size)
+        chosen_rate(self.config.fps, motion.fps, refined=size is not None)
         if size is None:
             return None
         if self.refiner is None:

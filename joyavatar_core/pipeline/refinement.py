@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AvatarError
 from ..geometry import Size
-from ..refiner import FrameRate, refined_size
+from ..refiner import refined_size
 from .avatar_options import EMBEDDED, AvatarOptions
 from .embedded import EMBEDDED_REFINER
 
@@ -23,19 +23,6 @@ def check_refine(options: AvatarOptions, setting: str | int, frame: Size) -> Non
     """Raise AvatarError where `Avatar.refine` would, without the avatar. frame: (width, height) of the stream."""
     if refined_size(setting, frame) is not None and not has_refiner(options):
         raise no_refiner(options.name)
-
-
-def check_frame_rate(options: AvatarOptions, stream_fps: int, fps: int | None, setting: str | int | None) -> None:
-    """Raise AvatarError for a frame rate that the frames of an avatar cannot have, without the avatar.
-
-    stream_fps: the stream's. fps: wanted, None for the stream's. setting: of the refinement, None for the default.
-    """
-    refined = has_refiner(options) and setting != "off"
-    if fps is not None and FrameRate(stream_fps, fps).changes and not refined:
-        raise AvatarError(
-            f"fps is {fps}, and only refined frames of the embedded avatar can have another rate than the stream's "
-            f"{stream_fps}; leave it out, or refine.", "fps",
-        )  # fmt: skip
 
 
 def no_refiner(name: str) -> AvatarError:

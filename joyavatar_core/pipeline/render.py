@@ -169,13 +169,13 @@ def talk(
 
     blocks: which of the run's, default all that are left. cache, refine, overlap: as in `frames_of`.
     """
-    fps = run.stream.config.fps
+    rate = output_rate(run.stream, refine)
     source = run if blocks is None else blocks
     with closing(frames_of(source, decoder, cache, refine, overlap=overlap, interrupt=run.interrupt)) as made:
         for block, frames in made:
             writer.write(frames)
             if voice is not None:
-                samples = voice.samples_of(range(block.first_frame, block.last_frame + 1), fps)
-                writer.write_audio(voice.read_native(*samples))
+                shown = rate.shown(range(block.first_frame, block.last_frame + 1))
+                writer.write_audio(voice.read_native(*voice.samples_of(shown, rate.fps)))
             if on_block is not None:
                 on_block(block, frames)

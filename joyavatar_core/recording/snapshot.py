@@ -30,7 +30,7 @@ WHAT = {  # fingerprints, in words; the rest of an identity is settings
     "audio_encoder": "another audio encoder", "portrait": "another portrait", "voice": "another voice",
     "prompt": "another prompt", "driving_voice": "another driving voice", "refiner": "another refiner",
     "refined_portrait": "another portrait", "refined_face": "another place of the face",
-    "person_finder": "another person finder, or none",
+    "person_finder": "another person finder, or none", "drawing": "a version that draws faces otherwise",
     "initial_latents": "other initial latents",
 }  # fmt: skip
 REFINEMENT: dict[str, Callable[[PortraitRefiner], Any]] = {
@@ -39,10 +39,12 @@ REFINEMENT: dict[str, Callable[[PortraitRefiner], Any]] = {
     "refined_portrait": lambda refine: tensors_fingerprint([("", refine.portrait)]),
     "refined_face": lambda refine: refine.crop and [round(number, 3) for number in dataclasses.astuple(refine.crop)],
     "person_finder": lambda refine: refine.crop and module_fingerprint(person_finder()),
+    "drawing": lambda refine: DRAWING,
     "blinks": lambda refine: refine.blinks,
     "articulation": lambda refine: refine.articulation,
     "head_motion": lambda refine: refine.head_motion,
 }
+DRAWING = 2  # counts the ways in which faces have been drawn from the same networks; 1, or none: smooth skin
 PARTS = 16  # of a latent's channel, whose means identify it
 CLOSE = 1e-3  # equal numbers of two runs differ by less
 OLD = {"encoder": X264}  # what recordings were made with before their identity said it

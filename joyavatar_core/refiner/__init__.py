@@ -1,7 +1,7 @@
 """After the decoder: the portrait's own detail, moved to where a frame shows the face."""
 
 from .face_motion import USUAL_MOTION, FaceMotion
-from .frame_rate import MOST_FPS, FrameRate
+from .frame_rate import MOST_FPS, FrameRate, chosen_rate
 from .model import RefinerNet
 from .portrait_refiner import (
     LARGEST_SCALE,
@@ -20,6 +20,7 @@ __all__ = [
     "FrameRate",
     "PortraitRefiner",
     "RefinerNet",
+    "chosen_rate",
     "load_refiner",
     "refined_size",
 ]

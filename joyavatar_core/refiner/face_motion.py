@@ -13,7 +13,7 @@ class FaceMotion:
 
     blinks: mean number in a minute, 0 ... 60. articulation: factor of the visemes, 0 ... 3; the lips move farther with
     it. head_motion: factor of the head's and the brows' movements, 0 ... 3. Raises AvatarError for other values.
-    fps: frames per second, None for the stream's; see `FrameRate`.
+    fps: frames per second, None for the stream's; `chosen_rate` checks it.
     """
 
     blinks: float = 17.0

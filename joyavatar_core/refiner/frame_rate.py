@@ -8,6 +8,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from ..device import to_device
 from ..errors import AvatarError
 
 MOST_FPS = 60
@@ -48,10 +49,20 @@ class FrameRate:
         return torch.tensor([float((frame + 1) * step - 1 - origin) for frame in shown])
 
 
+def chosen_rate(stream_fps: int, fps: int | None, refined: bool) -> FrameRate:
+    """The rate of frames for which `fps` was asked, None for the stream's.
+
+    refined: whether the frames are refined. Raises AvatarError where they cannot have that rate.
+    """
+    if fps not in (None, stream_fps) and not refined:
+        raise AvatarError(
+            f"fps is {fps}, expected {stream_fps}, the stream's; only refined frames can have another rate.", "fps"
+        )
+    return FrameRate(stream_fps, stream_fps if fps is None else fps)
+
+
 def at_moments(values: Tensor, moments: Tensor) -> Tensor:
     """Values [n, ...] between moments 0 ... n - 1, linearly; the first and the last hold beyond. moments: [m]."""
-    moments = moments.clamp(0, len(values) - 1)
-    before = moments.floor().long()
-    after = (before + 1).clamp(max=len(values) - 1)
-    share = (moments - before).to(values).view(-1, *[1] * (values.ndim - 1))
-    return torch.lerp(values[before.to(values.device)], values[after.to(values.device)], share)
+    away = (moments.clamp(0, len(values) - 1)[:, None] - torch.arange(len(values))).abs()
+    shares = to_device((1 - away).clamp(min=0), values.device)
+    return (shares @ values.flatten(1)).unflatten(1, values.shape[1:])

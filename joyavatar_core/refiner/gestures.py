@@ -44,8 +44,9 @@ def gestures(kind: Gesture, loud: Tensor, seed: int, first_frame: int, count: in
     """How far the gesture is made in each frame, [count], within -1 ... 1; 0 where nothing was stressed.
 
     loud: the voice's loudness in deviations from its mean, [n + count]; the first n frames are the ones before. 0.7 s
-    of them are needed where a stream goes on; a block of 12 frames brings them at 16 frames per second. first_frame:
-    number of the first of `count` frames. fps: frames per second.
+    of them are needed where a stream goes on. A block of 12 frames at 16 frames per second brings them; at other rates
+    up to two may lack, which changes gestures by less than 0.01. first_frame: number of the first of `count` frames.
+    fps: frames per second.
     """
     shape, step = gesture_shape(kind, fps), max(1, round(RISE * fps))
     wanted = step + len(shape) - 1 + count

@@ -25,10 +25,8 @@ NEAR = 5  # pairs of pixels around a large change that it covers, too
 CELL, CELLS = 8, 9  # the skin near a lid: its mean over so many cells of so many pixels, across and down
 SKIN = (-0.7, 0.7), (-0.55, -0.2)  # columns and rows of the square that count for it: not hair nor brows
 STRONGER = 0.08  # of a brightness: a colour that is so much stronger counts wholly
-COLOURLESS = (
-    0.03,
-    0.1,
-)  # strength of a face's strongest colours: up to the first, its edits are grey; from the second, not
+# Strengths of a face's strongest colours: up to the first, its edits are grey; from the second, they are not.
+COLOURLESS = 0.03, 0.1
 STRONGEST = 0.9  # share of a face whose colours are weaker than that
 DARK = 1e-3  # least brightness, 0 ... 1, that a colour is compared with
 # Heights in the square, -1 ... 1.
@@ -47,16 +45,16 @@ class PortraitFace:
     def __init__(self, editor: FaceEditorNet, portrait: Tensor, crop: FaceCrop, seen: Tensor | None = None) -> None:
         self.editor = editor
         self.face = crop.cut(portrait if seen is None else seen, SIDE)
-        strongest = torch.quantile(strength((self.face + 1) / 2), STRONGEST)
+        x, y = unmoved((SIDE, SIDE), portrait.device)
+        colours = strength((self.face + 1) / 2).masked_fill(within_face(x, y) <= 0, torch.nan)
+        strongest = torch.nanquantile(colours, STRONGEST)
         self._coloured = ((strongest - COLOURLESS[0]) / (COLOURLESS[1] - COLOURLESS[0])).clamp(0, 1)
         self._into, self._out = (matrix.to(portrait) for matrix in crop.matrices(*portrait.shape[-2:]))
         u, v = crop.placed(REGION, REGION, *portrait.shape[-2:])[None].to(portrait).unbind(-1)
-        inside = 1 - (u / FACE[0]).square() - ((v - FACE_TOP) / FACE[1]).square()
-        self.region = (FACE_SOFT * inside).clamp(0, 1)[:, None]
+        self.region = (FACE_SOFT * within_face(u, v)).clamp(0, 1)[:, None]
         self._textured = torch.cat([portrait, skin_texture(portrait, self.region)], dim=1)
         self.portrait = self._textured[:, :3]
         self.still = self.region * (v < STILL)[:, None]
-        x, y = unmoved((SIDE, SIDE), portrait.device)
         (left, right), (top, bottom) = SKIN
         self._skin = ((x > left) & (x < right) & (y > top) & (y < bottom))[:UPPER].to(portrait)
 
@@ -161,6 +159,11 @@ def tinted(picture: Tensor, part: Tensor, face: Tensor, skin: Tensor) -> Tensor:
     wanted = light * F.interpolate(colour, picture.shape[-2:], mode="bilinear")
     stronger = (strength(wanted) - strength(now)) / (STRONGER * light.clamp(min=DARK))
     return torch.lerp(picture, 2 * wanted - 1, part * stronger.clamp(0, 1))
+
+
+def within_face(x: Tensor, y: Tensor) -> Tensor:
+    """1 in the middle of the face, 0 at its edge, below 0 outside; x, y: places in the square, -1 ... 1."""
+    return 1 - (x / FACE[0]).square() - ((y - FACE_TOP) / FACE[1]).square()
 
 
 def strength(colour: Tensor) -> Tensor:

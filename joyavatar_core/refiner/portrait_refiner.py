@@ -6,6 +6,7 @@ seed and its number alone, so streams resume.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,12 @@ from torch import Tensor
 from ..device import quick_dtype, to_device
 from ..errors import AvatarError
 from ..framing.find_face import find_face
-from ..geometry import Size
+from ..geometry import PIXELS_PER_CELL, Size
 from ..weights import load_frozen
 from .eye_movements import EyeMovements
 from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of, less_round, scaled_mouth
 from .face_motion import USUAL_MOTION, FaceMotion
-from .frame_rate import FrameRate, at_moments
+from .frame_rate import FrameRate, at_moments, chosen_rate
 from .head_movements import HeadMovements, HeadPose
 from .head_turn import HeadTurn
 from .latent_flow import CELLS, LatentFlowNet, between
@@ -34,6 +35,8 @@ from .still_background import StillBackground
 if TYPE_CHECKING:
     from ..sampling.stream import AvatarStream, LatentBlock
     from ..vae import Decoder
+
+log = logging.getLogger(__name__)
 
 LARGEST_SCALE = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
 TIMES = {f"{times}x": times for times in range(1, LARGEST_SCALE + 1)}  # settings of the refined size
@@ -115,7 +118,7 @@ class PortraitRefiner:
         if stream.portrait is None or stream.reference is None:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
         seed, fps = stream.seed, stream.config.fps
-        rate = FrameRate(fps, motion.fps or fps)
+        rate = chosen_rate(fps, motion.fps, refined=True)
         with torch.no_grad():
             refiner = cls(
                 net, stream.portrait, decode_still(decoder, stream.reference), pixel_size,
@@ -127,6 +130,11 @@ class PortraitRefiner:
         if refiner.draws_from_latents:  # each frame has its own moment
             refiner.eyes = replace(refiner.eyes, fps=rate.fps)
             refiner.head = refiner.head and replace(refiner.head, fps=rate.fps)
+        elif rate.changes:
+            log.warning(
+                "the stream's frames are repeated for %d frames per second; only a face that is found in a stream of "
+                "%d x %d pixels is drawn for each frame", rate.fps, *2 * [PIXELS_PER_CELL * CELLS],
+            )  # fmt: skip
         return refiner
 
     @property
@@ -186,7 +194,10 @@ class PortraitRefiner:
         shown = self.rate.shown(frames) if more else frames
         if not self.draws_from_latents:
             refined = self(video, block.features, block.first_frame, block.features_before)
-            return refined[:, self.rate.moments(shown, frames.start).ceil().long()] if more else refined
+            if more:
+                repeated = self.rate.moments(shown, frames.start).ceil().long()
+                refined = refined.index_select(1, to_device(repeated, refined.device))
+            return refined
         heard, before = block.features, block.features_before
         if heard is None:
             heard, before = F.pad(scaled_mouth(torch.zeros(len(frames), MOUTH_SIZE)), (0, 1)), None

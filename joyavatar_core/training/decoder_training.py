@@ -26,7 +26,6 @@ WIDTHS = (96, 64, 32, 16)
 HALF = 0.35  # share of samples at half size, 128 x 128 for clips of 256 x 256
 NOISE = 0.15  # the latents' errors, in deviations: up to this
 MOUTH_WEIGHT, EYES_WEIGHT = 12.0, 6.0
-SHARP_MOUTH_WEIGHT = 0.5  # for sharpness: a sharp mouth that is uncertain has the wrong shape
 AIMED, AT_MOUTH = 0.8, 0.6  # share of the crops that show the mouth or an eye in the middle, and of these, the mouth
 SWAPPED = 0.3  # share of crops with colour channels in another order: colours that clips lack
 FRAME_STEP = 3  # one frame of so many is shown to the discriminator
@@ -64,8 +63,10 @@ class DecoderRecipe:
 def decoder_sample(
     clip: Path, recipe: DecoderRecipe, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """A crop of a clip, recoloured: frames [3, T, 8 c, 8 c], their weights for errors and for sharpness
+    """A crop of a clip, recoloured: frames [3, T, 8 c, 8 c], their weights for errors and for added sharpness
     [2, T, 8 c, 8 c], noise for the latents [16, n, c, c], its size [1], and whether it is at half size [1].
+
+    The mouth weighs more in the first only: an uncertain mouth that is made sharp has the wrong shape.
     """
     from safetensors import safe_open
 
@@ -77,9 +78,9 @@ def decoder_sample(
         mouth, *eyes = torch.cat([file.get_slice("box")[frames][:, None], file.get_slice("eyes")[frames]], 1).unbind(1)
     video = torch.from_numpy(load_pictures(clip, "frames", frames.start, frames.stop)).permute(3, 0, 1, 2)
     video = F.avg_pool2d(video.float() / 127.5 - 1, scale)
-    weight = torch.stack([box_weight(mouth / scale, *video.shape[-2:], w) for w in (MOUTH_WEIGHT, SHARP_MOUTH_WEIGHT)])
-    for eye in eyes:
-        weight = torch.maximum(weight, box_weight(eye / scale, *video.shape[-2:], EYES_WEIGHT))
+    shape = video.shape[-2:]
+    at_eyes = torch.maximum(*(box_weight(eye / scale, *shape, EYES_WEIGHT) for eye in eyes))
+    weight = torch.stack([torch.maximum(box_weight(mouth / scale, *shape, MOUTH_WEIGHT), at_eyes), at_eyes])
     crop = PIXELS_PER_CELL * recipe.cells
     most = video.shape[-1] - crop
     corner = [random.below(most + 1) for _ in range(2)]  # left and top
