@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from contextlib import closing
@@ -86,6 +87,37 @@ def test_ctrl_c_while_the_thread_starts_ends_it_too(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         next(ahead(lambda: source, "test"))
     assert source.closed and not source.thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="a signal for one thread needs POSIX")
+def test_a_second_ctrl_c_waits_for_the_thread_too() -> None:
+    at_work, enough = threading.Event(), threading.Event()
+
+    def items():
+        yield 1
+        at_work.set()
+        enough.wait(SECONDS)
+
+    def press_twice() -> None:
+        for _ in range(2):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.05)
+        enough.set()
+
+    made = ahead(items, "long item")
+    next(made)
+    assert at_work.wait(SECONDS)
+    (thread,) = (one for one in threading.enumerate() if one.name == "long item")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    presses = threading.Timer(0.05, press_twice)
+    try:
+        presses.start()
+        with pytest.raises(KeyboardInterrupt):
+            made.close()
+    finally:
+        presses.join()
+        signal.signal(signal.SIGINT, before)
+    assert not thread.is_alive()
 
 
 def test_a_thread_that_cannot_be_made_is_not_waited_for(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -23,8 +24,8 @@ def ahead(
 
     An exception of the iterator is raised here, after the items before it. Closing this generator sets `interrupt`,
     which makes a long item end early, closes the iterator, and waits up to GRACE seconds for the thread to end. So does
-    Ctrl-C at any moment: a thread that is still at work when Python ends aborts the process. The thread uses the
-    caller's gradient and inference modes.
+    Ctrl-C at any moment, and a second one waits, too: a thread that is still at work when Python ends aborts the
+    process. The thread uses the caller's gradient and inference modes.
     """
     items: queue.Queue[tuple[str, object]] = queue.Queue(depth)
     stopped, ended = threading.Event(), threading.Event()
@@ -83,8 +84,16 @@ def ahead(
         stopped.set()
         if interrupt is not None:
             interrupt.set()
-        if ended.wait(GRACE):
+        again, deadline = None, time.monotonic() + GRACE
+        while not ended.is_set() and (left := deadline - time.monotonic()) > 0:
+            try:
+                ended.wait(left)
+            except KeyboardInterrupt as another:
+                again = another
+        if ended.is_set():
             if thread.ident is not None:  # it was made
                 thread.join()
             if interrupt is not None:
                 interrupt.clear()
+        if again is not None:
+            raise again
