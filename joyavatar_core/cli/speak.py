@@ -52,7 +52,7 @@ def speak(args: argparse.Namespace) -> None:
         report = make_video(options, voice, avatar, on_frames)
     seconds = time.perf_counter() - started
     untrained = "" if avatar.config.trained else " (random weights: the picture has no meaning)"
-    say(f"{options.out}: {report.frames} frames, {report.frames / fps:.2f} s, "
+    say(f"{options.out}: {report.frames} frames, {report.frames / float(report.fps):.2f} s, "
         f"{(report.frames - made[0]) / seconds:.1f} frames/s{untrained}")  # fmt: skip
 
 

@@ -88,8 +88,9 @@ class PortraitFace:
         change[upper] = tinted(change[upper], lids, seen[upper], self._skin * (1 - edit.covered[upper]))
         change = change - seen
         change = torch.lerp(brightness(change).expand_as(change), change, self._coloured)
-        covered = torch.maximum(edit.covered, covering(change, expressions))
-        skin = covered * same_skin(change)
+        size = change.abs().amax(1, keepdim=True)
+        covered = torch.maximum(edit.covered, covering(size, expressions))
+        skin = covered * same_skin(size)
         maps = torch.cat([covered * seen + change, covered, 1 - edit.mask, skin], dim=1)
         return maps, torch.einsum("ij,bjhw->bihw", self._out[:, :2], edit.flow.float())
 
@@ -121,23 +122,23 @@ class PortraitFace:
         return torch.lerp(flow, steady, inside)
 
 
-def covering(change: Tensor, expressions: Tensor) -> Tensor:
-    """How far a change [B, 3, S, S] covers what was there, [B, 1, S, S], 0 ... 1: wholly where it is large.
+def covering(size: Tensor, expressions: Tensor) -> Tensor:
+    """How far changes of a size [B, 1, S, S] cover what was there, [B, 1, S, S], 0 ... 1: wholly where they are large.
 
     Around the eyes only while lids close: a glance moves an eye and covers nothing.
     """
-    size = dilated(F.max_pool2d(change.abs().amax(1, keepdim=True), 2), NEAR)  # it is smooth: half the side will do
-    size = F.avg_pool2d(size, NEAR, 1, NEAR // 2, count_include_pad=False)
-    above = torch.linspace(-1, 1, size.shape[-2], device=size.device)[:, None] < EYES
+    near = dilated(F.max_pool2d(size, 2), NEAR)  # it is smooth: half the side will do
+    near = F.avg_pool2d(near, NEAR, 1, NEAR // 2, count_include_pad=False)
+    above = torch.linspace(-1, 1, near.shape[-2], device=near.device)[:, None] < EYES
     covers = torch.where(above, lid_closure(expressions), 1.0)
-    covered = ((size - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * covers
-    return F.interpolate(covered, change.shape[-2:], mode="bilinear", align_corners=False)
+    covered = ((near - VISIBLE) / (COVERING - VISIBLE)).clamp(0, 1) * covers
+    return F.interpolate(covered, size.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def same_skin(change: Tensor) -> Tensor:
-    """How far a changed face is still the skin that was there, [B, 1, S, S], 1 ... 0: not where a change is large."""
-    size = F.avg_pool2d(change.abs().amax(1, keepdim=True), NEAR, 1, NEAR // 2, count_include_pad=False)
-    return 1 - ((size - OTHER[0]) / (OTHER[1] - OTHER[0])).clamp(0, 1)
+def same_skin(size: Tensor) -> Tensor:
+    """How far a face with changes of a size [B, 1, S, S] still has the skin that was there, [B, 1, S, S], 0 ... 1."""
+    near = F.avg_pool2d(size, NEAR, 1, NEAR // 2, count_include_pad=False)
+    return 1 - ((near - OTHER[0]) / (OTHER[1] - OTHER[0])).clamp(0, 1)
 
 
 def lid_closure(expressions: Tensor) -> Tensor:
