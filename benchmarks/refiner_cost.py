@@ -38,7 +38,7 @@ def main() -> None:
     voice = ArrayAudio(random.standard_normal(16000 * blocks) * 0.1, 16000)
     stream = avatar.stream(ASSETS / "portraits" / "ada.png", voice, preset("checkpoint", avatar.config))
     side, seconds = avatar.config.width, {"sampling": [], "decoding": []}
-    refiners = {f"refining to {times * side} pixels": avatar.refine(stream, times * side) for times in (1, 2, 4)}
+    refiners = {f"refining to {times * side} pixels": avatar.refine(stream, times * side) for times in (1, 2, 4, 8)}
     cache = avatar.decoder.new_cache()
     run = StreamRun(stream)
     for _ in range(blocks):

@@ -104,7 +104,7 @@ class JoyAvatarStreamToFrames(io.ComfyNode):
         starts = [0]
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
         watch = Watch(stream, progress, refining.pixel_size, rate.fps)
-        memory = decoder.working_bytes(stream.pixel_size)
+        memory = decoder.working_bytes(stream.pixel_size) + refining.working_bytes
         patchers = (decoder.patcher, *refining.patchers)
         with stream.running(title(cls), progress.on_step, patchers, memory) as run:
             refiner = refining.begin(decoder)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..joyavatar_core.framing.crop import parse_crop
 from ..joyavatar_core.framing.portrait_framing import cut_out, frame_for
-from ..joyavatar_core.refiner import LARGEST_SCALE
+from ..joyavatar_core.refiner import USUAL_SCALE, carried_size
 from .model import avatar_of
 from .refine import has_refiner
 from .types import CATEGORY, PORTRAIT
@@ -99,7 +99,7 @@ class JoyAvatarReference(io.ComfyNode):
         pixel_size = width, height = width or config.width, height or config.height
         image = image[:1].clamp(0, 1)  # some resizing nodes overshoot
         source = image if mask is None else cut_out(image, mask)
-        detail = LARGEST_SCALE if has_refiner(avatar) else 1
+        detail = USUAL_SCALE if has_refiner(avatar) else 1
         framed = frame_for(config, source, pixel_size, parse_crop(crop.strip()), background.strip(), detail)
         portrait = framed.pixels  # [3, H, W] in -1 ... 1
         encoder = encoding_vae(vae, avatar)
@@ -108,5 +108,5 @@ class JoyAvatarReference(io.ComfyNode):
         shown = portrait.permute(1, 2, 0)[None].add(1).div(2)
         reference = {"samples": latent.to(mm.intermediate_device())}
         if has_refiner(avatar):  # the picture travels with the latent
-            reference[PORTRAIT] = framed.at(LARGEST_SCALE * width, LARGEST_SCALE * height)
+            reference[PORTRAIT] = framed.at(*carried_size(framed))
         return io.NodeOutput(reference, shown, ui=ui.PreviewImage(shown, cls=cls))

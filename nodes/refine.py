@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import comfy.model_management as mm
@@ -9,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
+from ..joyavatar_core.geometry import VIDEO_FRAMES_PER_LATENT
 from ..joyavatar_core.pipeline.avatar import EMBEDDED
 from ..joyavatar_core.pipeline.embedded import EMBEDDED_REFINER, load_embedded_refiner
 from ..joyavatar_core.refiner import (
@@ -19,6 +21,7 @@ from ..joyavatar_core.refiner import (
     PortraitRefiner,
     chosen_rate,
     refined_size,
+    refining_bytes,
 )
 from .model import HostAvatar
 from .patcher import host_patcher
@@ -38,7 +41,8 @@ def refine_inputs() -> list[io.Input]:
         optional=True,
         tooltip="Adds the portrait's detail to the frames, moved to the position of the face, at this multiple of the "
         "stream's size. 'auto': 512 pixels wide (4x of 128) for the embedded avatar with a portrait from JoyAvatar "
-        "Reference, else off.",
+        "Reference, else off. '8x' gives 1024 pixels from 128, for portraits with that many pixels; drawing then takes "
+        "more than twice as long.",
     )
     blinks = io.Float.Input(
         "blinks",
@@ -109,6 +113,15 @@ class Refine:
         self.pixel_size = size or stream.pixel_size
         self.rate = chosen_rate(stream.fps, motion.fps, refined=size is not None)
         self.patchers = () if size is None else (_patcher(),)
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes that refining a block takes on the host's device, besides the refiner."""
+        if not self.patchers:
+            return 0
+        config = self.stream.avatar.config
+        frames = VIDEO_FRAMES_PER_LATENT * config.block_frames * self.rate.fps / config.fps
+        return refining_bytes(self.pixel_size, math.ceil(frames))
 
     def begin(self, decoder: HostDecoder) -> PortraitRefiner | None:
         """The refiner, after the models are loaded; None if the frames stay as decoded."""

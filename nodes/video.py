@@ -138,7 +138,7 @@ class JoyAvatarStreamToVideo(io.ComfyNode):
         progress = StreamProgress(stream.recipe, cls.hidden.unique_id)
         watch = Watch(stream, progress, refining.pixel_size, refining.rate.fps)
         metadata = tags(cls.hidden, watch.report)
-        memory = decoder.working_bytes(stream.pixel_size)
+        memory = decoder.working_bytes(stream.pixel_size) + refining.working_bytes
         recipe = stream.prepared(title(cls), progress.on_step, (decoder.patcher, *refining.patchers), memory)
         refiner = refining.begin(decoder)
         if folder is None:

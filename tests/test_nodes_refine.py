@@ -12,8 +12,8 @@ from .test_nodes_streams import reference as bare
 
 @pytest.fixture(scope="module")
 def portrait() -> torch.Tensor:
-    """A portrait [1, 160, 160, 3] in 0 ... 1."""
-    return torch.rand(1, 160, 160, 3, generator=torch.Generator().manual_seed(0))
+    """A portrait [1, 130, 130, 3] in 0 ... 1."""
+    return torch.rand(1, 130, 130, 3, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,19 @@ def stream(host, vae, portrait):
 def test_the_reference_carries_the_portrait_at_four_times_the_size(stream):
     assert stream.recipe.portrait.shape == (3, 4 * SIDE, 4 * SIDE)
     assert -1 <= stream.recipe.portrait.min() < stream.recipe.portrait.max() <= 1
+
+
+def test_the_reference_carries_a_larger_portrait_s_own_pixels(host, vae):
+    large = torch.rand(1, 300, 300, 3)
+    stream = make_stream(host, reference=host.Reference.execute(large, host.model, SIDE, SIDE, vae)[0])
+    assert stream.recipe.portrait.shape == (3, 8 * SIDE, 8 * SIDE)
+    assert host.StreamToFrames.execute(stream, "one batch", 1, vae, "8x")[0][0].shape == (FRAMES, 8 * SIDE, 8 * SIDE, 3)
+
+
+def test_the_host_is_asked_for_the_memory_that_refining_takes(pack, stream):
+    refine = [pack.nodes.refine.Refine(stream, size) for size in ("off", "4x", "8x")]
+    needed = [one.working_bytes for one in refine]
+    assert needed[0] == 0 < needed[1] and needed[2] == 4 * needed[1]
 
 
 def test_frames_are_refined_unless_it_is_off(host, vae, stream):

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from joyavatar_core.framing.face_crop import FaceCrop
 from joyavatar_core.refiner import portrait_face
-from joyavatar_core.refiner.face_editor import CELL, EXPRESSION_SIZE, SIDE, FaceEditorNet, edited, expression_of
+from joyavatar_core.refiner.edit_grid import without_grid
+from joyavatar_core.refiner.face_editor import CELL, EXPRESSION_SIZE, SIDE, Edit, FaceEditorNet, edited, expression_of
 from joyavatar_core.refiner.portrait_face import PortraitFace, affine_fit, part_within, tinted
 
 
@@ -94,7 +95,8 @@ def test_an_edit_moves_the_portrait_as_it_moves_the_square(editor: FaceEditorNet
 @pytest.mark.parametrize(("change", "left"), [(0.05, 1.0), (0.8, 0.2)])
 def test_a_large_change_covers_the_portraits_fine_detail(editor: FaceEditorNet, change: float, left: float) -> None:
     """Otherwise the outline of an open eye would show through its lid."""
-    fine = 0.1 * torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    signs = 1 - 2 * (torch.arange(512) % 2)
+    fine = 0.1 * (signs * signs[:, None]).expand(1, 3, -1, -1)  # finer than the editor sees
     face = PortraitFace(only_changed(editor, (change, change, change)), fine, FaceCrop(256.0, 256.0, 384.0, 0.0))
     lids = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0.4, 0, 0]])  # closed, open, and closing
     told = expression_of(torch.zeros(3, 7), lids, torch.zeros(3))
@@ -134,6 +136,41 @@ def test_a_portrait_without_colours_gets_none(editor: FaceEditorNet, face: tuple
     wanted = torch.tensor([0.3, -0.1, 0.0])
     wanted = 3 * [(0.2126 * wanted[0] + 0.7152 * wanted[1]).item()] if grey else wanted.tolist()
     assert made.tolist() == pytest.approx(wanted, abs=0.02)
+
+
+def test_edits_have_no_pattern_that_repeats_from_cell_to_cell() -> None:
+    flow, map_ = torch.zeros(1, 2, 64, 64), torch.full((1, 1, SIDE, SIDE), 0.5)
+    slope = torch.linspace(-0.2, 0.3, SIDE).expand(1, 3, SIDE, -1) + torch.linspace(0, 0.4, SIDE)[:, None]
+    cell = 0.1 * torch.randn(3, CELL, CELL, generator=torch.Generator().manual_seed(0))
+    cell = cell - cell.mean((1, 2), keepdim=True)
+    pattern, inside = cell.repeat(1, 64, 64), (..., slice(16, -16), slice(16, -16))
+    for change in (slope, slope + pattern):
+        made = without_grid(Edit(flow, map_, (map_ + 2 * pattern[:1]).clamp(0, 1), change))
+        torch.testing.assert_close(made.mask, map_, rtol=0, atol=1e-5)
+        torch.testing.assert_close(made.covered[inside], map_[inside], rtol=0, atol=0.05)
+        torch.testing.assert_close(made.change[inside], slope[inside], rtol=0, atol=1e-4)
+
+
+def test_a_lone_edge_of_an_edit_stays_steep() -> None:
+    flow, map_ = torch.zeros(1, 2, 64, 64), torch.full((1, 1, SIDE, SIDE), 0.5)
+    edge = 0.3 * (torch.arange(SIDE) > 101)[:, None].expand(1, 3, -1, SIDE)
+    made = without_grid(Edit(flow, map_, map_, edge)).change
+    assert (made - edge)[..., :90, :].abs().max() < 1e-5 and made.diff(dim=-2).max() > 0.18
+
+
+@pytest.mark.parametrize("enlarged", [False, True])
+def test_what_an_edit_draws_is_sharpened_where_it_is_enlarged(editor: FaceEditorNet, enlarged: bool) -> None:
+    side = 640 if enlarged else 256
+    crop = FaceCrop(side / 2, side / 2, side * 0.9, 0.0)
+    face, told = PortraitFace(editor, torch.zeros(1, 3, side, side), crop), torch.zeros(1, EXPRESSION_SIZE)
+    dots = torch.zeros(1, 3, SIDE, SIDE)
+    dots[..., 100:160:7, 100:160:7] = 0.3
+    nothing = torch.zeros(1, 1, SIDE, SIDE)
+    made = face.shown(
+        Edit(torch.zeros(1, 2, 64, 64), nothing, nothing, dots), told, torch.zeros(1, 2, 8, 8), 2 * (side,)
+    )
+    assert (made.max() > 0.25) if enlarged else (0.1 < made.max() < 0.31)
+    assert made.min() < -0.01 if enlarged else made.min() > -1e-5
 
 
 def test_what_is_covered_does_not_show_through(editor: FaceEditorNet) -> None:

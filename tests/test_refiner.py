@@ -8,14 +8,24 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from joyavatar_core.errors import AvatarError
+from joyavatar_core.framing.crop import Crop
 from joyavatar_core.framing.face_crop import FaceCrop
+from joyavatar_core.framing.portrait_framing import FramedPortrait
 from joyavatar_core.recording.snapshot import refinement_of
-from joyavatar_core.refiner import LARGEST_SCALE, FaceMotion, PortraitRefiner, RefinerNet, load_refiner, refined_size
+from joyavatar_core.refiner import (
+    LARGEST_SCALE,
+    FaceMotion,
+    PortraitRefiner,
+    RefinerNet,
+    carried_size,
+    load_refiner,
+    refined_size,
+)
 from joyavatar_core.refiner.eye_movements import EyeMovements
-from joyavatar_core.refiner.model import Prediction, compose, resized, sharpened, warp
-from joyavatar_core.refiner.portrait_refiner import SHARPER
+from joyavatar_core.refiner.model import SHARPER, Prediction, compose, resized, sharpened, warp
 from joyavatar_core.sampling.run import StreamRun
 
 from .conftest import MINIATURE, RecordedFeatures, build_model
@@ -141,7 +151,7 @@ def test_part_of_a_picture_moves_as_far_in_pixels(net: RefinerNet) -> None:
     torch.testing.assert_close(net(*given, part=0.5).flow, 2 * net(*given).flow)
 
 
-@pytest.mark.parametrize("width", [SIDE, 2 * SIDE, 3 * SIDE, 4 * SIDE])
+@pytest.mark.parametrize("width", [SIDE, 2 * SIDE, 3 * SIDE, 4 * SIDE, 8 * SIDE])
 def test_the_same_picture_comes_out_at_every_size(net: RefinerNet, width: int) -> None:
     portrait, round_trip = smooth(3, 4 * SIDE, 4 * SIDE), smooth(3, SIDE, SIDE, seed=1)
     video = smooth(3, SIDE, SIDE, seed=2)[:, None]
@@ -157,12 +167,26 @@ def test_refined_sizes() -> None:
     assert refined_size("304", (128, 96)) == refined_size(304, (128, 96)) == (304, 228)
     assert refined_size(128, (128, 128)) == refined_size("1x", (128, 128)) == (128, 128)
     assert refined_size("2x", (128, 96)) == (256, 192) and refined_size("on", (64, 96)) == (256, 384)
+    assert refined_size("8x", (128, 128)) == (1024, 1024)
+    with pytest.raises(AvatarError, match=r"expected an even number from 16 .* to 64"):
+        refined_size("8x", (16, 1024))
     assert refined_size("on", (256, 256)) == refined_size("on", (512, 512)) == (512, 512)
 
 
 @pytest.mark.parametrize(
+    ("width", "crop", "carried"),
+    [(128, 90, 512), (128, 700, 640), (128, 1023, 896), (128, 3000, 1024), (512, 3000, 2048), (1024, 900, 4096)],
+)
+def test_a_portrait_is_carried_as_large_as_it_is_within_bounds(width: int, crop: int, carried: int) -> None:
+    """The crop's pixels count that are left after a huge portrait was reduced."""
+    box, before = (5, 5, 5 + crop, 5 + crop), Crop((0, 0, 9000, 9000), (9000, 9000))
+    whole = FramedPortrait(Image.new("RGB", (8, 8)), box, (width, width // 2), before)
+    assert carried_size(whole) == (carried, carried // 2)
+
+
+@pytest.mark.parametrize(
     ("setting", "said"),
-    [("yes", "'yes', expected off, on, 1x to 4x or a width"), ("126", "is 126"), (LARGEST_SCALE * 128 + 2, "is 514"),
+    [("yes", "'yes', expected off, on, 1x to 8x or a width"), ("126", "is 126"), (LARGEST_SCALE * 128 + 2, "is 1026"),
      (255, "is 255"), (-256, "is -256"), ("²", "'²'")],
 )  # fmt: skip
 def test_other_settings_are_refused(setting: str | int, said: str) -> None:

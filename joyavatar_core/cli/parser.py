@@ -121,7 +121,7 @@ def add_avatar_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size", type=parse_size, help="WxH in pixels, multiples of 16; default: the checkpoint's")
     command.add_argument(
         "--refine", metavar="off|on|2x|WIDTH",
-        help="restore the portrait's detail in the frames; on: 512 pixels wide, or what comes nearest; 1x to 4x: "
+        help="restore the portrait's detail in the frames; on: 512 pixels wide, or what comes nearest; 1x to 8x: "
         "times the size; WIDTH: pixels; default of the embedded avatar, which has a refiner: on (live: 2x)",
     )  # fmt: skip
     command.add_argument("--blinks", type=float, default=17.0, help="blinks of refined faces per minute; default 17")

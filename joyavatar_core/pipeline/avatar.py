@@ -24,7 +24,16 @@ from ..model.attention import attention_backend
 from ..model.fp8_linear import Fp8Operations
 from ..model.sequence_parallel import check_ranks
 from ..model.transformer import AvatarTransformer
-from ..refiner import LARGEST_SCALE, USUAL_MOTION, FaceMotion, PortraitRefiner, RefinerNet, chosen_rate, refined_size
+from ..refiner import (
+    USUAL_MOTION,
+    USUAL_SCALE,
+    FaceMotion,
+    PortraitRefiner,
+    RefinerNet,
+    carried_size,
+    chosen_rate,
+    refined_size,
+)
 from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
 from ..sampling.stream import AvatarStream
@@ -103,7 +112,7 @@ class Avatar:
         self, portrait: object, pixel_size: Size | None = None, crop: str | Box = "face", background: str = "white"
     ) -> FramedPortrait:
         """A portrait as the avatar starts with it; arguments as `frame_for`."""
-        detail = 1 if self.refiner is None else LARGEST_SCALE
+        detail = 1 if self.refiner is None else USUAL_SCALE
         return frame_for(self.config, portrait, pixel_size or self.pixel_size(), crop, background, detail)
 
     def stream(
@@ -157,7 +166,7 @@ class Avatar:
             fields["video_frames"] = min(length, fields.get("video_frames") or length)
         picture = None
         if reference is not None and self.refiner is not None:
-            picture = framed.at(LARGEST_SCALE * width, LARGEST_SCALE * height)
+            picture = framed.at(*carried_size(framed))
         return AvatarStream(
             self.transformer, reference, audio, psb=preset.psb, mci=preset.mci, urcr=preset.urcr,
             latent_size=to_latent_size((width, height)), portrait=picture, **fields,

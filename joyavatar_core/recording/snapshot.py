@@ -44,7 +44,7 @@ REFINEMENT: dict[str, Callable[[PortraitRefiner], Any]] = {
     "articulation": lambda refine: refine.articulation,
     "head_motion": lambda refine: refine.head_motion,
 }
-DRAWING = 2  # counts the ways in which faces have been drawn from the same networks; 1, or none: smooth skin
+DRAWING = 3  # counts the ways in which faces have been drawn from the same networks; 1, or none: smooth skin
 PARTS = 16  # of a latent's channel, whose means identify it
 CLOSE = 1e-3  # equal numbers of two runs differ by less
 OLD = {"encoder": X264}  # what recordings were made with before their identity said it

@@ -30,6 +30,7 @@ SAID = 64  # numbers that are made of these, beside them
 GAIN = 6.0  # of the layers for visemes: they have few inputs and would learn later than the convolutions
 LOUDEST = 2.5  # deviations: visemes are bent to stay below, since rare ones come much stronger
 REACH = 0.3  # the longest flow, in halves of the picture's side
+SHARPER = 0.17  # enlarged pictures are sharpened by as much: at rest, frames are then nearest to the portrait
 FIRST_MASK = 2.0  # logit: the portrait is trusted at first
 
 

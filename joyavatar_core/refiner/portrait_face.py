@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..framing.face_crop import FaceCrop
+from .edit_grid import without_grid
 from .face_editor import EYE_SCALE, MOUTH_SIZE, SIDE, Edit, FaceEditorNet, changed
-from .model import dilated, warp
+from .model import SHARPER, dilated, sharpened, warp
 from .skin_texture import skin_texture
 
 SOFT = 8.0  # the edge of the edited square is 1 / SOFT of half its side wide
@@ -49,6 +50,7 @@ class PortraitFace:
         colours = strength((self.face + 1) / 2).masked_fill(within_face(x, y) <= 0, torch.nan)
         strongest = torch.nanquantile(colours, STRONGEST)
         self._coloured = ((strongest - COLOURLESS[0]) / (COLOURLESS[1] - COLOURLESS[0])).clamp(0, 1)
+        self._share = crop.side / portrait.shape[-1]
         self._into, self._out = (matrix.to(portrait) for matrix in crop.matrices(*portrait.shape[-2:]))
         u, v = crop.placed(REGION, REGION, *portrait.shape[-2:])[None].to(portrait).unbind(-1)
         self.region = (FACE_SOFT * within_face(u, v)).clamp(0, 1)[:, None]
@@ -60,11 +62,13 @@ class PortraitFace:
 
     def edit(self, expressions: Tensor) -> Edit:
         """What gives the face each of the expressions [B, 11] of `expression_of`."""
-        return self.editor(self.face, expressions)
+        return without_grid(self.editor(self.face, expressions))
 
     def shown(self, edit: Edit, expressions: Tensor, flow: Tensor, size: tuple[int, int]) -> Tensor:
         """The portrait with faces edited to expressions [B, 11], moved by flows [B, 2, h, w], [B, 3, *size]."""
         maps, step = self._edits(edit, expressions)
+        if self._share * size[1] > SIDE:  # the square is enlarged, so interpolation softens it as it does a portrait
+            maps[:, :4] = sharpened(maps[:, :4], SHARPER)
         # A place in the square is an affine function of the place in the portrait, so both are enlarged together.
         flow = torch.cat([flow, torch.einsum("ij,bjhw->bihw", self._into[:, :2], flow)], dim=1)
         here = unmoved(size, flow.device)

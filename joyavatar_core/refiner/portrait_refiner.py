@@ -28,7 +28,7 @@ from .frame_rate import FrameRate, at_moments, chosen_rate
 from .head_movements import HeadMovements, HeadPose
 from .head_turn import HeadTurn
 from .latent_flow import CELLS, LatentFlowNet, between
-from .model import SCALE, Prediction, RefinerNet, blended, resized, sharpened, viseme_condition, warp
+from .model import SCALE, SHARPER, Prediction, RefinerNet, blended, resized, sharpened, viseme_condition, warp
 from .portrait_face import PortraitFace
 from .still_background import StillBackground
 
@@ -38,24 +38,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LARGEST_SCALE = 4  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
-TIMES = {f"{times}x": times for times in range(1, LARGEST_SCALE + 1)}  # settings of the refined size
 ARTICULATION = 1.3  # factor of the visemes: their encoder predicts movements that are too small
 WITHOUT_EDITOR = 1.5  # factor of the visemes where no face is edited: the refiner moves the lips too little
 # Size of the portrait that is warped, as a multiple of the refined frame's.
 FINER = 1.6  # of a portrait with that much detail; more would alias
 ENLARGED = 2.0  # of any other portrait, which is enlarged
-SHARPER = 0.17  # an enlarged portrait is sharpened by as much: at rest, frames are then nearest to the portrait
-USUAL_WIDTH = 512  # pixels of refined frames, where nothing else is wanted
 LOUD = MOUTH_SIZE  # column of the voice's loudness in the viseme features
 HELD_GAZE = 2.8  # the gaze moves against the head, so that the eyes stay on what they look at
 AT_ONCE = 4  # frames refined together: more do not run quicker and take memory
+# Bytes for each pixel of a frame that is being drawn (measured on a CPU with four frames together), and of one that
+# was: as float32, and two copies of that while it becomes uint8.
+DRAWING, SHOWN = 135, 36
 
 
 class PortraitRefiner:
     """Refines the frames of one stream.
 
-    net: on its device, in float32. portrait: [3, H, W] in [-1, 1], best LARGEST_SCALE times as large as the frames.
+    net: on its device, in float32. portrait: [3, H, W] in [-1, 1], as large as `carried_size` says.
     round_trip: [3, h, w], the portrait through the autoencoder, of the frames' size. pixel_size: (width, height) of
     what comes out. uses_visemes: whether the stream's features are visemes. eyes: their movements, such as an
     `EyeMovements`; None: they stay as in the portrait. articulation: as in `FaceMotion`. head: its movements
@@ -179,8 +178,9 @@ class PortraitRefiner:
             told = viseme_condition(None if heard is None else self.articulation * heard, count)
             told[:, 1:] *= WITHOUT_EDITOR
             parts = (frames, to_device(told, device), to_device(poses, device))
-            refined = [self._refine(*part) for part in zip(*(x.split(AT_ONCE) for x in parts), strict=True)]
-        return torch.cat(refined).movedim(0, 1).to(video.device)
+            parts = zip(*(x.split(AT_ONCE) for x in parts), strict=True)
+            refined = torch.cat([self._refine(*part) for part in parts])
+        return refined.movedim(0, 1).to(video.device)
 
     @torch.no_grad()
     def block(self, block: LatentBlock, video: Tensor | None = None) -> Tensor:
@@ -209,7 +209,7 @@ class PortraitRefiner:
             flow = flow[1:]
         sides = [side // 2 for side in self.round_trip.shape[-2:]]
         flow = F.interpolate(flow, sides, mode="bilinear", align_corners=False)
-        return torch.cat(self._edited(flow, heard, shown.start, before)).movedim(0, 1)
+        return self._edited(flow, heard, shown.start, before).movedim(0, 1)
 
     def decoded_flow(self, frames: Tensor) -> Tensor:
         """How decoded frames [B, 3, h, w] have moved from the portrait, [B, 2, h / 2, w / 2] in halves of the side."""
@@ -249,8 +249,8 @@ class PortraitRefiner:
         """The visemes among the audio features; None where there are none."""
         return features if self.uses_visemes else None
 
-    def _edited(self, flow: Tensor, heard: Tensor, first_frame: int, before: Tensor | None) -> list[Tensor]:
-        """Frames with edited faces, parts of [T, 3, H, W]. The flow [T, 2, h, w] moves the head.
+    def _edited(self, flow: Tensor, heard: Tensor, first_frame: int, before: Tensor | None) -> Tensor:
+        """Frames with edited faces, [T, 3, H, W]. The flow [T, 2, h, w] moves the head.
 
         All pixels are the edited portrait's, because those of decoded frames are smeared.
         """
@@ -260,7 +260,10 @@ class PortraitRefiner:
         eyes = eyes + F.pad(HELD_GAZE * poses[:, 3:] * torch.tensor([-1, 1]), (1, 0))
         mouth = less_round(ARTICULATION * self.articulation * heard[:, :MOUTH_SIZE])
         parts = (flow, to_device(expression_of(mouth, eyes, brows), flow.device), to_device(poses, flow.device))
-        return [self._shown(*part) for part in zip(*(x.split(AT_ONCE) for x in parts), strict=True)]
+        made = flow.new_empty(count, 3, *self.pixel_size[::-1])
+        for frames, *part in zip(*(x.split(AT_ONCE) for x in (made, *parts)), strict=True):
+            frames.copy_(self._shown(*part))
+        return made
 
     def _shown(self, flow: Tensor, expressions: Tensor, poses: Tensor) -> Tensor:
         with quick_arithmetic(flow.device.type):
@@ -309,38 +312,16 @@ def decode_still(decoder: Decoder, latent: Tensor) -> Tensor:
     return decoder.decode(latent, decoder.new_cache())[0, :, 0].float()
 
 
+def refining_bytes(pixel_size: Size, frames: int) -> int:
+    """Bytes that refining a block of so many frames of a size (width, height) takes on a GPU, besides the networks."""
+    width, height = pixel_size
+    return width * height * (DRAWING * min(frames, AT_ONCE) + SHOWN * frames)
+
+
 def quick_arithmetic(device: str) -> torch.autocast:
     """Autocast to `quick_dtype`, where there is one."""
     quick = quick_dtype(device)
     return torch.autocast(device, quick or torch.bfloat16, enabled=quick is not None)
-
-
-def refined_size(setting: str | int, frame: Size) -> Size | None:
-    """(width, height) in pixels of refined frames; None where they are not refined.
-
-    setting: "off", "on" (USUAL_WIDTH, within the bounds), "1x" ... "4x" (the frame's side so many times), or the width
-    wanted, from the frame's to LARGEST_SCALE times that.
-    frame: (width, height) of the stream. Raises AvatarError for other settings.
-    """
-    width, height = frame
-    if setting == "off":
-        return None
-    wanted = TIMES[setting] * width if setting in TIMES else setting
-    if setting == "on":
-        wanted = min(LARGEST_SCALE * width, max(width, USUAL_WIDTH))
-    if isinstance(wanted, str):
-        if not (wanted.isascii() and wanted.isdigit()):
-            raise AvatarError(
-                f"The refined size is '{setting}', expected off, on, 1x to 4x or a width in pixels.", "refine"
-            )
-        wanted = int(wanted)
-    most = LARGEST_SCALE * width
-    if wanted % 2 or not width <= wanted <= most:
-        raise AvatarError(
-            f"The refined width is {wanted}, expected an even number from {width} (the stream's) to {most}.",
-            "refine",
-        )
-    return wanted, 2 * round(wanted * height / width / 2)
 
 
 def load_refiner(
