@@ -20,6 +20,7 @@ from joyavatar_core.refiner import PortraitRefiner, RefinerNet, load_refiner
 from joyavatar_core.refiner.face_editor import (
     BROW_REACH,
     BROW_SCALE,
+    CELL,
     EXPRESSION_SIZE,
     MOUTH_DEVIATION,
     MOUTH_MEAN,
@@ -47,7 +48,7 @@ from joyavatar_core.training.editor_training import Faces, editor_losses, train_
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.video.portrait import load_portrait
 
-from .test_portrait_face import smooth
+from .test_portrait_face import only_changed, smooth
 
 PORTRAITS = Path(__file__).parents[1] / "joyavatar_core" / "assets" / "portraits"
 
@@ -103,6 +104,16 @@ def test_a_picture_without_a_face_has_none() -> None:
 def test_an_untrained_editor_changes_nothing() -> None:
     face, expression = smooth(2, 3, SIDE, SIDE), torch.randn(2, EXPRESSION_SIZE)
     torch.testing.assert_close(edited(face, FaceEditorNet()(face, expression)), face, atol=1e-5, rtol=0)
+
+
+def test_an_edit_has_no_pattern_that_repeats_from_cell_to_cell() -> None:
+    net = only_changed(FaceEditorNet(), (0.1, 0.2, 0.3))
+    bias = net.head[-1].bias.detach()
+    with torch.no_grad():
+        bias += 0.1 * torch.randn(len(bias), generator=torch.Generator().manual_seed(0))
+        made = net(torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1, EXPRESSION_SIZE)).change
+    wanted = bias.unflatten(0, (-1, CELL**2)).mean(1)[2:, None, None]
+    torch.testing.assert_close(made, wanted.expand_as(made), rtol=0, atol=1e-5)
 
 
 def test_lips_and_lids_come_from_the_editor_and_the_head_from_the_frame() -> None:

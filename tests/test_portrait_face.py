@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from joyavatar_core.framing.face_crop import FaceCrop
 from joyavatar_core.refiner import portrait_face
-from joyavatar_core.refiner.edit_grid import without_grid
 from joyavatar_core.refiner.face_editor import CELL, EXPRESSION_SIZE, SIDE, Edit, FaceEditorNet, edited, expression_of
 from joyavatar_core.refiner.portrait_face import PortraitFace, affine_fit, part_within, tinted
 
@@ -136,26 +135,6 @@ def test_a_portrait_without_colours_gets_none(editor: FaceEditorNet, face: tuple
     wanted = torch.tensor([0.3, -0.1, 0.0])
     wanted = 3 * [(0.2126 * wanted[0] + 0.7152 * wanted[1]).item()] if grey else wanted.tolist()
     assert made.tolist() == pytest.approx(wanted, abs=0.02)
-
-
-def test_edits_have_no_pattern_that_repeats_from_cell_to_cell() -> None:
-    flow, map_ = torch.zeros(1, 2, 64, 64), torch.full((1, 1, SIDE, SIDE), 0.5)
-    slope = torch.linspace(-0.2, 0.3, SIDE).expand(1, 3, SIDE, -1) + torch.linspace(0, 0.4, SIDE)[:, None]
-    cell = 0.1 * torch.randn(3, CELL, CELL, generator=torch.Generator().manual_seed(0))
-    cell = cell - cell.mean((1, 2), keepdim=True)
-    pattern, inside = cell.repeat(1, 64, 64), (..., slice(16, -16), slice(16, -16))
-    for change in (slope, slope + pattern):
-        made = without_grid(Edit(flow, map_, (map_ + 2 * pattern[:1]).clamp(0, 1), change))
-        torch.testing.assert_close(made.mask, map_, rtol=0, atol=1e-5)
-        torch.testing.assert_close(made.covered[inside], map_[inside], rtol=0, atol=0.05)
-        torch.testing.assert_close(made.change[inside], slope[inside], rtol=0, atol=1e-4)
-
-
-def test_a_lone_edge_of_an_edit_stays_steep() -> None:
-    flow, map_ = torch.zeros(1, 2, 64, 64), torch.full((1, 1, SIDE, SIDE), 0.5)
-    edge = 0.3 * (torch.arange(SIDE) > 101)[:, None].expand(1, 3, -1, SIDE)
-    made = without_grid(Edit(flow, map_, map_, edge)).change
-    assert (made - edge)[..., :90, :].abs().max() < 1e-5 and made.diff(dim=-2).max() > 0.18
 
 
 @pytest.mark.parametrize("enlarged", [False, True])

@@ -22,6 +22,7 @@ from .model import Block, warp
 
 SIDE = 256  # pixels of the square
 CELL = 4  # pixels of a side of the finest features' cells
+REPEATS = 3  # cells, across and down, over which a pattern is the same
 WIDTHS = (32, 64, 96, 128)  # channels at 1/4, 1/8, 1/16 and 1/32 of the side
 HEAD = 96  # channels of the head
 EMBEDDED = 64  # numbers that are made of the condition, beside it
@@ -96,8 +97,12 @@ class FaceEditorNet(nn.Module):
             x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), beside], 1), scales)
         flow = REACH * torch.tanh(self.flow(x).float() + combined(expression, self.usual_flow, side))
         moved = F.pixel_unshuffle(warp(face.expand(count, -1, -1, -1), flow).to(quick), CELL)
-        out = self.head(torch.cat([x, cells, moved], 1).contiguous(memory_format=torch.channels_last))
-        out = F.pixel_shuffle(out.float(), CELL) + combined(expression, self.usual_out, face.shape[-1])
+        out = self.head(torch.cat([x, cells, moved], 1).contiguous(memory_format=torch.channels_last)).float()
+        # A pattern that repeats from cell to cell would be seen as stripes and dashes. Its mean over a cell stays.
+        pattern = F.avg_pool2d(out, REPEATS, 1, REPEATS // 2, count_include_pad=False)
+        even = pattern.unflatten(1, (-1, CELL**2)).mean(2) + combined(expression, self.usual_out, side)
+        even = F.interpolate(even, face.shape[-2:], mode="bilinear", align_corners=False)
+        out = F.pixel_shuffle(out - pattern, CELL) + even
         mask = (SUREST * torch.tanh(out[:, :1] / SUREST)).sigmoid()
         return Edit(flow, mask, out[:, 1:2].clamp(0, 1), out[:, 2:])
 

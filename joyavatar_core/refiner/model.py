@@ -203,11 +203,17 @@ def sharpened(picture: Tensor, strength: float) -> Tensor:
     Interpolation between its pixels takes that detail away again.
     """
     for axis in (-2, -1):
-        side = picture.shape[axis]
-        before, after = (torch.arange(side, device=picture.device) + step for step in (-1, 1))
-        near = picture.index_select(axis, before.clamp(min=0)) + picture.index_select(axis, after.clamp(max=side - 1))
-        picture = (1 + 2 * strength) * picture - strength * near
+        before, after = neighbours(picture, axis)
+        picture = torch.add((1 + 2 * strength) * picture, before + after, alpha=-strength)
     return picture.clamp(-1, 1)
+
+
+def neighbours(picture: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """A picture [B, C, H, W] moved by one pixel to either side along an axis, -2 or -1; edges are repeated."""
+    side = picture.shape[axis]
+    ends = picture.narrow(axis, 0, 1), picture.narrow(axis, side - 1, 1)
+    before = torch.cat([ends[0], picture.narrow(axis, 0, side - 1)], dim=axis)
+    return before, torch.cat([picture.narrow(axis, 1, side - 1), ends[1]], dim=axis)
 
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:

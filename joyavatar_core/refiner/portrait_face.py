@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..framing.face_crop import FaceCrop
-from .edit_grid import without_grid
 from .face_editor import EYE_SCALE, MOUTH_SIZE, SIDE, Edit, FaceEditorNet, changed
 from .model import SHARPER, dilated, sharpened, warp
 from .skin_texture import skin_texture
@@ -62,7 +61,7 @@ class PortraitFace:
 
     def edit(self, expressions: Tensor) -> Edit:
         """What gives the face each of the expressions [B, 11] of `expression_of`."""
-        return without_grid(self.editor(self.face, expressions))
+        return self.editor(self.face, expressions)
 
     def shown(self, edit: Edit, expressions: Tensor, flow: Tensor, size: tuple[int, int]) -> Tensor:
         """The portrait with faces edited to expressions [B, 11], moved by flows [B, 2, h, w], [B, 3, *size]."""
