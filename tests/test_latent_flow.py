@@ -111,6 +111,18 @@ def test_the_latents_move_the_head() -> None:
     assert (frames[:, 8] - moved)[inner].abs().mean() < 0.2 * (frames[:, 8] - frames[:, 4])[inner].abs().mean()
 
 
+def test_a_size_beyond_the_portrait_s_detail_is_said(avatar, caplog: pytest.LogCaptureFixture) -> None:
+    stream, _ = stream_of(avatar)
+    avatar.refine(stream)
+    assert not caplog.records
+    large = avatar.refine(stream, "8x")
+    assert "the frames are 1024 pixels wide, and the portrait has detail for 512" in caplog.text
+    frames = large.block(next(StreamRun(stream)))
+    small = avatar.refine(stream).block(next(StreamRun(stream)))
+    assert frames.shape[-2:] == (1024, 1024)
+    assert (F.avg_pool2d(frames.movedim(1, 0), 2).movedim(0, 1) - small).abs().mean() < 0.02
+
+
 def test_nothing_is_decoded_where_the_face_is_drawn(avatar, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded, decode = [], type(avatar.decoder).decode
     monkeypatch.setattr(
