@@ -49,7 +49,7 @@ def flags(files, *more: str, command: str = "speak") -> list[str]:
     ("speak", ["--urcr", "rotate,sinks=99"], "99"),
     ("speak", ["--preset", "rolling"], "'rolling' is for checkpoints"),
     ("speak", ["--reset-on-drift", "--urcr", "window"], "keep none"),
-    ("speak", ["--refine", "5x"], "The refined size is '5x'"),
+    ("speak", ["--refine", "9x"], "The refined size is '9x'"),
     ("speak", ["--refine", "66"], "The refined width is 66"),
     ("speak", ["--prompt-embeds", "text.png"], "text.png"),
     ("speak", ["--state", "s", "--checkpoint-every", "often"], "often"),
