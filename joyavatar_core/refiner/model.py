@@ -198,22 +198,15 @@ def blended(frame: Tensor, moved: Tensor, predicted: Prediction) -> Tensor:
 
 
 def sharpened(picture: Tensor, strength: float) -> Tensor:
-    """A picture [B, C, H, W] in [-1, 1] with its finest detail made stronger, by up to 1 + 4 * strength along an axis.
+    """Pictures or maps [B, C, H, W] in [-1, 1] with stronger fine detail, by up to 1 + 4 * strength along an axis.
 
-    Interpolation between its pixels takes that detail away again.
+    Interpolation between their pixels takes that away again.
     """
-    for axis in (-2, -1):
-        before, after = neighbours(picture, axis)
-        picture = torch.add((1 + 2 * strength) * picture, before + after, alpha=-strength)
+    for axis, ends in ((-2, (0, 0, 1, 1)), (-1, (1, 1, 0, 0))):
+        side, padded = picture.shape[axis], F.pad(picture, ends, mode="replicate")
+        near = padded.narrow(axis, 0, side) + padded.narrow(axis, 2, side)
+        picture = (1 + 2 * strength) * picture - strength * near
     return picture.clamp(-1, 1)
-
-
-def neighbours(picture: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """A picture [B, C, H, W] moved by one pixel to either side along an axis, -2 or -1; edges are repeated."""
-    side = picture.shape[axis]
-    ends = picture.narrow(axis, 0, 1), picture.narrow(axis, side - 1, 1)
-    before = torch.cat([ends[0], picture.narrow(axis, 0, side - 1)], dim=axis)
-    return before, torch.cat([picture.narrow(axis, 1, side - 1), ends[1]], dim=axis)
 
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,9 @@ from ..framing.portrait_framing import FramedPortrait
 from ..geometry import Size
 
 LARGEST_SCALE = 8  # times the stream's side that a refined picture, and the portrait that a stream carries, may have
-USUAL_SCALE = 4  # that the carried portrait has even if it has fewer pixels itself
+# That the carried portrait has even if it has fewer pixels itself. A huge picture is reduced for this scale while it is
+# read; `read_picture` leaves several times as many pixels, so larger scales have theirs, too.
+USUAL_SCALE = 4
 LARGEST_SIDE = 2048  # pixels; a picture with a longer side is at most USUAL_SCALE times as large as the stream
 USUAL_WIDTH = 512  # pixels of refined frames, where nothing else is wanted
 TIMES = {f"{times}x": times for times in range(1, LARGEST_SCALE + 1)}  # settings of the refined size
