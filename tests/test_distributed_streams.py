@@ -15,6 +15,7 @@ from torch import Tensor, distributed, multiprocessing
 
 from joyavatar_core.checkpoints.families import AVATARFORCING
 from joyavatar_core.config import AvatarConfig
+from joyavatar_core.distributed.process_group import end_process_group
 from joyavatar_core.distributed.team import Team
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.sequence_parallel import check_ranks
@@ -101,7 +102,7 @@ def member(rank: int, world: int, folder: Path, decode_rank: bool, lead: object)
     team = Team(torch.device("cpu"), decode_rank)
     lead(team, folder)
     team.end()
-    distributed.destroy_process_group()
+    end_process_group()
 
 
 def two_processes(folder: Path, decode_rank: bool, lead: object) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
 pytest.importorskip("skia")
 
+from joyavatar_core.distributed.process_group import end_process_group
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.training.loop import LoopSettings, Trainer, averaged_weights
 from joyavatar_core.training.parallel import Share, shard
@@ -32,7 +35,9 @@ def one_of_two(rank: int, folder, sharded: bool) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     for steps in (STEPS // 2, STEPS):  # stopped half-way and resumed
         train(folder / "two", steps, sharded)
-    distributed.destroy_process_group()
+    end_process_group()
+    threads = {task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")}
+    assert not {"pt_gloo_runloop", "gloo_tcp_loop"} & threads
 
 
 def losses(folder) -> list[float]:

@@ -11,6 +11,7 @@ from torch import distributed, multiprocessing, nn
 
 pytest.importorskip("skia")
 
+from joyavatar_core.distributed.process_group import end_process_group
 from joyavatar_core.sampling.flow import add_noise
 from joyavatar_core.sampling.noise import INITIAL, NoiseSource
 from joyavatar_core.sampling.run import StreamRun
@@ -166,7 +167,7 @@ def one_of_two(rank: int, folder, clips: LatentClips) -> None:
     settings = LoopSettings(folder / "run", steps=4, warmup=1)
     weights = train_forcing(clips, settings, recipe, SMALL, bfloat16=False, sharded=True)
     torch.save(weights, folder / f"weights-{rank}.pt")
-    distributed.destroy_process_group()
+    end_process_group()
 
 
 def test_two_processes_with_shared_weights_each_have_self_rollouts(clips, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh
 
 from ..errors import AvatarError
 
@@ -71,4 +73,16 @@ def process_group(gpu: bool | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        distributed.destroy_process_group()
+        end_process_group()
+
+
+def end_process_group() -> None:
+    """Leave the process group. Its threads have ended when this returns.
+
+    DTensor's caches keep the meshes of sharded weights, and a mesh keeps its groups. A thread of a group that is kept
+    aborts the process if it frees a tensor while Python ends.
+    """
+    distributed.destroy_process_group()
+    for mesh in [known for known in gc.get_objects() if type(known) is DeviceMesh]:
+        getattr(mesh, "_pg_registry", {}).clear()  # torch has no public call for it
+    gc.collect()  # sharded models keep groups in reference cycles
