@@ -11,8 +11,10 @@ pytest.importorskip("skia")
 
 from joyavatar_core.evaluation.ablation import compare, named_variants, table
 from joyavatar_core.evaluation.curves import plot_windows
-from joyavatar_core.evaluation.drift import identity_distance, seam_ratio
+from joyavatar_core.evaluation.drift import identity_distance
+from joyavatar_core.evaluation.photo_judge import COLUMNS, photo_table
 from joyavatar_core.evaluation.rollout import Judge, Rollout, Truth, mean_pictures, rollout, round_tripped
+from joyavatar_core.evaluation.seams import Seams, seam_ratio
 from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.training.__main__ import main
@@ -82,10 +84,19 @@ def test_seams_are_told_from_movement():
     assert seam_ratio(jumping, [24], starts=[12, 24]) == 5
     assert seam_ratio(jumping, [12], starts=[12, 24]) == 1
     assert math.isnan(seam_ratio(moving, []))
+    assert Seams([12, 20, 24], resets=[24], gaps=[20]).ratios(jumping) == {"seam": 1, "reset_seam": 5}
+    assert Seams([12]).ratios(moving) == {"seam": 1, "reset_seam": None}
+
+
+def test_a_table_of_photographs_has_a_dash_where_nothing_was_measured():
+    one = dict.fromkeys(COLUMNS, 0.5)
+    *_, row, mean = photo_table({"a.png": one, "b.png": one | {"reset_seam": None}}).splitlines()
+    assert row.count("0.50") == mean.count("0.50") == len(COLUMNS) - 1
+    assert row.count("| – |") == mean.count("| – |") == 1
 
 
 def test_windows_and_their_plot(truth, judge, tmp_path):
-    judged = judge.judge(Rollout(truth.frames, [9, 21, 33], [33], 0.1))
+    judged = judge.judge(Rollout(truth.frames, Seams([9, 21, 33], [33]), 0.1))
     assert judged["first"] == judged["windows"][0]
     assert judged["frames_per_second"] == 10
     plot_windows({"drawn": judged["windows"] * 2}, tmp_path / "plot.png")
@@ -101,9 +112,9 @@ def test_the_ends_of_a_video_are_what_they_are_in_the_whole():
     assert error.max() <= 4  # the decoder had come back 48 frames before; it may compute in bfloat16
     assert np.array_equal(truth.ends(40).frames, np.concatenate([truth.frames[:40], truth.frames[-40:]]))
     assert len(round_tripped(avatar, truth.ends(40)).video) == len(ends.video) == 80  # which is not 4 n + 1
-    assert ends.gaps == [40] and 40 not in ends.resets
+    assert ends.seams.gaps == [40] and 40 not in ends.seams.resets
     late = len(truth.frames) - 40
-    assert [s - 40 + late for s in ends.starts if s > 40] == [s for s in whole.starts if s > late]
+    assert [s - 40 + late for s in ends.seams.starts if s > 40] == [s for s in whole.seams.starts if s > late]
 
 
 def test_a_comparison_is_kept_and_not_made_twice(tmp_path, monkeypatch):

@@ -1,8 +1,6 @@
-"""Change over time: distance from the portrait, colour, sharpness, and seams between blocks."""
+"""Change over time: distance from the portrait, colour and sharpness."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 
@@ -31,18 +29,6 @@ def sharpness(frames: np.ndarray) -> np.ndarray:
     inner = grey[:, 1:-1, 1:-1]
     edges = 4 * inner - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
     return np.abs(edges).mean((1, 2))
-
-
-def seam_ratio(frames: np.ndarray, seams: list[int], starts: list[int] | None = None) -> float:
-    """Step between frames at `seams` against the steps inside blocks; 1 means that no seam shows.
-
-    seams: frames behind a seam; starts: all blocks' first frames, where `seams` are only some of them.
-    """
-    steps = np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)])
-    inside = np.ones(len(steps), bool)
-    inside[[start - 1 for start in (starts or seams) if 0 < start <= len(steps)]] = False
-    chosen = steps[[seam - 1 for seam in seams if 0 < seam <= len(steps)]]
-    return float(chosen.mean() / max(steps[inside].mean(), 1e-6)) if len(chosen) else float("nan")
 
 
 def identity_distance(frames: np.ndarray, own: np.ndarray, others: np.ndarray) -> float:

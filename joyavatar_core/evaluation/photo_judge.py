@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ..pipeline.avatar import Avatar
 from ..sampling.presets import Preset
 from .face_mesh import FaceMesh
 from .rollout import ends_of, shown_frames
+from .seams import Seams
 from .sheet import contact_sheet
 from .talking_judge import TalkingJudge, heard_jaw
 
@@ -22,7 +24,7 @@ SHEET = 8  # pictures of a row: the portrait and frames
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 COLUMNS = (
     "lip_gap_r", "inner_mouth_r", "darkness_r", "jaw_drop_r", "lag", "amplitude", "eye_sharpness", "identity_shape",
-    "identity_colour", "found",
+    "identity_colour", "seam", "reset_seam", "found",
 )  # fmt: skip
 
 
@@ -51,14 +53,15 @@ def judge_photos(
     for path in paths:
         framed = avatar.frame(path, crop=crop)
         stream = avatar.stream(framed, open_voice(voice), preset, seed=seed, video_frames=video_frames)
-        frames, _ = shown_frames(avatar, stream, shown[shown < stream.num_video_frames], avatar.refine(stream))
+        judged = shown[shown < stream.num_video_frames]
+        frames, blocks = shown_frames(avatar, stream, judged, avatar.refine(stream))
         width, height = frames.shape[2], frames.shape[1]
         portrait = framed.at(width, height).permute(1, 2, 0).add(1).mul(127.5).round().to(torch.uint8).numpy()
-        jaw = heard_jaw(voice, stream.num_video_frames, fps)[shown[: len(frames)]]
+        jaw = heard_jaw(voice, stream.num_video_frames, fps)[judged]
         found = TalkingJudge(portrait, mesh).judge(frames, fps, jaw)
         for window in found["windows"]:
             window["seconds"] = float(shown[round(window["seconds"] * fps)] / fps)
-        figures[path.name] = found | framed.crop.summary()
+        figures[path.name] = found | Seams.of(blocks, judged).ratios(frames) | framed.crop.summary()
         rows.append(np.stack([portrait, *frames[np.linspace(0, len(frames) - 1, SHEET - 1).round().astype(int)]]))
     if sheet is not None:
         contact_sheet(rows, sheet, SHEET)
@@ -68,7 +71,11 @@ def judge_photos(
 def photo_table(figures: Mapping[str, Mapping[str, object]], columns: Sequence[str] = COLUMNS) -> str:
     """A Markdown table, a row for each picture and one of means."""
     lines = ["| picture | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    rows = {name: [float(one[column]) for column in columns] for name, one in figures.items()}
+    rows = {name: [math.nan if one[c] is None else one[c] for c in columns] for name, one in figures.items()}
     rows["**mean**"] = np.mean(list(rows.values()), axis=0).tolist()
-    lines += [f"| {name} | " + " | ".join(f"{value:.2f}" for value in row) + " |" for name, row in rows.items()]
+    lines += [f"| {name} | " + " | ".join(map(_figure, row)) + " |" for name, row in rows.items()]
     return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"

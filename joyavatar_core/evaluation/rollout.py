@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,8 +19,9 @@ from ..synthetic.clips import SAMPLE_RATE, make_script, play
 from ..synthetic.regions import eyes_above
 from ..video.portrait import to_uint8
 from .autoencoder import round_trip
-from .drift import colour_shift, drift, identity_distance, seam_ratio, sharpness
+from .drift import colour_shift, drift, identity_distance, sharpness
 from .lip_sync import mouth_report
+from .seams import Seams
 
 WINDOW_SECONDS = 10
 WARM_FRAMES = 48  # decoded and thrown away where the decoder comes back after a gap
@@ -92,16 +92,11 @@ def shown_frames(
 
 @dataclass(frozen=True)
 class Rollout:
-    """A video [T, H, W, 3] uint8, the first frame of every block, those where URCR reset, and seconds a frame took.
-
-    gaps: frames that do not follow the one before them.
-    """
+    """A video [T, H, W, 3] uint8, its seams, and seconds a frame took."""
 
     video: np.ndarray
-    starts: list[int]
-    resets: list[int]
-    seconds: float
-    gaps: Sequence[int] = ()
+    seams: Seams
+    seconds: float = 0.0
 
 
 def rollout(
@@ -119,25 +114,12 @@ def rollout(
     shown = ends_of(total, total if ends is None else ends)
     started = time.perf_counter()
     video, blocks = shown_frames(avatar, stream, shown, refine)
-    place = {int(frame): k for k, frame in enumerate(shown)}
-    starts = [place[block.first_frame] for block in blocks if block.first_frame in place]
-    gaps = [int(k) + 1 for k in np.flatnonzero(np.diff(shown) > 1)]  # no movement of anybody's
-    return Rollout(
-        video=video,
-        starts=sorted({*starts, *gaps}),
-        resets=[
-            place[b.first_frame]
-            for b in blocks
-            if b.reset and b.first_frame in place and place[b.first_frame] not in gaps
-        ],
-        seconds=(time.perf_counter() - started) / total,
-        gaps=gaps,
-    )
+    return Rollout(video, Seams.of(blocks, shown), (time.perf_counter() - started) / total)
 
 
 def drawn(avatar: Avatar, truth: Truth) -> Rollout:
     """The drawing itself."""
-    return Rollout(truth.frames, list(range(9, len(truth.frames), 12)), [], 0.0)
+    return Rollout(truth.frames, Seams(range(9, len(truth.frames), 12)))
 
 
 def round_tripped(avatar: Avatar, truth: Truth) -> Rollout:
@@ -188,15 +170,16 @@ class Judge:
     def judge(self, made: Rollout) -> dict[str, object]:
         """Totals, and the windows they are made of."""
         windows = self.windows(made.video)
-        inside = [start for start in made.starts if start not in {*made.resets, *made.gaps}]
-        return self.measure(made.video) | {
-            "seam": seam_ratio(made.video, inside, made.starts),
-            "reset_seam": seam_ratio(made.video, made.resets, made.starts) if made.resets else None,
-            "frames_per_second": 1 / made.seconds if made.seconds else None,
-            "first": windows[0],
-            "last": windows[-1],
-            "windows": windows,
-        }
+        return (
+            self.measure(made.video)
+            | made.seams.ratios(made.video)
+            | {
+                "frames_per_second": 1 / made.seconds if made.seconds else None,
+                "first": windows[0],
+                "last": windows[-1],
+                "windows": windows,
+            }
+        )
 
 
 def mean_pictures(
