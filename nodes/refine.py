@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import comfy.model_management as mm
@@ -10,7 +9,6 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..joyavatar_core.errors import AvatarError
-from ..joyavatar_core.geometry import VIDEO_FRAMES_PER_LATENT
 from ..joyavatar_core.pipeline.avatar import EMBEDDED
 from ..joyavatar_core.pipeline.embedded import EMBEDDED_REFINER, load_embedded_refiner
 from ..joyavatar_core.refiner import (
@@ -119,9 +117,7 @@ class Refine:
         """Bytes that refining a block takes on the host's device, besides the refiner."""
         if not self.patchers:
             return 0
-        config = self.stream.avatar.config
-        frames = VIDEO_FRAMES_PER_LATENT * config.block_frames * self.rate.fps / config.fps
-        return refining_bytes(self.pixel_size, math.ceil(frames))
+        return refining_bytes(self.pixel_size, self.stream.avatar.config.block_frames, self.rate)
 
     def begin(self, decoder: HostDecoder) -> PortraitRefiner | None:
         """The refiner, after the models are loaded; None if the frames stay as decoded."""

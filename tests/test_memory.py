@@ -14,6 +14,7 @@ from joyavatar_core.config import AvatarConfig
 from joyavatar_core.errors import AvatarError
 from joyavatar_core.model.kv_cache import KVCache
 from joyavatar_core.model.transformer import AvatarTransformer, SelfContext
+from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.sampling.memory import (
     DECODER_PARAMETERS,
     cache_bytes,
@@ -120,6 +121,18 @@ def test_ranks_share_the_cache_and_the_pass_but_not_the_weights():
     alone, shared = (memory_needed(LARGE, PARAMETERS, (512, 512), decoder=None, ranks=ranks) for ranks in (1, 4))
     assert (4 * shared.cache, 4 * shared.working, shared.weights) == (alone.cache, alone.working, alone.weights)
     assert alone.decoder == shared.decoder == 0
+
+
+def test_refining_needs_memory_for_its_pictures():
+    avatar = load_avatar()
+    stream = avatar.stream(torch.zeros(64, 64, 3), None, preset("checkpoint", avatar.config), video_frames=9)
+    plain, *refined = (
+        avatar.memory_of(stream, refine=refine)
+        for refine in (None, avatar.refine(stream, "4x"), avatar.refine(stream, "8x"))
+    )
+    usual, large = (need.working - plain.working for need in refined)
+    assert 0 < 4 * usual == large
+    assert all(dataclasses.replace(need, working=plain.working) == plain for need in refined)
 
 
 def test_too_little_memory_is_one_sentence_that_says_what_to_turn():

@@ -67,8 +67,8 @@ def prepare(options: VideoOptions, voice: AudioSource, avatar: Avatar) -> Job:
         video_frames=video_frames,
         kv_dtype=options.kv_dtype, graphs=options.cuda_graphs,
     )  # fmt: skip
-    avatar.check_memory(stream)
     refine = avatar.refine(stream, options.refine or default_refine(avatar, options.live), options.face_motion())
+    avatar.check_memory(stream, refine)
     (width, height), rate = output_pixel_size(stream, refine), output_rate(stream, refine)
     facts = {
         "preset": options.preset, "seed": options.seed, "width": width, "height": height,

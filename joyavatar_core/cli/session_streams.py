@@ -70,7 +70,7 @@ class AvatarStreams:
         silence = read_pcm(open(os.devnull, "rb", buffering=0), 16000)  # noqa: SIM115 - its thread reads it
         job = prepare(options, silence, self._avatar)
         warm_up(job)
-        self.need_bytes = self._avatar.memory_of(job.stream).total
+        self.need_bytes = self._avatar.memory_of(job.stream, refine=job.refine).total
 
     def free_bytes(self) -> int | None:
         """Free memory of the GPU in bytes; None on a CPU."""

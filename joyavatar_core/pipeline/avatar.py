@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ from ..refiner import (
     carried_size,
     chosen_rate,
     refined_size,
+    refining_bytes,
 )
 from ..sampling.memory import MemoryNeed, check_memory, memory_needed
 from ..sampling.presets import Preset
@@ -76,8 +77,10 @@ class Avatar:
         """(width, height) of the frames in pixels: what is given, else the checkpoint's."""
         return width or self.config.width, height or self.config.height
 
-    def check_memory(self, stream: AvatarStream) -> None:
+    def check_memory(self, stream: AvatarStream, refine: PortraitRefiner | None = None) -> None:
         """Raise AvatarError where the GPU that the avatar is on has too little memory left for a stream of it.
+
+        refine: what refines the stream's frames; None: nothing.
 
         Where decoding a block at once is what is too much, the decoder goes one latent frame at a time from now on.
         """
@@ -86,22 +89,28 @@ class Avatar:
             return
         free = free_memory(device)
         for latent_frames in (self.config.block_frames, 1):
-            need = self.memory_of(stream, latent_frames)
+            need = self.memory_of(stream, latent_frames, refine)
             if need.total <= free:
                 self.decoder.at_once = None if latent_frames > 1 else 1
                 return
         check_memory(need, free)
 
-    def memory_of(self, stream: AvatarStream, latent_frames: int | None = None) -> MemoryNeed:
+    def memory_of(
+        self, stream: AvatarStream, latent_frames: int | None = None, refine: PortraitRefiner | None = None
+    ) -> MemoryNeed:
         """What a stream of this avatar takes besides the weights.
 
-        latent_frames: decoded at once, by default a whole block.
+        latent_frames: decoded at once, by default a whole block. refine: as in `check_memory`.
         """
-        return memory_needed(
+        need = memory_needed(
             self.config, 0, stream.pixel_size, urcr=stream.urcr, mci=stream.mci, dtype=stream.compute_dtype,
             kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
             latent_frames=latent_frames or self.config.block_frames, ranks=self.transformer.ranks,
         )  # fmt: skip
+        if refine is None:
+            return need
+        refining = refining_bytes(refine.pixel_size, self.config.block_frames, refine.rate)
+        return replace(need, working=need.working + refining)
 
     @torch.no_grad()
     def encode_portrait(self, picture: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ seed and its number alone, so streams resume.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 from ..device import quick_dtype, to_device
 from ..errors import AvatarError
 from ..framing.find_face import find_face
-from ..geometry import PIXELS_PER_CELL, Size
+from ..geometry import PIXELS_PER_CELL, VIDEO_FRAMES_PER_LATENT, Size
 from ..weights import load_frozen
 from .eye_movements import EyeMovements
 from .face_editor import EYES_SIZE, MOUTH_SIZE, FaceEditorNet, expression_of, less_round, scaled_mouth
@@ -317,9 +318,13 @@ def decode_still(decoder: Decoder, latent: Tensor) -> Tensor:
     return decoder.decode(latent, decoder.new_cache())[0, :, 0].float()
 
 
-def refining_bytes(pixel_size: Size, frames: int) -> int:
-    """Bytes that refining a block of so many frames of a size (width, height) takes on a GPU, besides the networks."""
+def refining_bytes(pixel_size: Size, block_frames: int, rate: FrameRate) -> int:
+    """Bytes that refining a block of so many latent frames takes on a GPU, besides the networks.
+
+    pixel_size: (width, height) of what comes out.
+    """
     width, height = pixel_size
+    frames = math.ceil(VIDEO_FRAMES_PER_LATENT * block_frames * rate.fps / rate.stream_fps)
     return width * height * (DRAWING * min(frames, AT_ONCE) + SHOWN * frames)
 
 

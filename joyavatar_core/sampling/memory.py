@@ -30,7 +30,10 @@ DECODER_CACHE = {"wan": 24.7, "tiny": 1.4}  # kept from block to block, in the s
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes on the device. `weights` and `decoder` are parameters; `working` is used within a pass or a decoding."""
+    """Bytes on the device.
+
+    `weights` and `decoder` are parameters; `working` is used within a pass, a decoding and a refining.
+    """
 
     weights: int
     cache: int
