@@ -19,7 +19,7 @@ from joyavatar_core.synthetic.dataset import clip_path, save_clip
 from joyavatar_core.training.loop import LoopSettings
 from joyavatar_core.training.parameters import parameter_groups
 from joyavatar_core.training.refiner_alignment import align, moved
-from joyavatar_core.training.refiner_augment import Random, other_mouth, smear
+from joyavatar_core.training.refiner_augment import Random, other_mouth, shade, smear
 from joyavatar_core.training.refiner_pairs import make_pairs, pair_path
 from joyavatar_core.training.refiner_samples import Pairs, RefinerRecipe
 from joyavatar_core.training.refiner_training import refiner_losses, train_refiner
@@ -216,3 +216,13 @@ def test_a_resumed_training_ends_as_an_unbroken_one(folders: SimpleNamespace, tm
     for (name, one), other in zip(again.state_dict().items(), whole.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, atol=2e-3, rtol=0, msg=name)
     assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["step"] == 2
+
+
+def test_a_shadow_is_the_same_on_all_pictures_and_darkens_one_side():
+    pictures = [torch.full((3, 32, 32), 0.6), torch.full((3, 32, 32), 0.2)]
+    shaded = [shade(pictures, Random(torch.Generator().manual_seed(seed))) for seed in range(40)]
+    changed = [pair for pair in shaded if not torch.equal(pair[0], pictures[0])]
+    assert 8 < len(changed) < 32
+    for one, other in changed:
+        assert -1 <= one.min() < one.max() <= 0.6
+        torch.testing.assert_close((one + 1) / 1.6, (other + 1) / 1.2)

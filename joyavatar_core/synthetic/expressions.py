@@ -34,7 +34,7 @@ SMILING = 0.6  # share of people who smile
 SIZES = (0.4, 1.2)  # of a smile
 LEAST = 0.6  # times its size: what each part of a smile has at least
 LEFT, TEETH_LEFT = (0.3, 0.6), 0.2  # times its size: how much of it, and of its teeth, is left while a person talks
-TURN = 0.12  # radians: standard deviation of a further turn of the head
+TURN = 0.2  # radians: standard deviation of a further turn of the head
 # The same in all pictures of a person: everything that the editor is not told.
 HELD = ("yaw", "pitch", "roll", "x", "y", "breath", "squint", "worry", "smile")
 MOUTH = slice(-len(MouthShape._fields), None)

@@ -16,7 +16,8 @@ from torch.func import functional_call
 WIDTHS = (32, 64, 96)  # channels at 1/2, 1/4 and 1/8 of the side
 SLOPE = 0.2
 MODERATE = 0.02  # of the scores' squares: they do not grow without end where the discriminator is sure
-CONTRAST = 4.0  # a picture is shown as its difference from the input
+CONTRAST = 4.0  # a picture is shown as its differences from the input and from itself without detail, times this
+COARSE = 8  # pixels over which a picture without detail is averaged
 
 
 class PatchDiscriminator(nn.Module):
@@ -27,7 +28,7 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, condition: int, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        self.first = nn.Conv2d(6, widths[0], 4, 2, 1)
+        self.first = nn.Conv2d(9, widths[0], 4, 2, 1)
         self.condition = nn.Linear(condition, widths[0])
         self.rest = nn.ModuleList(nn.Conv2d(i, o, 4, 2, 1) for i, o in pairwise(widths))
         self.scores = nn.Conv2d(widths[-1], 1, 3, padding=1)
@@ -36,7 +37,9 @@ class PatchDiscriminator(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, picture: Tensor, given: Tensor, condition: Tensor) -> list[Tensor]:
-        x = self.first(torch.cat([CONTRAST * (picture - given), given], 1)) + self.condition(condition)[..., None, None]
+        coarse = F.interpolate(F.avg_pool2d(picture, COARSE), picture.shape[-2:], mode="bilinear")
+        seen = torch.cat([CONTRAST * (picture - given), CONTRAST * (picture - coarse), given], 1)
+        x = self.first(seen) + self.condition(condition)[..., None, None]
         features = [F.leaky_relu(x, SLOPE)]
         for layer in self.rest:
             features.append(F.leaky_relu(layer(features[-1]), SLOPE))

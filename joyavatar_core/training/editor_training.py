@@ -29,7 +29,7 @@ from ..synthetic.motion import COLUMN
 from .discriminator import WithDiscriminator, discriminator_loss, generator_losses
 from .loop import Draw, LoopSettings, Trainer
 from .people import People
-from .refiner_augment import Random, recolour
+from .refiner_augment import Random, recolour, shade
 from .refiner_training import edges, like, strength_error
 
 BATCH = 16
@@ -43,8 +43,8 @@ LOW = 0.5  # in this share of a batch its lowest rows, with the mouth; in the ot
 FITS, AROUND = 0.04, 5  # the error, of -1 ... 1, with which a moved face fits to 1 / e; pixels it is averaged over
 SOFTEST = 2.2  # a soft portrait has been made smaller by up to this factor
 SCALES = {
-    "pixel": 1.0, "gradient": 0.5, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
-    "shows": 0.3, "moved": 0.1, "discriminator": 1.0, "adversarial": 0.16, "features": 1.5,
+    "pixel": 0.7, "gradient": 0.35, "strength": 1.0, "warp": 0.5, "change": 0.5, "smooth": 0.02, "kept": 3.0,
+    "shows": 0.3, "moved": 0.1, "discriminator": 1.0, "adversarial": 0.3, "features": 1.5,
 }  # fmt: skip
 OFTEN = {"open": 0.2, "round": 0.2}  # shares of wanted faces with very open jaws and with very round lips
 MOST = 3  # such a face is one of so many, the most open or the roundest of its person
@@ -85,7 +85,7 @@ class Faces:
         matrix = torch.tensor([[cos, -sin, across], [sin, cos, down]]).float().expand(2, -1, -1)
         grid = F.affine_grid(matrix, [2, 3, SIDE, SIDE], align_corners=False)
         pair = F.grid_sample(pair, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(-1, 1)
-        face, other = recolour(tuple(pair), random)
+        face, other = shade(recolour(tuple(pair), random), random)
         if random.chance(0.4):  # a soft portrait
             face, other = softened(torch.stack([face, other]), random.uniform(1, SOFTEST))
         return face, other, expression_of(mouth[None], change[None], lift)[0]

@@ -58,6 +58,17 @@ def recolour(pictures: Sequence[Tensor], random: Random) -> list[Tensor]:
     return [changed(picture) for picture in pictures]
 
 
+def shade(pictures: Sequence[Tensor], random: Random) -> list[Tensor]:
+    """A shadow from one side, in half of the cases, the same on all pictures [3, H, W] in [-1, 1]."""
+    if random.chance(0.5):
+        return list(pictures)
+    angle, dark, middle = random.uniform(0, 2 * math.pi), random.uniform(0.25, 1), random.uniform(-0.7, 0.7)
+    height, width = pictures[0].shape[-2:]
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    lit = torch.sigmoid((x * math.cos(angle) + y * math.sin(angle) - middle) * random.uniform(1.5, 6))
+    return [(picture + 1) * (dark + (1 - dark) * lit) - 1 for picture in pictures]
+
+
 def shift(pictures: Sequence[Tensor], random: Random) -> list[Tensor]:
     """Turn, zoom and move pictures [3, H, W] of any sizes alike, half of the time."""
     if random.chance(0.5):
