@@ -138,7 +138,8 @@ def cut(total: int, batching: str, count: int, resets: list[int]) -> list[range]
 def trimmed(stream: HostStream, frames: range, fps: int) -> dict:
     """The driving voice that belongs to some frames at `fps`, as the host's AUDIO."""
     source = stream.voice.source
-    samples = source.read_native(*source.samples_of(frames, fps))  # [S, channels]
+    start, stop = source.samples_of(frames, fps)
+    samples = source.read_native(start, max(stop, start + 1))  # [S, channels]; the host cannot encode an empty sound
     return {"waveform": torch.from_numpy(samples.T.copy())[None], "sample_rate": source.sample_rate}
 
 

@@ -31,7 +31,7 @@ AUTO, OFF = "auto", "off"
 
 
 def refine_inputs() -> list[io.Input]:
-    """The last inputs of the Stream nodes."""
+    """How the Stream nodes refine frames: inputs behind their own."""
     size = io.Combo.Input(
         "refine",
         options=[AUTO, OFF, *TIMES],

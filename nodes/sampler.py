@@ -129,7 +129,7 @@ def reference_of(latent: dict, config: AvatarConfig) -> tuple[Tensor, str | None
     Raises AvatarError for latents of another kind, and for sizes that the checkpoint does not support.
     """
     samples = latent["samples"]
-    if samples.ndim != 5 or samples.shape[1] != config.out_channels:
+    if samples.ndim != 5 or samples.shape[1:3] != (config.out_channels, 1):
         raise AvatarError(
             f"The reference latent is {list(samples.shape)}, expected a Wan2.1 latent [1, {config.out_channels}, 1, h, "
             "w]; connect JoyAvatar Reference here."

@@ -85,6 +85,7 @@ def test_seams_are_told_from_movement():
     assert seam_ratio(jumping, [12], starts=[12, 24]) == 1
     assert math.isnan(seam_ratio(moving, []))
     assert Seams([12, 20, 24], resets=[24], gaps=[20]).ratios(jumping) == {"seam": 1, "reset_seam": 5}
+    assert Seams([0]).ratios(moving) == {"seam": None, "reset_seam": None}
     assert Seams([12]).ratios(moving) == {"seam": 1, "reset_seam": None}
 
 

@@ -131,7 +131,7 @@ def test_refining_needs_memory_for_its_pictures():
         for refine in (None, avatar.refine(stream, "4x"), avatar.refine(stream, "8x"))
     )
     usual, large = (need.working - plain.working for need in refined)
-    assert 0 < 4 * usual == large
+    assert 0 < 4 * usual == large and plain.weights == plain.decoder == 0
     assert all(dataclasses.replace(need, working=plain.working) == plain for need in refined)
 
 

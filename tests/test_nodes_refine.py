@@ -74,6 +74,12 @@ def test_frames_at_another_rate(host, vae, stream):
     assert stream.report.frames == 2 * FRAMES and stream.report.fps == 32
 
 
+def test_every_batch_has_sound_even_behind_the_end_of_the_voice(host, vae, stream):
+    images, _, sound = host.StreamToFrames.execute(stream, "by count", 1, vae, fps=60).args
+    assert all(len(part) == 1 for part in images)
+    assert len(images) == len(sound) and all(part["waveform"].numel() for part in sound)
+
+
 def test_a_video_at_another_rate(host, vae, stream, output_folder):
     host.StreamToVideo.execute(stream, "talk", 30, vae, fps=24)
     with av.open(str(next(output_folder.glob("talk*.mp4")))) as file:

@@ -61,7 +61,7 @@ def test_a_stream_is_the_same_at_every_pull(host, whole, vae):
     [
         ({"reference": reference(channels=4)}, "expected a Wan2.1 latent"),
         ({"reference": {"samples": torch.zeros(1, 16, 4, 4)}}, "expected a Wan2.1 latent"),
-        ({"reference": reference(frames=2)}, "expected one latent"),
+        ({"reference": reference(frames=2)}, "expected a Wan2.1 latent"),
         ({"reference": reference(side=512)}, "more pixels than"),
         ({"reference": reference(side=24)}, "must be even"),
         ({"prompt": [[torch.zeros(1, 5, 77), {}]]}, "prompt's embeddings are"),

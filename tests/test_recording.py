@@ -364,6 +364,8 @@ def test_frames_whose_sound_was_not_written_are_saved_in_silence(whole, tmp_path
     monkeypatch.setattr(VideoWriter, "write_audio", stopped)
     record(folder, crash_at=8)
     saved = join_recording(folder, tmp_path / "v.mp4")
+    held = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert not [path for path in held if str(tmp_path) in path]  # Windows deletes no open file
     assert len(pictures(saved)) == 12 * (EVERY + 1) - 3
     heard = recordings.sound(saved)
     assert np.abs(heard).max() > 0.2

@@ -141,8 +141,11 @@ class VideoOptions:
         from ..pipeline.avatar import load_prompt, open_weights
         from ..pipeline.refinement import check_refine, has_refiner
         from ..refiner import chosen_rate
+        from ..video.portrait import check_trained_size
 
         config = open_weights(self.avatar).config
+        if self.size is not None:
+            check_trained_size(*self.size, config)
         self.settings(config)
         if self.refine is not None:
             check_refine(self.avatar, self.refine, self.size or (config.width, config.height))
@@ -197,6 +200,7 @@ class SpeakOptions(VideoOptions):
 
     def check(self) -> AudioSource:
         from ..audio.opening import STDIN
+        from ..recording.files import RecordingFolder
 
         if (self.resume or self.checkpoint_every) and not self.state:
             raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
@@ -207,6 +211,12 @@ class SpeakOptions(VideoOptions):
             )
         if self.state and self.audio == STDIN:
             raise AvatarError("A voice from standard input cannot be read again to resume; give --state with a file.")
+        if self.state:
+            folder = RecordingFolder(self.state)
+            if folder.path.exists() and not folder.path.is_dir():
+                raise AvatarError(f"The state folder {folder.path} is a file; choose another name.")
+            if folder.path.exists() and not self.resume:
+                folder.check_unused()
         return super().check()
 
     def _places(self) -> list[tuple[str, str | Path]]:

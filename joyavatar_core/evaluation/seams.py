@@ -34,7 +34,7 @@ class Seams:
 
     def ratios(self, frames: np.ndarray) -> dict[str, float | None]:
         """`seam_ratio` of a video [T, H, W, 3] uint8 between blocks without and with a reset; None: there are none."""
-        plain = sorted({*self.starts} - {*self.resets, *self.gaps})
+        plain = sorted({*self.starts} - {*self.resets, *self.gaps, 0})
         named = {"seam": plain, "reset_seam": self.resets}
         return {name: seam_ratio(frames, some, self.starts) if some else None for name, some in named.items()}
 

@@ -107,10 +107,8 @@ class Avatar:
             kv_dtype=stream.kv_dtype, decoder=self.decoder.kind, base=self.decoder.dim,
             latent_frames=latent_frames or self.config.block_frames, ranks=self.transformer.ranks,
         )  # fmt: skip
-        if refine is None:
-            return need
-        refining = refining_bytes(refine.pixel_size, self.config.block_frames, refine.rate)
-        return replace(need, working=need.working + refining)
+        refining = 0 if refine is None else refining_bytes(refine.pixel_size, self.config.block_frames, refine.rate)
+        return replace(need, decoder=0, working=need.working + refining)
 
     @torch.no_grad()
     def encode_portrait(self, picture: Tensor) -> Tensor:
@@ -219,8 +217,9 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
             "which is Wan2.1's for public checkpoints.",
             "vae",
         )
-    transformer = load_transformer(options, checkpoint)
+    encoder = load_audio_encoder(config, options.audio_encoder, device)
     wan = load_vae(vae, config).to(device, encoding_dtype(options, checkpoint))
+    transformer = load_transformer(options, checkpoint)
     own = decoder_file(options) is None and decoding_dtype(options, checkpoint) == wan.compute_dtype
     decoder = wan if own else load_decoding(options, checkpoint)
     if team is not None:
@@ -230,7 +229,7 @@ def load_avatar(options: AvatarOptions = EMBEDDED_AVATAR) -> Avatar:
         transformer=transformer,
         vae=wan,
         decoder=decoder,
-        encoder=load_audio_encoder(config, options.audio_encoder, device),
+        encoder=encoder,
         name=options.name,
         refiner=load_embedded_refiner().to(device) if has_refiner(options) else None,
     )
@@ -296,10 +295,10 @@ def load_transformer(options: AvatarOptions, checkpoint: Checkpoint) -> AvatarTr
         checkpoint = rounded(checkpoint)
     with torch.device("meta"):
         transformer = AvatarTransformer(checkpoint.config, Fp8Operations if in_fp8 else nn)
-    load_into(transformer, checkpoint, transformer_dtype(options, checkpoint))
-    transformer.to(options.device).eval().requires_grad_(False)
-    dtype = next(transformer.parameters()).dtype
+    dtype = transformer_dtype(options, checkpoint)
     transformer.attention = attention_backend(options.attention, options.device, dtype)
+    load_into(transformer, checkpoint, dtype)
+    transformer.to(options.device).eval().requires_grad_(False)
     if torch.device(options.device).type == "cuda" and not in_fp8:
         for block in transformer.blocks:
             block.self_attn.pack()

@@ -118,11 +118,11 @@ def encode_prompt(
         raise AvatarError(
             f"'{Path(encoder).name}' has {found}, expected {list(expected[wrong].shape)}; download the encoder again."
         )
+    if max(ids) >= model.config.vocab_size:
+        raise AvatarError("The tokenizer has more words than the encoder; give the one that belongs to it.")
     state = {name: tensors[name].copy(dtype) for name in needed}
     state["encoder.embed_tokens.weight"] = state["shared.weight"]
     model.load_state_dict(state, assign=True)
-    if max(ids) >= model.config.vocab_size:
-        raise AvatarError("The tokenizer has more words than the encoder; give the one that belongs to it.")
     with torch.no_grad():
         return model.eval()(input_ids=torch.tensor([ids])).last_hidden_state.float()
 

@@ -60,6 +60,14 @@ class RecordingFolder:
         with contextlib.suppress(OSError), replacing(owner) as unfinished:  # a full disk must not stop a resume here
             unfinished.write_text(f"{os.getpid()}\n")
 
+    def check_unused(self) -> None:
+        """Raise AvatarError where the folder holds a recording."""
+        if self.states() or self.segments():
+            raise AvatarError(
+                f"{self.path} already holds a recording{'' if self.states() else ' without states'}; "
+                f"{'resume it, or ' if self.states() else ''}choose another folder."
+            )
+
     def unlock(self) -> None:
         self._lock.release()
 

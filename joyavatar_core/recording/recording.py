@@ -145,12 +145,8 @@ class Recording:
             self._cache = self._decoder.new_cache()
             if self.folder.states() and self._resume:
                 self._resume_newest()
-            elif self.folder.states() or self.folder.segments():
-                raise AvatarError(
-                    f"{self.folder.path} already holds a recording{'' if self.folder.states() else ' without states'}; "
-                    f"{'resume it, or ' if self.folder.states() else ''}choose another folder."
-                )
             else:
+                self.folder.check_unused()
                 self._prune()
                 self._save()
         except BaseException:

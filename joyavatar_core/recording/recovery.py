@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -55,6 +56,12 @@ class ChainedAudio(AudioSource):
             begin += length
         return np.concatenate(parts)
 
+    def close(self) -> None:
+        """Close the files that are still open."""
+        for file in self.files:
+            if file is not None:
+                file.close()
+
 
 def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     """Make one mp4 from a recording, finished or not. The folder is only read, and a run may write to it meanwhile.
@@ -82,7 +89,9 @@ def join_recording(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
                 break
         if not whole:
             raise AvatarError(f"{files.path} holds no segment that plays yet, so there is nothing to join.")
-        return join_segments([path for path, *_ in whole], target, sound_of(whole), tags_of(whole[0][0]))
+        sound = sound_of(whole)
+        with contextlib.closing(sound) if sound else contextlib.nullcontext():  # Windows deletes no open file
+            return join_segments([path for path, *_ in whole], target, sound, tags_of(whole[0][0]))
 
 
 def recovered(growing: Path, scratch: Path) -> list[Path]:

@@ -37,14 +37,14 @@ REFINEMENT: dict[str, Callable[[PortraitRefiner], Any]] = {
     "refined_size": lambda refine: list(refine.pixel_size),
     "refiner": lambda refine: module_fingerprint(refine.net),
     "refined_portrait": lambda refine: tensors_fingerprint([("", refine.portrait)]),
-    "refined_face": lambda refine: refine.crop and [round(number, 3) for number in dataclasses.astuple(refine.crop)],
+    "refined_face": lambda refine: refine.crop and list(dataclasses.astuple(refine.crop)),
     "person_finder": lambda refine: refine.crop and module_fingerprint(person_finder()),
     "drawing": lambda refine: DRAWING,
     "blinks": lambda refine: refine.blinks,
     "articulation": lambda refine: refine.articulation,
     "head_motion": lambda refine: refine.head_motion,
 }
-DRAWING = 3  # counts the ways in which faces have been drawn from the same networks; 1, or none: smooth skin
+DRAWING = 4  # counts the ways in which faces have been drawn from the same networks; 1, or none: smooth skin
 PARTS = 16  # of a latent's channel, whose means identify it
 CLOSE = 1e-3  # equal numbers of two runs differ by less
 OLD = {"encoder": X264}  # what recordings were made with before their identity said it

@@ -198,15 +198,15 @@ def blended(frame: Tensor, moved: Tensor, predicted: Prediction) -> Tensor:
 
 
 def sharpened(picture: Tensor, strength: float) -> Tensor:
-    """Pictures or maps [B, C, H, W] in [-1, 1] with stronger fine detail, by up to 1 + 4 * strength along an axis.
+    """Pictures or maps [B, C, H, W] with stronger fine detail, by up to 1 + 4 * strength along an axis.
 
-    Interpolation between their pixels takes that away again.
+    Interpolation between their pixels takes that away again. They may leave their range at edges.
     """
     for axis, ends in ((-2, (0, 0, 1, 1)), (-1, (1, 1, 0, 0))):
         side, padded = picture.shape[axis], F.pad(picture, ends, mode="replicate")
         near = padded.narrow(axis, 0, side) + padded.narrow(axis, 2, side)
         picture = (1 + 2 * strength) * picture - strength * near
-    return picture.clamp(-1, 1)
+    return picture
 
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:

@@ -68,6 +68,7 @@ class PortraitFace:
         maps, step = self._edits(edit, expressions)
         if self._share * size[1] > SIDE:  # the square is enlarged, so interpolation softens it as it does a portrait
             maps[:, :4] = sharpened(maps[:, :4], SHARPER)
+            maps[:, 3].clamp_(0, 1)
         # A place in the square is an affine function of the place in the portrait, so both are enlarged together.
         flow = torch.cat([flow, torch.einsum("ij,bjhw->bihw", self._into[:, :2], flow)], dim=1)
         here = unmoved(size, flow.device)

@@ -94,7 +94,7 @@ class PortraitRefiner:
         fine = all(FINER * shown <= given for shown, given in sides)
         larger = [round((FINER if fine else ENLARGED) * shown) for shown in self._shape]
         finer = resized(picture, larger).clamp(-1, 1)
-        self._moved = finer if fine else sharpened(finer, SHARPER)
+        self._moved = finer if fine else sharpened(finer, SHARPER).clamp(-1, 1)
         self.crop = crop = None if net.editor is None else find_face(portrait)
         self._face = None
         if crop is not None:

@@ -106,7 +106,7 @@ def check_trained_size(width: int, height: int, config: AvatarConfig) -> str | N
         )
     raise AvatarError(
         f"The picture is {width}x{height}, more pixels than the {trained} this checkpoint was trained on, and would "
-        "fall apart; use the checkpoint's size and upscale the finished frames.",
+        "fall apart; use the checkpoint's size, and refine or upscale the finished frames.",
         "size",
     )
 
