@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ from joyavatar_core.evaluation.curves import plot_windows
 from joyavatar_core.evaluation.drift import identity_distance
 from joyavatar_core.evaluation.photo_judge import COLUMNS, photo_table
 from joyavatar_core.evaluation.rollout import Judge, Rollout, Truth, mean_pictures, rollout, round_tripped
-from joyavatar_core.evaluation.seams import Seams, seam_ratio
+from joyavatar_core.evaluation.seams import Seams
 from joyavatar_core.pipeline.avatar import load_avatar
 from joyavatar_core.sampling.presets import preset
 from joyavatar_core.training.__main__ import main
@@ -78,15 +76,13 @@ def test_somebody_else_is_far_away(truth):
 
 def test_seams_are_told_from_movement():
     moving = np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
-    assert seam_ratio(moving, [12, 24]) == 1
+    assert Seams([12, 24]).ratios(moving) == {"seam": 1, "reset_seam": None}
     jumping = moving.copy()
     jumping[24:] += 4
-    assert seam_ratio(jumping, [24], starts=[12, 24]) == 5
-    assert seam_ratio(jumping, [12], starts=[12, 24]) == 1
-    assert math.isnan(seam_ratio(moving, []))
+    assert Seams([12, 24]).ratios(jumping) == {"seam": 3, "reset_seam": None}
     assert Seams([12, 20, 24], resets=[24], gaps=[20]).ratios(jumping) == {"seam": 1, "reset_seam": 5}
+    assert Seams([12, 24], gaps=[24]).ratios(jumping) == {"seam": 1, "reset_seam": None}
     assert Seams([0]).ratios(moving) == {"seam": None, "reset_seam": None}
-    assert Seams([12]).ratios(moving) == {"seam": 1, "reset_seam": None}
 
 
 def test_a_table_of_photographs_has_a_dash_where_nothing_was_measured():

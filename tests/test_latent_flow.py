@@ -116,7 +116,7 @@ def test_a_size_beyond_the_portrait_s_detail_is_said(avatar, caplog: pytest.LogC
     avatar.refine(stream)
     assert not caplog.records
     large = avatar.refine(stream, "8x")
-    assert "the frames are 1024 pixels wide, and the portrait has detail for 512" in caplog.text
+    assert "the frames are 1024 pixels wide, and the portrait has detail for at most 512" in caplog.text
     frames = large.block(next(StreamRun(stream)))
     small = avatar.refine(stream).block(next(StreamRun(stream)))
     assert frames.shape[-2:] == (1024, 1024)

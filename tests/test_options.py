@@ -38,7 +38,7 @@ def flags(files, *more: str, command: str = "speak") -> list[str]:
     ("speak", ["--audio", "absent.wav"], "absent.wav"),
     ("speak", ["--size", "33x48"], "multiples of 16"),
     ("speak", ["--size", "512x512"], "refine or upscale the finished frames"),
-    ("speak", ["--state", "voice.wav"], "is a file; choose another name"),
+    ("speak", ["--state", "text.png"], "is a file; choose another name"),
     ("speak", ["--quality", "0"], "(--quality)"),
     ("speak", ["--seconds", "0"], "--seconds is 0"),
     ("speak", ["--weights", "w.safetensors"], "'w.safetensors' does not exist"),

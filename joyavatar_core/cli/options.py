@@ -200,7 +200,6 @@ class SpeakOptions(VideoOptions):
 
     def check(self) -> AudioSource:
         from ..audio.opening import STDIN
-        from ..recording.files import RecordingFolder
 
         if (self.resume or self.checkpoint_every) and not self.state:
             raise AvatarError("--resume and --checkpoint-every need the folder of the recording; give --state DIR.")
@@ -211,13 +210,18 @@ class SpeakOptions(VideoOptions):
             )
         if self.state and self.audio == STDIN:
             raise AvatarError("A voice from standard input cannot be read again to resume; give --state with a file.")
+        return super().check()
+
+    def _check_places(self) -> None:
+        from ..recording.files import RecordingFolder
+
+        super()._check_places()
         if self.state:
             folder = RecordingFolder(self.state)
-            if folder.path.exists() and not folder.path.is_dir():
+            if folder.path.is_file():
                 raise AvatarError(f"The state folder {folder.path} is a file; choose another name.")
-            if folder.path.exists() and not self.resume:
+            if folder.path.is_dir() and not self.resume:
                 folder.check_unused()
-        return super().check()
 
     def _places(self) -> list[tuple[str, str | Path]]:
         places = super()._places()

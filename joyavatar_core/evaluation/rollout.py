@@ -170,16 +170,14 @@ class Judge:
     def judge(self, made: Rollout) -> dict[str, object]:
         """Totals, and the windows they are made of."""
         windows = self.windows(made.video)
-        return (
-            self.measure(made.video)
-            | made.seams.ratios(made.video)
-            | {
-                "frames_per_second": 1 / made.seconds if made.seconds else None,
-                "first": windows[0],
-                "last": windows[-1],
-                "windows": windows,
-            }
-        )
+        return {
+            **self.measure(made.video),
+            **made.seams.ratios(made.video),
+            "frames_per_second": 1 / made.seconds if made.seconds else None,
+            "first": windows[0],
+            "last": windows[-1],
+            "windows": windows,
+        }
 
 
 def mean_pictures(

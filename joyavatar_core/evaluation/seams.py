@@ -33,19 +33,15 @@ class Seams:
         return cls(sorted(starts), sorted(resets), sorted(gaps))
 
     def ratios(self, frames: np.ndarray) -> dict[str, float | None]:
-        """`seam_ratio` of a video [T, H, W, 3] uint8 between blocks without and with a reset; None: there are none."""
-        plain = sorted({*self.starts} - {*self.resets, *self.gaps, 0})
-        named = {"seam": plain, "reset_seam": self.resets}
-        return {name: seam_ratio(frames, some, self.starts) if some else None for name, some in named.items()}
+        """How much a video [T, H, W, 3] uint8 changes between blocks, as a multiple of its changes inside blocks.
 
-
-def seam_ratio(frames: np.ndarray, seams: Sequence[int], starts: Sequence[int] | None = None) -> float:
-    """Step between frames at `seams` against the steps inside blocks; 1 means that no seam shows.
-
-    seams: frames behind a seam; starts: all blocks' first frames, where `seams` are only some of them.
-    """
-    steps = np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)])
-    inside = np.ones(len(steps), bool)
-    inside[[start - 1 for start in (starts or seams) if 0 < start <= len(steps)]] = False
-    chosen = steps[[seam - 1 for seam in seams if 0 < seam <= len(steps)]]
-    return float(chosen.mean() / max(steps[inside].mean(), 1e-6)) if len(chosen) else float("nan")
+        `seam`: where the later block begins without a reset; `reset_seam`: with one. 1: no seam shows. None: there are
+        no such blocks.
+        """
+        changes = np.array([np.abs(b.astype(np.int16) - a).mean() for a, b in pairwise(frames)])
+        inside = np.ones(len(changes), bool)
+        inside[[start - 1 for start in self.starts if 0 < start <= len(changes)]] = False
+        usual = max(changes[inside].mean(), 1e-6)
+        named = {"seam": {*self.starts} - {*self.resets, *self.gaps}, "reset_seam": {*self.resets}}
+        found = {name: [changes[k - 1] for k in seams if 0 < k <= len(changes)] for name, seams in named.items()}
+        return {name: float(np.mean(some) / usual) if some else None for name, some in found.items()}

@@ -80,9 +80,8 @@ class Avatar:
     def check_memory(self, stream: AvatarStream, refine: PortraitRefiner | None = None) -> None:
         """Raise AvatarError where the GPU that the avatar is on has too little memory left for a stream of it.
 
-        refine: what refines the stream's frames; None: nothing.
-
         Where decoding a block at once is what is too much, the decoder goes one latent frame at a time from now on.
+        refine: what refines the stream's frames; None: nothing does.
         """
         device = stream.compute_device
         if device.type != "cuda":

@@ -119,8 +119,8 @@ class PortraitRefiner:
             raise AvatarError("The stream carries no portrait to refine its frames with; refine nothing, or give one.")
         if pixel_size[0] > stream.portrait.shape[-1]:
             log.warning(
-                "the frames are %d pixels wide, and the portrait has detail for %d; choose a larger portrait, or a "
-                "smaller refined size", pixel_size[0], stream.portrait.shape[-1],
+                "the frames are %d pixels wide, and the portrait has detail for at most %d; choose a larger "
+                "portrait, or a smaller refined size", pixel_size[0], stream.portrait.shape[-1],
             )  # fmt: skip
         seed, fps = stream.seed, stream.config.fps
         rate = chosen_rate(fps, motion.fps, refined=True)

@@ -122,9 +122,9 @@ def check_memory(need: MemoryNeed, free: int) -> None:
     gib = 2.0**30
     raise AvatarError(
         f"This stream takes about {need.total / gib:.1f} GiB on the device ({need.weights / gib:.1f} weights, "
-        f"{need.cache / gib:.1f} keys and values, {(need.decoder + need.working) / gib:.1f} decoder and passes) and "
-        f"{free / gib:.1f} GiB are free; use fp8 keys and values, fp8 weights, a tiny decoder, a smaller picture, or "
-        "the CPU.",
+        f"{need.cache / gib:.1f} keys and values, {(need.decoder + need.working) / gib:.1f} passes, decoding and "
+        f"refining) and {free / gib:.1f} GiB are free; use fp8 keys and values, fp8 weights, a tiny decoder, a smaller "
+        "picture, or the CPU.",
         "kv_dtype",
         "decoder",
         "size",
